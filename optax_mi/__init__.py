@@ -1,0 +1,23 @@
+"""Learning rates set by mutual information, as an Optax gradient transformation."""
+
+from importlib.metadata import version as _version
+
+from optax_mi._capture import capture_activations as capture_activations
+from optax_mi._estimators import ksg as ksg
+from optax_mi._estimators import ksg_discrete as ksg_discrete
+from optax_mi._estimators import label_entropy as label_entropy
+from optax_mi._measure import estimate_mi as estimate_mi
+from optax_mi._measure import reference_mi as reference_mi
+from optax_mi._policies import Policy as Policy
+from optax_mi._policies import PolicyInput as PolicyInput
+from optax_mi._policies import change_policy as change_policy
+from optax_mi._policies import reference_policy as reference_policy
+from optax_mi._probe import Probe as Probe
+from optax_mi._probe import sample_probe as sample_probe
+from optax_mi._transform import MIDynamicLRState as MIDynamicLRState
+from optax_mi._transform import learning_rates as learning_rates
+from optax_mi._transform import mi_dynamic_lr as mi_dynamic_lr
+from optax_mi._transform import record_mi as record_mi
+from optax_mi._transform import track_value_only as track_value_only
+
+__version__ = _version("optax_mi")

@@ -1,0 +1,130 @@
+"""Checks on arguments: they run at trace time and raise before anything is computed.
+
+Every message reads "`argument` must be <expected>, got <received>". Shapes and dtypes
+are known under tracing and always checked; values are checked only where they are
+Python or NumPy numbers, so that traced hyperparameters pass.
+"""
+
+import math
+from collections.abc import Collection, Iterable
+from typing import Any, NoReturn
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+
+
+def fail(argument: str, expected: str, received: object) -> NoReturn:
+    """Raises the ValueError that all checks share."""
+    raise ValueError(f"`{argument}` must be {expected}, got {received}.")
+
+
+def one_of(argument: str, value: object, options: Collection[object]) -> None:
+    """Checks that a value is among the named options."""
+    if value not in options:
+        fail(argument, f"one of {', '.join(map(repr, options))}", repr(value))
+
+
+def nonnegative(argument: str, value: Any) -> None:
+    """Checks a number for being finite and >= 0, unless it is traced or an array."""
+    if isinstance(value, int | float | np.number) and not (
+        math.isfinite(value) and value >= 0
+    ):
+        fail(argument, "finite and >= 0", value)
+
+
+def at_most(argument: str, value: Any, bound_name: str, bound: Any) -> None:
+    """Checks `value <= bound` where both are plain numbers."""
+    numbers = int | float | np.number
+    if isinstance(value, numbers) and isinstance(bound, numbers) and value > bound:
+        fail(argument, f"at most `{bound_name}` = {bound}", value)
+
+
+def points(argument: str, x: Any) -> jax.Array:
+    """Returns samples as floating points of shape [n, d].
+
+    Trailing axes are flattened. Integers, booleans and half-precision floats become
+    the default float type; float64 stays float64 where x64 is on.
+    """
+    x = jnp.asarray(x)
+    if x.ndim == 0:
+        fail(argument, "an array of samples, shape [n] or [n, ...]", "a scalar")
+    if jnp.issubdtype(x.dtype, jnp.complexfloating):
+        fail(argument, "real", f"dtype {x.dtype}")
+    if x.size == 0:
+        fail(argument, "non-empty", f"shape {x.shape}")
+    dtype = x.dtype if x.dtype in (jnp.float32, jnp.float64) else jnp.float32
+    return x.reshape(x.shape[0], -1).astype(dtype)
+
+
+def class_labels(argument: str, labels: Any) -> jax.Array:
+    """Returns class labels as an integer array of shape [n]."""
+    if isinstance(labels, np.ndarray) and labels.dtype.kind in "iu" and labels.size:
+        # JAX without x64 would wrap wide integers and merge classes silently.
+        held = jnp.iinfo(jax.dtypes.canonicalize_dtype(labels.dtype))
+        low, high = labels.min(), labels.max()
+        if low < held.min or high > held.max:
+            fail(argument, f"within the {held.dtype} range", f"{low} to {high}")
+    labels = jnp.asarray(labels)
+    if not is_discrete(labels):
+        fail(
+            argument,
+            "integer class labels (continuous outcomes go to `ksg`)",
+            f"dtype {labels.dtype}",
+        )
+    if labels.ndim != 1 or labels.size == 0:
+        fail(
+            argument,
+            "of shape [n] with n >= 1 (turn one-hot codes into labels with argmax)",
+            f"shape {labels.shape}",
+        )
+    return labels.astype(jnp.int32) if labels.dtype == jnp.bool_ else labels
+
+
+def is_traced(value: Any) -> bool:
+    """Whether a value is abstract, so that it cannot be looked at."""
+    return isinstance(value, Tracer)
+
+
+def is_discrete(outcomes: Any) -> bool:
+    """Whether outcomes are classes (integers, booleans) rather than real numbers."""
+    return jnp.issubdtype(outcomes.dtype, jnp.integer) or outcomes.dtype == jnp.bool_
+
+
+def not_one_hot(argument: str, outcomes: np.ndarray) -> None:
+    """Refuses one-hot codes, which a joint-space estimator would misread."""
+    if outcomes.ndim == 2 and outcomes.shape[1] > 1 and len(outcomes):
+        binary = np.all((outcomes == 0) | (outcomes == 1))
+        if binary and np.all(outcomes.sum(axis=1) == 1):
+            fail(
+                argument,
+                "integer class labels (pass argmax over the last axis)",
+                f"one-hot codes of shape {outcomes.shape}",
+            )
+
+
+def same_length(arrays: Iterable[tuple[str, Any]]) -> int:
+    """Checks that named arrays agree on their number of samples, and returns it."""
+    (first, reference), *others = arrays
+    n = reference.shape[0]
+    for name, array in others:
+        if array.shape[0] != n:
+            fail(name, f"as long as `{first}`, {n} samples", f"{array.shape[0]}")
+    return n
+
+
+def neighbours(k: Any, n: int) -> None:
+    """Checks a neighbour count against the number of samples."""
+    if isinstance(k, bool) or not isinstance(k, int | np.integer):
+        fail("k", "a Python integer", f"{type(k).__name__} {k!r}")
+    if k < 1:
+        fail("k", "at least 1", k)
+    if n <= k:
+        fail("k", f"less than the number of samples, {n}", k)
+
+
+def positive_integer(argument: str, value: Any) -> None:
+    """Checks for a Python integer >= 1."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
+        fail(argument, "an integer >= 1", repr(value))

@@ -1,0 +1,172 @@
+"""Mutual information of captured layers with the outcomes, and what to hold it to."""
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from optax_mi import _checks
+from optax_mi._estimators import ksg, ksg_discrete, label_entropy
+from optax_mi._estimators._neighbours import check_options
+from optax_mi._probe import Probe
+from optax_mi._types import Metric, ReferenceKind
+
+REFERENCE_KINDS = ("label_entropy", "input", "tiled")
+
+
+def estimate_mi(
+    activations: Mapping[str, ArrayLike],
+    outcomes: ArrayLike,
+    *,
+    k: int = 3,
+    metric: Metric = "euclidean",
+    block_size: int | None = None,
+) -> dict[str, jax.Array]:
+    """Estimates I(H_i; Y), in nats, for every layer in one compiled call.
+
+    The outcomes choose the estimator: integers are classes and go to `ksg_discrete`,
+    floats are continuous and go to `ksg`.
+
+    Args:
+      activations: ``{layer: array [n, ...]}``, as `capture_activations` returns them.
+      outcomes: True outcomes, shape [n] classes or [n, ...] real numbers.
+      k: Number of neighbours.
+      metric: "euclidean" or "chebyshev", the norm within a layer (and within continuous
+        outcomes). The max-norm says little in high dimension.
+      block_size: Points handled at a time; chosen from n and the backend by default.
+
+    Returns:
+      ``{layer: scalar}``, in nats, raw: slightly negative values are possible, and NaN
+      for a layer that holds a NaN or an infinity.
+
+    Raises:
+      ValueError: If there are no layers, lengths differ, k < 1, n <= k, or integer
+        outcomes are not of shape [n].
+
+    Cost: the sum over the layers of n^2 d operations.
+
+    Example:
+      >>> import numpy as np
+      >>> import optax_mi
+      >>> rng = np.random.default_rng(0)
+      >>> labels = rng.integers(0, 4, 500)
+      >>> noise, codes = rng.normal(size=(500, 8)), np.eye(4)[labels]
+      >>> mi = optax_mi.estimate_mi({"noise": noise, "codes": codes}, labels)
+      >>> {layer: round(float(nats), 1) for layer, nats in mi.items()}  # log 4 = 1.4
+      {'noise': 0.0, 'codes': 1.4}
+    """
+    if not isinstance(activations, Mapping) or not activations:
+        _checks.fail(
+            "activations",
+            "a mapping {layer: array} with at least one layer",
+            repr(activations)[:80],
+        )
+    outcomes = jnp.asarray(outcomes)
+    discrete = _checks.is_discrete(outcomes)
+    outcomes = (_checks.class_labels if discrete else _checks.points)(
+        "outcomes", outcomes
+    )
+    layers = {
+        name: _checks.points(f"activations[{name!r}]", a)
+        for name, a in activations.items()
+    }
+    n = _checks.same_length(
+        [("outcomes", outcomes)]
+        + [(f"activations[{name!r}]", a) for name, a in layers.items()]
+    )
+    _checks.neighbours(k, n)
+    check_options(metric, block_size)
+    estimates = _estimate_all(
+        tuple(layers.values()),
+        outcomes,
+        discrete=discrete,
+        k=k,
+        metric=metric,
+        block_size=block_size,
+    )
+    return dict(zip(layers, estimates, strict=True))
+
+
+@partial(jax.jit, static_argnames=("discrete", "k", "metric", "block_size"))
+def _estimate_all(layers, outcomes, *, discrete, **options):
+    estimator = ksg_discrete if discrete else ksg
+    return tuple(estimator(layer, outcomes, **options) for layer in layers)
+
+
+def reference_mi(
+    probe: Probe,
+    kind: ReferenceKind = "label_entropy",
+    *,
+    k: int = 3,
+    tiles: int | None = None,
+    metric: Metric = "euclidean",
+    block_size: int | None = None,
+) -> jax.Array:
+    """The paper's reference I_XY, in nats: a soft upper bound of a layer's information.
+
+    - "label_entropy": H(Y) of the classes. Exact, free, and what "tiled" comes to for
+      classes when there are more than k tiles. A convolution network can reach it.
+    - "input": the raw estimate of I(X; Y) between the probe's inputs and outcomes. In
+      high dimension it is well below H(Y), and layers will exceed it.
+    - "tiled": the same after (X, Y) is repeated along the samples, as the paper does it
+      for convolution networks. For continuous outcomes every point then coincides with
+      its copies and the estimate is near log n, whatever X says.
+
+    Args:
+      probe: As `sample_probe` returns it.
+      kind: One of the three above.
+      k: Number of neighbours ("input", "tiled").
+      tiles: Number of repetitions ("tiled"), by default k + 1.
+      metric: "euclidean" or "chebyshev" ("input", "tiled").
+      block_size: Points handled at a time ("input", "tiled").
+
+    Returns:
+      A scalar, in nats.
+
+    Raises:
+      ValueError: For an unknown kind, `tiles` below 1, label entropy of outcomes that
+        are not classes, or inputs that are not one array where they are needed.
+
+    Cost: n log n for "label_entropy", n^2 d for "input", (n tiles)^2 d for "tiled".
+
+    Example:
+      >>> import jax, numpy as np
+      >>> import optax_mi
+      >>> x, y = np.random.default_rng(0).normal(size=(2000, 3)), np.arange(2000) % 10
+      >>> probe = optax_mi.sample_probe(jax.random.key(0), x, y, size=500)
+      >>> for kind in ("label_entropy", "input", "tiled"):
+      ...     print(f"{kind}: {optax_mi.reference_mi(probe, kind):.1f}")
+      label_entropy: 2.3
+      input: 0.0
+      tiled: 2.3
+    """
+    _checks.one_of("kind", kind, REFERENCE_KINDS)
+    if kind == "label_entropy":
+        if not _checks.is_discrete(probe.outcomes):
+            _checks.fail(
+                "kind",
+                "'input' or 'tiled' for continuous outcomes",
+                "'label_entropy'",
+            )
+        return label_entropy(probe.outcomes)
+
+    copies = 1
+    if kind == "tiled":
+        copies = k + 1 if tiles is None else tiles
+        _checks.positive_integer("tiles", copies)
+    if not isinstance(probe.inputs, jax.Array):
+        _checks.fail(
+            "probe.inputs",
+            f"one array for the reference of kind {kind!r}",
+            f"a {type(probe.inputs).__name__}",
+        )
+    x, y = (_repeat(a, copies) for a in (probe.inputs, probe.outcomes))
+    options: Any = {"k": k, "metric": metric, "block_size": block_size}
+    return estimate_mi({"input": x}, y, **options)["input"]
+
+
+def _repeat(array: jax.Array, copies: int) -> jax.Array:
+    return jnp.concatenate([array] * copies)

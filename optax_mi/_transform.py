@@ -1,0 +1,353 @@
+"""The transformation: a learning rate that measurements of information move."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.typing import ArrayLike
+
+from optax_mi import _checks
+from optax_mi._policies import Policy, PolicyInput, reference_policy
+from optax_mi._types import Measurement
+
+
+class MIDynamicLRState(NamedTuple):
+    """State of `mi_dynamic_lr`: scalar arrays alone, of fixed dtypes."""
+
+    count: jax.Array  # pyright: ignore[reportIncompatibleMethodOverride] # int32, updates so far
+    learning_rate: jax.Array  # float, in force at the next update
+    mi: jax.Array  # float, the last finite measurement in nats; NaN before the first
+    previous_mi: jax.Array  # float, the one before it; NaN before the second
+    reference: (
+        jax.Array
+    )  # float, nats; inf: none; NaN: the policy needs one, none given
+    value_only: jax.Array  # int32, measurements still to be judged by value alone
+    pending: jax.Array  # float, recorded but not yet applied; NaN: nothing
+
+
+def mi_dynamic_lr(
+    lr_min: ArrayLike,
+    lr_max: ArrayLike,
+    *,
+    policy: Policy | None = None,
+    reference: ArrayLike | None = None,
+    layer: str | None = None,
+    init_lr: ArrayLike | None = None,
+) -> optax.GradientTransformationExtraArgs:
+    """Scales updates by a learning rate that mutual information sets.
+
+    The rate starts at `lr_min`. From the second measurement of I(H; Y) on, each new one
+    moves it as the policy says, within [lr_min, lr_max]; between measurements it stays.
+    Measure once an epoch and give the result in either way:
+
+    - in the step, ``tx.update(grads, state, params, mi=mi)``;
+    - outside it, ``opt_state = optax_mi.record_mi(opt_state, mi)``: the next update
+      that runs applies it.
+
+    A measurement is a scalar, or a mapping of which `layer` names the entry. One that
+    is None or not finite is no measurement: rate and history stay as they are. The rate
+    also stays where the policy's answer is not finite; what the policies of this
+    package do with estimates of zero or less, their docstrings say.
+
+    The updates are multiplied by the rate and keep their dtype (the state is float32,
+    or float64 under x64). What comes before in the chain must therefore have a rate of
+    its own of 1 and carry the minus sign, as with ``optax.contrib.reduce_on_plateau``:
+    ``optax.sgd(0.01)`` there would train a hundred times too slowly.
+
+    Args:
+      lr_min: Lower bound, and the rate at the start.
+      lr_max: Upper bound. Bounds may be traced (``optax.inject_hyperparams``).
+      policy: A pure function from `PolicyInput` to the new rate, by default
+        ``reference_policy()``. It is consulted from the second finite measurement on.
+      reference: What the information can reach, in nats, see `reference_mi`. It may be
+        given later by `record_mi`.
+      layer: The entry of a mapping to follow. By default the whole network's: the entry
+        "" (the model's own output), or the only entry.
+      init_lr: The rate at the start, if not lr_min.
+
+    Returns:
+      A ``GradientTransformationExtraArgs`` with state `MIDynamicLRState`.
+
+    Raises:
+      ValueError: If a bound is negative, not finite or the wrong way round. From
+        `update`: if a mapping lacks the layer, a measurement is not a scalar, or (where
+        values are concrete) the policy needs a reference and none was given; in a
+        compiled update the rate stays as it is instead.
+
+    Example:
+      >>> import jax.numpy as jnp, optax, optax_mi
+      >>> tx = optax.chain(
+      ...     optax.sgd(1.0), optax_mi.mi_dynamic_lr(1e-3, 0.1, reference=2.3))
+      >>> params = {"w": jnp.ones(3)}
+      >>> state = tx.init(params)
+      >>> for mi in (0.5, 1.0, None):
+      ...     updates, state = tx.update(params, state, params, mi=mi)
+      ...     print(f"{optax.tree.get(state, 'learning_rate'):.3f}")
+      0.001
+      0.058
+      0.058
+
+    References:
+      Vasudevan, `Dynamic learning rate using Mutual Information
+      <https://arxiv.org/abs/1805.07249>`_, 2018.
+    """
+    for name, value in [
+        ("lr_min", lr_min),
+        ("lr_max", lr_max),
+        ("init_lr", init_lr),
+        ("reference", reference),
+    ]:
+        _checks.nonnegative(name, value)
+    _checks.at_most("lr_min", lr_min, "lr_max", lr_max)
+    _checks.at_most("init_lr", init_lr, "lr_max", lr_max)
+    _checks.at_most("lr_min", lr_min, "init_lr", init_lr)
+    policy = reference_policy() if policy is None else policy
+    if reference is None:
+        needed = getattr(policy, "needs_reference", False)
+        reference = jnp.nan if needed else jnp.inf
+
+    def init_fn(params: optax.Params) -> MIDynamicLRState:
+        del params
+        start = lr_min if init_lr is None else init_lr
+        return MIDynamicLRState(
+            count=jnp.zeros((), jnp.int32),
+            learning_rate=_scalar(start),
+            mi=_scalar(jnp.nan),
+            previous_mi=_scalar(jnp.nan),
+            reference=_scalar(reference),
+            value_only=jnp.zeros((), jnp.int32),
+            pending=_scalar(jnp.nan),
+        )
+
+    def apply_measurement(state: MIDynamicLRState, mi: jax.Array) -> MIDynamicLRState:
+        low, high = _scalar(lr_min), _scalar(lr_max)
+        answer = _scalar(
+            policy(
+                PolicyInput(
+                    learning_rate=state.learning_rate,
+                    mi=mi,
+                    previous_mi=state.mi,
+                    reference=state.reference,
+                    lr_min=low,
+                    lr_max=high,
+                    value_only=state.value_only > 0,
+                )
+            )
+        )
+        measured = jnp.isfinite(mi)
+        moves = measured & jnp.isfinite(state.mi) & jnp.isfinite(answer)
+        moves &= ~jnp.isnan(state.reference)
+        answer = jnp.clip(answer, low, high)
+        return state._replace(
+            learning_rate=jnp.where(moves, answer, state.learning_rate),
+            mi=jnp.where(measured, mi, state.mi),
+            previous_mi=jnp.where(measured, state.mi, state.previous_mi),
+            value_only=jnp.maximum(state.value_only - measured, 0),
+        )
+
+    def update_fn(
+        updates: optax.Updates,
+        state: Any,
+        params: optax.Params | None = None,
+        *,
+        mi: Measurement | None = None,
+        **extra_args: Any,
+    ) -> tuple[optax.Updates, MIDynamicLRState]:
+        del params, extra_args
+        state = apply_measurement(state, state.pending)
+        mi = _entry(mi, layer)
+        if mi is not None:
+            _require_reference(state)
+            state = apply_measurement(state, mi)
+        learning_rate = state.learning_rate
+        updates = jax.tree.map(lambda u: learning_rate.astype(u.dtype) * u, updates)
+        count = optax.safe_increment(state.count)
+        return updates, state._replace(count=count, pending=_scalar(jnp.nan))
+
+    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+
+
+def record_mi(
+    opt_state: Any, mi: Measurement | None, reference: Measurement | None = None
+) -> Any:
+    """Gives a measurement to the optimizer state, outside the training step.
+
+    The policy is not known here (the state holds arrays alone), so the measurement
+    waits in the state until the next update that runs applies it; steps skipped by
+    ``optax.MultiSteps`` or ``optax.apply_if_finite`` do not lose it. A second one
+    recorded before that update replaces the first: the parameters were the same.
+
+    Args:
+      opt_state: The state of any optimizer with a `mi_dynamic_lr` in it, however
+        nested; ``train_state.opt_state`` for Flax.
+      mi: The measurement in nats. A scalar goes to every `mi_dynamic_lr` found. From a
+        mapping, one within ``optax.partition`` takes the entry of its label, another
+        one the entry "" or the only entry. None or NaN: nothing new.
+      reference: The reference in nats, if it is to be set or changed; likewise.
+
+    Returns:
+      The optimizer state, of the same structure and dtypes.
+
+    Raises:
+      ValueError: If there is no `mi_dynamic_lr` state, a mapping lacks a label, a value
+        is not a scalar, or the policy needs a reference and none was ever given.
+
+    Example:
+      >>> import jax.numpy as jnp, optax, optax_mi
+      >>> tx = optax.chain(optax.sgd(1.0), optax_mi.mi_dynamic_lr(1e-3, 0.1))
+      >>> params = jnp.ones(3)
+      >>> opt_state = tx.init(params)
+      >>> for mi in (0.5, 1.0):                             # two epochs' ends
+      ...     opt_state = optax_mi.record_mi(opt_state, mi, reference=2.3)
+      ...     updates, opt_state = tx.update(params, opt_state)
+      >>> round(optax_mi.learning_rates(opt_state)[""], 3)
+      0.058
+    """
+
+    def record(label: str, state: MIDynamicLRState) -> MIDynamicLRState:
+        new_reference = _entry(reference, label or None, "reference")
+        if new_reference is not None:
+            state = state._replace(reference=new_reference)
+        new_mi = _entry(mi, label or None)
+        if new_mi is None:
+            return state
+        _require_reference(state)
+        pending = jnp.where(jnp.isfinite(new_mi), new_mi, state.pending)
+        return state._replace(pending=pending)
+
+    return _map_states(record, opt_state)
+
+
+def track_value_only(opt_state: Any, measurements: int = 5) -> Any:
+    """Judges the coming measurements by their value alone, not by their change.
+
+    For use after a change of batch size or the like (the paper's Figure 5): with
+    `reference_policy` the rate then rises while the information is below the reference,
+    whether or not it has just grown. `change_policy` is not affected.
+
+    Args:
+      opt_state: The state of any optimizer with a `mi_dynamic_lr` in it.
+      measurements: For how many finite measurements, not steps. 0 ends it.
+
+    Returns:
+      The optimizer state, of the same structure and dtypes.
+
+    Raises:
+      ValueError: If there is no `mi_dynamic_lr` state, or measurements is negative.
+
+    Example:
+      >>> import jax.numpy as jnp, optax, optax_mi
+      >>> tx = optax_mi.mi_dynamic_lr(1e-3, 0.1, reference=2.3)
+      >>> state = optax_mi.track_value_only(tx.init(jnp.ones(3)), measurements=5)
+      >>> int(state.value_only)
+      5
+    """
+    _checks.nonnegative("measurements", measurements)
+
+    def track(_: str, state: MIDynamicLRState) -> MIDynamicLRState:
+        return state._replace(value_only=jnp.asarray(measurements, jnp.int32))
+
+    return _map_states(track, opt_state)
+
+
+def learning_rates(opt_state: Any) -> dict[str, float]:
+    """The learning rates in force, as Python floats, for logging.
+
+    Args:
+      opt_state: The state of any optimizer with a `mi_dynamic_lr` in it.
+
+    Returns:
+      ``{label: rate}``: the label within ``optax.partition``, "" elsewhere. Where
+      several would share a label, the place in the state is the key. In compiled code
+      use ``optax.tree.get(opt_state, "learning_rate")``.
+
+    Raises:
+      ValueError: If there is no `mi_dynamic_lr` state.
+
+    Example:
+      >>> import jax.numpy as jnp, optax, optax_mi
+      >>> tx = optax.chain(optax.sgd(1.0), optax_mi.mi_dynamic_lr(0.25, 0.5))
+      >>> optax_mi.learning_rates(tx.init(jnp.ones(3)))
+      {'': 0.25}
+    """
+    found = _states(opt_state)
+    labels = [_partition_label(path) for path, _ in found]
+    return {
+        label if labels.count(label) == 1 else jax.tree_util.keystr(path): float(
+            state.learning_rate
+        )
+        for label, (path, state) in zip(labels, found, strict=True)
+    }
+
+
+def _scalar(value: Any) -> jax.Array:
+    return jnp.asarray(value, jnp.result_type(float))
+
+
+def _entry(
+    values: Measurement | None, layer: str | None, argument: str = "mi"
+) -> jax.Array | None:
+    """The value of one layer from a scalar or a mapping, or None for nothing new."""
+    value: Any = values
+    if isinstance(values, Mapping):
+        if layer is None:
+            layer = next(iter(values)) if len(values) == 1 else ""
+        if layer not in values:
+            wanted = repr(layer) if layer else "the whole network, '',"
+            _checks.fail(argument, f"a mapping with {wanted} in it", sorted(values))
+        value = values[layer]
+    if value is None:
+        return None
+    if jnp.ndim(value) != 0:
+        _checks.fail(argument, "a scalar or a mapping of scalars", jnp.shape(value))
+    return jax.lax.stop_gradient(_scalar(value))
+
+
+def _require_reference(state: MIDynamicLRState) -> None:
+    """Raises where a needed reference is missing, unless the values are traced."""
+    missing = jnp.isnan(state.reference)
+    if not _checks.is_traced(missing) and missing.any():
+        raise ValueError(
+            "`reference` must be given: the policy compares mutual information with "
+            "it. Pass mi_dynamic_lr(..., reference=optax_mi.reference_mi(probe)) or "
+            "record_mi(opt_state, mi, reference=optax_mi.reference_mi(probe))."
+        )
+
+
+def _is_state(node: Any) -> bool:
+    return isinstance(node, MIDynamicLRState)
+
+
+def _states(opt_state: Any) -> list[tuple[Any, MIDynamicLRState]]:
+    leaves = jax.tree_util.tree_leaves_with_path(opt_state, is_leaf=_is_state)
+    found = [(path, leaf) for path, leaf in leaves if _is_state(leaf)]
+    if not found:
+        _checks.fail(
+            "opt_state",
+            "the state of an optimizer with `mi_dynamic_lr` in it",
+            jax.tree.structure(opt_state),
+        )
+    return found
+
+
+def _map_states(
+    fn: Callable[[str, MIDynamicLRState], MIDynamicLRState], opt_state: Any
+) -> Any:
+    _states(opt_state)
+
+    def visit(path: Any, node: Any) -> Any:
+        return fn(_partition_label(path), node) if _is_state(node) else node
+
+    return jax.tree_util.tree_map_with_path(visit, opt_state, is_leaf=_is_state)
+
+
+def _partition_label(path: Any) -> str:
+    """The label of the `optax.partition` that a state lies in, or ""."""
+    return "/".join(
+        str(inner.key)
+        for outer, inner in zip(path, path[1:], strict=False)
+        if getattr(outer, "name", None) == "inner_states"
+        and isinstance(inner, jax.tree_util.DictKey)
+    )

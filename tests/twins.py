@@ -1,0 +1,129 @@
+"""Slow, readable float64 versions of the estimators: one point, one line of paper."""
+
+import numpy as np
+from scipy.special import digamma, polygamma
+
+
+def distances(x, metric):
+    """All pairwise distances, [n, n]."""
+    x = np.asarray(x, np.float64).reshape(len(x), -1)
+    difference = x[:, None, :] - x[None, :, :]
+    if metric == "euclidean":
+        return np.sqrt((difference**2).sum(axis=-1))
+    return np.abs(difference).max(axis=-1)
+
+
+def discrete_counts(x, labels, k=3, metric="euclidean"):
+    """class size, k_i, a, T_s, m0, T of DESIGN's formula, each [n]."""
+    distance = distances(x, metric)
+    rows = []
+    for i in range(len(x)):
+        others = np.arange(len(x)) != i
+        same = others & (labels == labels[i])
+        class_size = same.sum() + 1
+        k_i = min(k, class_size - 1)
+        if k_i == 0:
+            rows.append((class_size, 0, 0, 0, 0, 0))
+            continue
+        r = np.sort(distance[i, same])[k_i - 1]
+        rows.append(
+            (
+                class_size,
+                k_i,
+                np.sum(distance[i, same] < r),
+                np.sum(distance[i, same] == r),
+                np.sum(distance[i, others] < r),
+                np.sum(distance[i, others] == r),
+            )
+        )
+    return np.array(rows).T
+
+
+def ksg_discrete(x, labels, k=3, metric="euclidean"):
+    """Ross (2014), ties at the k-th neighbour averaged over their random order."""
+    labels = np.asarray(labels)
+    terms = []
+    for class_size, k_i, a, t_same, m0, t_any in discrete_counts(
+        x, labels, k, metric
+    ).T.tolist():
+        if k_i == 0:
+            continue
+        j = k_i - a
+        mean = j * (t_any + 1) / (t_same + 1)
+        variance = (
+            j * (t_any - t_same) * (t_any + 1) * (t_same - j + 1)
+        ) / ((t_same + 1) ** 2 * (t_same + 2))
+        if m0 == 0:
+            rank = digamma(j) + digamma(t_any + 1) - digamma(t_same + 1)
+        else:
+            mu = m0 + mean
+            rank = digamma(mu) + polygamma(2, mu) * variance / 2
+        terms.append(digamma(k_i) - digamma(class_size) - rank)
+    return digamma(len(labels)) + np.mean(terms) if terms else np.nan
+
+
+def ross(x, labels, k=3, metric="euclidean"):
+    """Ross (2014) with the usual strict counts and no care for ties."""
+    labels, distance = np.asarray(labels), distances(x, metric)
+    terms = []
+    for i in range(len(labels)):
+        others = np.arange(len(labels)) != i
+        same = others & (labels == labels[i])
+        r = np.sort(distance[i, same])[k - 1]
+        m = np.sum(distance[i, others] < r) + 1
+        terms.append(digamma(k) - digamma(same.sum() + 1) - digamma(m))
+    return digamma(len(labels)) + np.mean(terms)
+
+
+def _spread(x, metric):
+    x = np.asarray(x, np.float64).reshape(len(x), -1)
+    centred = x - x.mean(axis=0)
+    if metric == "euclidean":
+        return np.sqrt((centred**2).sum(axis=1).mean()) or 1.0
+    return np.sqrt((np.abs(centred).max(axis=1) ** 2).mean()) or 1.0
+
+
+def ksg_counts(x, y, k=3, algorithm=1, metric="chebyshev", standardise=True):
+    """Neighbours in both, in x and in y, and whether rho = 0, each [n]."""
+    dx, dy = distances(x, metric), distances(y, metric)
+    if standardise:
+        dx, dy = dx / _spread(x, metric), dy / _spread(y, metric)
+    joint = np.maximum(dx, dy)
+    rows = []
+    for i in range(len(dx)):
+        others = np.arange(len(dx)) != i
+        rho = np.sort(joint[i, others])[k - 1]
+        neighbours = others & (joint[i] <= rho)
+        if rho == 0:
+            near_x, near_y = dx[i] <= 0, dy[i] <= 0
+        elif algorithm == 1:
+            near_x, near_y = dx[i] < rho, dy[i] < rho
+        else:
+            near_x = dx[i] <= dx[i, neighbours].max()
+            near_y = dy[i] <= dy[i, neighbours].max()
+        n_joint = k if algorithm == 1 and rho > 0 else neighbours.sum()
+        n_x, n_y = (others & near_x).sum(), (others & near_y).sum()
+        rows.append((n_joint, n_x, n_y, rho == 0))
+    return np.array(rows).T
+
+
+def ksg(x, y, k=3, algorithm=1, metric="chebyshev", standardise=True):
+    """Kraskov et al. (2004), equations (8) and (9); Gao et al. (2017) where rho = 0."""
+    terms = []
+    counts = ksg_counts(x, y, k, algorithm, metric, standardise)
+    for n_joint, n_x, n_y, coincident in counts.T.tolist():
+        if coincident:
+            term = digamma(n_joint + 1) - digamma(n_x + 1) - digamma(n_y + 1)
+        elif algorithm == 1:
+            term = digamma(k) - digamma(n_x + 1) - digamma(n_y + 1)
+        else:
+            term = digamma(n_joint) - 1 / n_joint - digamma(n_x) - digamma(n_y)
+        terms.append(term)
+    return digamma(len(terms)) + np.mean(terms)
+
+
+def label_entropy(labels):
+    """Plug-in entropy."""
+    _, counts = np.unique(labels, return_counts=True)
+    p = counts / counts.sum()
+    return -np.sum(p * np.log(p))
