@@ -50,9 +50,9 @@ def ksg_discrete(x, labels, k=3, metric="euclidean"):
             continue
         j = k_i - a
         mean = j * (t_any + 1) / (t_same + 1)
-        variance = (
-            j * (t_any - t_same) * (t_any + 1) * (t_same - j + 1)
-        ) / ((t_same + 1) ** 2 * (t_same + 2))
+        variance = (j * (t_any - t_same) * (t_any + 1) * (t_same - j + 1)) / (
+            (t_same + 1) ** 2 * (t_same + 2)
+        )
         if m0 == 0:
             rank = digamma(j) + digamma(t_any + 1) - digamma(t_same + 1)
         else:

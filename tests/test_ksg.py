@@ -1,0 +1,117 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import twins
+
+import optax_mi
+from optax_mi._estimators import _ksg
+
+
+def sample(n, d_x, d_y, seed=0, step=None):
+    """Dependent Gaussians as float32, rounded to multiples of `step`."""
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(n, d_x))
+    y = rng.normal(size=(n, d_y)) + x[:, :1]
+    if step is not None:
+        x, y = np.round(x / step) * step, np.round(y / step) * step
+    return x.astype(np.float32), y.astype(np.float32)
+
+
+SHAPES = {
+    "1 + 1": dict(n=300, d_x=1, d_y=1),
+    "3 + 2, odd n": dict(n=211, d_x=3, d_y=2),
+    "20 + 1": dict(n=200, d_x=20, d_y=1),
+    "integers": dict(n=300, d_x=1, d_y=1, step=1.0),
+    "constant": dict(n=50, d_x=2, d_y=1, step=1000.0),
+}
+
+
+@pytest.mark.parametrize("metric", ["euclidean", "chebyshev"])
+@pytest.mark.parametrize("algorithm", [1, 2])
+@pytest.mark.parametrize("k", [1, 4])
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+def test_counts_equal_the_twins_and_the_estimate_agrees(shape, k, algorithm, metric):
+    x, y = sample(**shape)
+    options = dict(k=k, algorithm=algorithm, metric=metric)
+    counts = _ksg.neighbour_counts(
+        jnp.asarray(x), jnp.asarray(y), block_size=None, **options
+    )
+    expected = twins.ksg_counts(x, y, **options)
+    for name, got, want in zip(counts._fields, counts, expected, strict=True):
+        np.testing.assert_array_equal(got, want, err_msg=name)
+    np.testing.assert_allclose(
+        optax_mi.ksg(x, y, **options),
+        twins.ksg(x, y, **options),
+        rtol=1e-5,
+        atol=2e-6,
+    )
+
+
+@pytest.mark.parametrize("algorithm", [1, 2])
+def test_it_is_symmetric_and_permutation_invariant(algorithm):
+    x, y = sample(300, 2, 3)
+    mi = optax_mi.ksg(x, y, algorithm=algorithm)
+    order = np.random.default_rng(1).permutation(len(x))
+    np.testing.assert_allclose(optax_mi.ksg(y, x, algorithm=algorithm), mi, rtol=1e-6)
+    np.testing.assert_allclose(
+        optax_mi.ksg(x[order], y[order], algorithm=algorithm), mi, rtol=1e-6
+    )
+
+
+@pytest.mark.parametrize("scale", [1e-4, 1e4, 2.0**100])
+def test_the_scale_of_either_variable_does_not_matter(scale):
+    x, y = sample(400, 1, 1)
+    mi = optax_mi.ksg(x, y)
+    scale = np.float32(scale)
+    np.testing.assert_allclose(optax_mi.ksg(x * scale, y), mi, atol=1e-3)
+    np.testing.assert_allclose(optax_mi.ksg(x, y * scale), mi, atol=1e-3)
+
+
+@pytest.mark.parametrize("block_size", [1, 7, 100, 251, 300])
+def test_any_block_size_gives_the_same_result(block_size):
+    x, y = sample(251, 20, 1)
+    assert optax_mi.ksg(x, y, block_size=block_size) == optax_mi.ksg(x, y)
+
+
+def test_jit_and_vmap_agree_with_a_plain_call():
+    batches = [sample(120, 2, 1, seed) for seed in range(3)]
+    plain = [optax_mi.ksg(*batch) for batch in batches]
+    x, y = (jnp.stack(a) for a in zip(*batches, strict=True))
+    np.testing.assert_allclose(jax.vmap(optax_mi.ksg)(x, y), plain)
+    np.testing.assert_allclose(jax.jit(optax_mi.ksg)(*batches[0]), plain[0])
+
+
+def test_repeated_rows_count_as_a_discrete_channel():
+    # 10 symbols through a channel that flips one in ten: ties everywhere.
+    rng = np.random.default_rng(0)
+    sent = rng.integers(0, 10, 2000)
+    received = np.where(rng.random(2000) < 0.9, sent, rng.integers(0, 10, 2000))
+    joint = np.histogram2d(sent, received, bins=10)[0] / 2000
+    product = joint.sum(1, keepdims=True) * joint.sum(0, keepdims=True)
+    used = joint > 0
+    plug_in = np.sum(joint[used] * np.log(joint[used] / product[used]))
+    # A pair seen at most k = 3 times finds its k-th neighbour in another cell, where
+    # the strict counts of equation (8) read high.
+    assert abs(optax_mi.ksg(sent, received) - plug_in) < 0.15
+
+
+def test_a_value_that_is_not_finite_gives_nan():
+    x, y = sample(100, 1, 1)
+    y[3] = np.nan
+    assert np.isnan(optax_mi.ksg(x, y))
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "options", "message"),
+    [
+        (np.zeros(5), np.zeros(4), {}, r"`y` must be as long as `x`, 5 .* got 4"),
+        (np.zeros(3), np.zeros(3), {}, r"`k` .* less than .* 3, got 3"),
+        (np.zeros(5), np.zeros(5), {"k": 0}, r"`k` .* at least 1"),
+        (np.zeros(5), np.zeros(5), {"algorithm": 3}, r"`algorithm` .* 1, 2, got 3"),
+        (np.zeros(5), np.zeros(5), {"metric": "max"}, r"`metric` .* got 'max'"),
+    ],
+)
+def test_bad_input_is_refused_with_its_name(x, y, options, message):
+    with pytest.raises(ValueError, match=message):
+        optax_mi.ksg(x, y, **options)

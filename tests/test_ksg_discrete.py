@@ -1,0 +1,215 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import twins
+
+import optax_mi
+from optax_mi._estimators import _ksg_discrete
+
+
+def sample(n, d, classes, seed=0, step=None, shift=0.5):
+    """Class-dependent Gaussians as float32, rounded to multiples of `step`."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, classes, n)
+    x = rng.normal(size=(n, d)) + shift * labels[:, None]
+    if step is not None:
+        x = np.round(x / step) * step
+    return x.astype(np.float32), labels
+
+
+SHAPES = {
+    "one feature": dict(n=300, d=1, classes=3),
+    "odd n": dict(n=311, d=5, classes=4),
+    "looped features": dict(n=200, d=40, classes=5),
+    "rare classes": dict(n=60, d=2, classes=40),
+    "integers": dict(n=300, d=2, classes=4, step=1.0),
+    "all tied": dict(n=100, d=3, classes=3, step=100.0),
+    "exact binary steps": dict(n=300, d=6, classes=5, step=0.25),
+}
+
+
+@pytest.mark.parametrize("metric", ["euclidean", "chebyshev"])
+@pytest.mark.parametrize("k", [1, 3, 7])
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+def test_counts_equal_the_twins_and_the_estimate_agrees(shape, k, metric):
+    x, labels = sample(**shape)
+    counts = _ksg_discrete.neighbour_counts(
+        jnp.asarray(x), jnp.asarray(labels), k=k, metric=metric, block_size=None
+    )
+    expected = twins.discrete_counts(x, labels, k, metric)
+    has_neighbour = expected[1] > 0
+    for name, got, want in zip(counts._fields, counts, expected, strict=True):
+        np.testing.assert_array_equal(
+            np.asarray(got)[has_neighbour], want[has_neighbour], err_msg=name
+        )
+    np.testing.assert_allclose(
+        optax_mi.ksg_discrete(x, labels, k=k, metric=metric),
+        twins.ksg_discrete(x, labels, k, metric),
+        rtol=1e-5,
+        atol=2e-6,  # float32 digamma of n, where the information itself is near zero
+    )
+
+
+def test_without_ties_it_is_ross():
+    x, labels = sample(400, 3, 4)
+    np.testing.assert_allclose(
+        optax_mi.ksg_discrete(x, labels), twins.ross(x, labels), rtol=1e-5
+    )
+
+
+def test_float64_agrees_to_ten_digits(x64):
+    x, labels = sample(300, 3, 4, step=0.5)
+    mi = optax_mi.ksg_discrete(x.astype(np.float64), labels)
+    assert mi.dtype == jnp.float64
+    np.testing.assert_allclose(mi, twins.ksg_discrete(x, labels), rtol=1e-10)
+
+
+@pytest.mark.parametrize("block_size", [1, 7, 100, 251, 300])
+@pytest.mark.parametrize("d", [3, 30])
+def test_any_block_size_gives_the_same_result(block_size, d):
+    x, labels = sample(251, d, 4, step=0.5)
+    assert optax_mi.ksg_discrete(
+        x, labels, block_size=block_size
+    ) == optax_mi.ksg_discrete(x, labels)
+
+
+def test_samples_may_be_permuted_and_classes_renamed():
+    x, labels = sample(300, 3, 4, step=0.5)
+    mi = optax_mi.ksg_discrete(x, labels)
+    order = np.random.default_rng(1).permutation(len(x))
+    renamed = np.array([7, -2, 2**31 - 1, 0])[labels]
+    np.testing.assert_allclose(
+        optax_mi.ksg_discrete(x[order], labels[order]), mi, rtol=1e-6
+    )
+    assert optax_mi.ksg_discrete(x, renamed) == mi
+
+
+@pytest.mark.parametrize("scale", [2.0**-100, 1e-4, 1e4, 2.0**100])
+def test_the_scale_of_x_does_not_matter(scale):
+    x, labels = sample(300, 3, 4)
+    np.testing.assert_allclose(
+        optax_mi.ksg_discrete(x * np.float32(scale), labels),
+        optax_mi.ksg_discrete(x, labels),
+        rtol=1e-5,
+    )
+
+
+def test_jit_vmap_scan_and_cond_agree_with_a_plain_call():
+    batches = [sample(120, 4, 3, seed) for seed in range(3)]
+    x, labels = (jnp.stack(a) for a in zip(*batches, strict=True))
+    plain = [optax_mi.ksg_discrete(*batch) for batch in batches]
+    with jax.disable_jit():
+        np.testing.assert_allclose(
+            optax_mi.ksg_discrete(*batches[0], block_size=120), plain[0], rtol=1e-6
+        )
+    np.testing.assert_allclose(jax.vmap(optax_mi.ksg_discrete)(x, labels), plain)
+    scanned = jax.lax.scan(
+        lambda carry, batch: (carry, optax_mi.ksg_discrete(*batch)), 0, (x, labels)
+    )[1]
+    np.testing.assert_allclose(scanned, plain)
+    measured = jax.jit(
+        lambda now: jax.lax.cond(
+            now, optax_mi.ksg_discrete, lambda *_: jnp.float32(jnp.nan), *batches[0]
+        )
+    )
+    np.testing.assert_allclose(measured(True), plain[0])
+    assert jnp.isnan(measured(False))
+
+
+def test_gradients_are_zero():
+    x, labels = sample(100, 2, 3)
+    gradient = jax.grad(lambda x: optax_mi.ksg_discrete(x, labels))(x)
+    np.testing.assert_array_equal(gradient, 0)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, jnp.bfloat16, np.uint8, np.int32, bool])
+def test_narrow_and_integer_points_are_computed_in_float32(dtype):
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 2, 200)
+    x = (rng.integers(0, 100, (200, 3)) + 100 * labels[:, None]).astype(dtype)
+    mi = optax_mi.ksg_discrete(x, labels)
+    assert mi.dtype == jnp.float32
+    assert mi == optax_mi.ksg_discrete(np.asarray(x, np.float32), labels)
+
+
+def test_trailing_axes_are_features():
+    x, labels = sample(100, 12, 3)
+    assert optax_mi.ksg_discrete(
+        x.reshape(100, 2, 3, 2), labels
+    ) == optax_mi.ksg_discrete(x, labels)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_a_value_that_is_not_finite_gives_nan(bad):
+    x, labels = sample(100, 3, 3)
+    x[17, 1] = bad
+    assert np.isnan(optax_mi.ksg_discrete(x, labels))
+
+
+def test_an_enormous_outlier_leaves_the_others_distinct():
+    x, labels = sample(300, 3, 4)
+    x[0] = 1e25
+    np.testing.assert_allclose(
+        optax_mi.ksg_discrete(x, labels),
+        twins.ksg_discrete(x, labels),
+        rtol=1e-5,
+    )
+
+
+def test_a_class_of_one_is_left_out_of_the_mean_but_counted_as_a_neighbour():
+    x = np.array([[0.0], [1.0], [1.1], [2.0], [3.0], [3.1]], np.float32)
+    labels = np.array([0, 0, 5, 0, 1, 1])
+    assert twins.discrete_counts(x, labels, 1)[1].tolist() == [1, 1, 0, 1, 1, 1]
+    np.testing.assert_allclose(
+        optax_mi.ksg_discrete(x, labels, k=1),
+        twins.ksg_discrete(x, labels, 1),
+        rtol=1e-5,
+    )
+
+
+def test_classes_no_larger_than_k_use_all_their_members():
+    x, labels = sample(40, 2, 2)
+    labels[:2], labels[2:5], labels[5:9] = 10, 11, 12  # of size 2, 3 and 4 for k = 3
+    assert set(twins.discrete_counts(x, labels)[1][:9]) == {1, 2, 3}
+    np.testing.assert_allclose(
+        optax_mi.ksg_discrete(x, labels), twins.ksg_discrete(x, labels), rtol=1e-5
+    )
+
+
+def test_only_classes_of_one_give_nan():
+    assert np.isnan(optax_mi.ksg_discrete(np.arange(10.0), np.arange(10)))
+
+
+def test_n_equal_to_k_plus_one_works():
+    mi = optax_mi.ksg_discrete(np.arange(4.0), np.array([0, 0, 1, 1]), k=3)
+    np.testing.assert_allclose(
+        mi, twins.ksg_discrete(np.arange(4.0), np.array([0, 0, 1, 1]), 3), rtol=1e-5
+    )
+
+
+@pytest.mark.parametrize(
+    ("x", "labels", "options", "message"),
+    [
+        (np.zeros((5, 2)), np.zeros(4, int), {}, r"`labels` .* as `x`, 5 .* got 4"),
+        (np.zeros((3, 2)), np.zeros(3, int), {}, r"`k` .* less than .* 3, got 3"),
+        (np.zeros((5, 2)), np.zeros(5, int), {"k": 0}, r"`k` .* at least 1, got 0"),
+        (np.zeros((5, 2)), np.zeros(5, int), {"k": 2.0}, r"`k` .* Python integer"),
+        (np.zeros((5, 2)), np.zeros((5, 3), int), {}, r"`labels` .* \(5, 3\)"),
+        (np.zeros((5, 2)), np.zeros(5), {}, r"`labels` .* integer .* float"),
+        (np.float32(0), np.zeros(5, int), {}, r"`x` .* a scalar"),
+        (np.zeros((5, 0)), np.zeros(5, int), {}, r"`x` .* non-empty"),
+        (np.zeros((5, 2), complex), np.zeros(5, int), {}, r"`x` .* real"),
+        (np.zeros((5, 2)), np.full(5, 2**40), {}, r"`labels` .* int32 range"),
+        (np.zeros((5, 2)), np.zeros(5, int), {"metric": "l1"}, r"`metric` .* 'l1'"),
+        (np.zeros((5, 2)), np.zeros(5, int), {"block_size": 0}, r"`block_size` .* 0"),
+    ],
+)
+def test_bad_input_is_refused_with_its_name(x, labels, options, message):
+    with pytest.raises(ValueError, match=message):
+        optax_mi.ksg_discrete(x, labels, **options)
+
+
+def test_bad_shapes_are_refused_under_jit_too():
+    with pytest.raises(ValueError, match="`labels` must be as long as `x`"):
+        jax.jit(optax_mi.ksg_discrete)(jnp.zeros((5, 2)), jnp.zeros(4, int))
