@@ -130,8 +130,8 @@ def _intermediates(
     def is_wanted_call(module: nn.Module, method: str) -> bool:
         return method == _CALL and wanted("/".join(module.path))
 
-    # `init` leaves the values sown while it ran among the variables; `sow` would
-    # append to them.
+    # Where an earlier run's intermediates lie among the variables, `sow` would append
+    # to them.
     variables = {name: v for name, v in variables.items() if name != _COLLECTION}
     _, state = model.apply(
         variables,

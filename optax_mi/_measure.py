@@ -52,8 +52,8 @@ def estimate_mi(
       >>> import numpy as np
       >>> import optax_mi
       >>> rng = np.random.default_rng(0)
-      >>> labels = rng.integers(0, 4, 500)
-      >>> noise, codes = rng.normal(size=(500, 8)), np.eye(4)[labels]
+      >>> labels = rng.integers(0, 4, 1000)
+      >>> noise, codes = rng.normal(size=(1000, 8)), np.eye(4)[labels]
       >>> mi = optax_mi.estimate_mi({"noise": noise, "codes": codes}, labels)
       >>> {layer: round(float(nats), 1) for layer, nats in mi.items()}  # log 4 = 1.4
       {'noise': 0.0, 'codes': 1.4}

@@ -5,8 +5,7 @@ from `PolicyInput` to a learning rate that can be traced by JAX. The two here ar
 paper's (appendix).
 """
 
-from collections.abc import Callable
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -27,9 +26,17 @@ class PolicyInput(NamedTuple):
     value_only: jax.Array  # bool: judge by the value of mi alone, not by its change
 
 
-# Set the attribute `needs_reference = True` on a policy that cannot do without a
-# reference: it is then an error to give a measurement before one is known.
-Policy: TypeAlias = Callable[[PolicyInput], jax.Array]
+class Policy(Protocol):
+    """Any pure, traceable function from a `PolicyInput` to a learning rate (a scalar).
+
+    The answer is clipped to [lr_min, lr_max], and one that is not finite changes
+    nothing. Set the attribute ``needs_reference = True`` on a policy that cannot do
+    without a reference: giving it a measurement before one is known is then an error.
+    """
+
+    def __call__(self, step: PolicyInput, /) -> jax.Array:
+        """Returns the learning rate that follows from a new measurement."""
+        ...
 
 
 def change_policy(

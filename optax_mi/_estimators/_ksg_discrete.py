@@ -83,9 +83,9 @@ def ksg_discrete(
       >>> import optax_mi
       >>> rng = np.random.default_rng(0)
       >>> labels = rng.integers(0, 2, 1000)
-      >>> x = rng.normal(size=1000) + 4.0 * labels     # almost separable classes
+      >>> x = rng.normal(size=1000) + 4.0 * labels     # I = 0.63
       >>> print(f"{optax_mi.ksg_discrete(x, labels):.2f} of {np.log(2):.2f} nats")
-      0.59 of 0.69 nats
+      0.65 of 0.69 nats
 
     References:
       Ross, `Mutual information between discrete and continuous data sets

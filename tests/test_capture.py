@@ -1,0 +1,177 @@
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import optax_mi
+
+X = jax.random.normal(jax.random.key(1), (12, 8, 8, 1))
+
+
+class CNN(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+        x = nn.relu(nn.Conv(4, (3, 3))(x))
+        x = x.reshape(len(x), -1)
+        x = nn.relu(nn.Dense(16)(x))
+        self.sow("intermediates", "hidden", x)
+        return nn.softmax(nn.Dense(10, name="head")(x))
+
+
+class Block(nn.Module):
+    @nn.compact
+    def __call__(self, x, train):
+        x = nn.BatchNorm(use_running_average=not train)(nn.Dense(6)(x))
+        self.sow("intermediates", "normed", x)
+        return nn.Dropout(0.5, deterministic=not train)(x)
+
+
+class Nested(nn.Module):
+    @nn.compact
+    def __call__(self, x, train=True):
+        x = Block(name="block")(x.reshape(len(x), -1), train)
+        shared = nn.Dense(6, name="shared")
+        return shared(nn.relu(shared(x)))
+
+
+class Odd(nn.Module):
+    """Returns two arrays; sows a scalar, and a table without examples."""
+
+    @nn.compact
+    def __call__(self, x):
+        self.sow("intermediates", "scale", jnp.float32(1))
+        self.sow("intermediates", "table", jnp.ones((3, 2)))
+        return x, x[..., 0] + 1
+
+
+def init(model, **kwargs):
+    return model.init(jax.random.key(0), X, **kwargs)
+
+
+def test_all_layers_come_named_by_path_in_the_order_of_the_forward_pass():
+    acts = optax_mi.capture_activations(CNN(), init(CNN()), X)
+    assert {name: a.shape for name, a in acts.items()} == {
+        "Conv_0": (12, 8, 8, 4),
+        "Dense_0": (12, 16),
+        "hidden": (12, 16),
+        "head": (12, 10),
+        "": (12, 10),
+    }
+    assert list(acts) == ["Conv_0", "Dense_0", "hidden", "head", ""]
+
+
+def test_values_are_those_of_the_model():
+    variables = init(CNN())
+    acts = optax_mi.capture_activations(CNN(), variables, X)
+    output = jnp.asarray(CNN().apply(variables, X))
+    np.testing.assert_array_equal(acts[""], output)
+    np.testing.assert_allclose(nn.softmax(acts["head"]), output, rtol=1e-6)
+    np.testing.assert_array_equal(acts["hidden"], nn.relu(acts["Dense_0"]))
+
+
+@pytest.mark.parametrize(
+    ("layers", "names"),
+    [
+        ("head", ["head"]),
+        ("", [""]),
+        (("head", "Conv_0"), ["head", "Conv_0"]),
+        (lambda name: name.startswith("Dense"), ["Dense_0"]),
+    ],
+    ids=["name", "output", "names", "predicate"],
+)
+def test_only_the_layers_asked_for_are_returned(layers, names):
+    acts = optax_mi.capture_activations(CNN(), init(CNN()), X, layers=layers)
+    assert list(acts) == names
+
+
+def test_only_the_layers_asked_for_are_computed_under_jit():
+    variables = init(CNN())
+
+    def capture(layers):
+        run = jax.jit(
+            lambda v: optax_mi.capture_activations(CNN(), v, X, layers=layers)
+        )
+        return str(run.lower(variables).compile().as_text())
+
+    assert "exponential" in capture("")  # the softmax
+    assert "exponential" not in capture("Conv_0")
+
+
+def test_nested_modules_sown_values_and_repeated_calls_have_their_own_names():
+    variables = init(Nested(), train=False)
+    acts = optax_mi.capture_activations(Nested(), variables, X, train=False)
+    assert list(acts) == [
+        "block/Dense_0",
+        "block/BatchNorm_0",
+        "block/normed",
+        "block/Dropout_0",
+        "block",
+        "shared/0",
+        "shared/1",
+        "",
+    ]
+    np.testing.assert_array_equal(acts["shared/1"], acts[""])
+    second = optax_mi.capture_activations(
+        Nested(), variables, X, train=False, layers="shared/1"
+    )
+    assert list(second) == ["shared/1"]
+
+
+def test_batch_statistics_and_variables_are_left_alone():
+    variables = init(Nested(), train=False)
+    before = jax.tree.map(np.array, variables)
+    optax_mi.capture_activations(Nested(), variables, X, train=False)
+    jax.tree.map(np.testing.assert_array_equal, before, variables)
+
+
+def test_values_sown_in_an_earlier_run_are_not_taken_for_new_ones():
+    params = init(CNN())
+    _, earlier = CNN().apply(params, X, mutable=["intermediates"])
+    acts = optax_mi.capture_activations(CNN(), {**params, **earlier}, 2 * X)
+    fresh = optax_mi.capture_activations(CNN(), params, 2 * X)
+    assert list(acts) == list(fresh)
+    np.testing.assert_array_equal(acts["hidden"], fresh["hidden"])
+
+
+def test_several_arrays_are_numbered_and_those_without_examples_left_out():
+    acts = optax_mi.capture_activations(Odd(), {}, X)
+    assert {name: a.shape for name, a in acts.items()} == {
+        "0": (12, 8, 8, 1),
+        "1": (12, 8, 8),
+    }
+
+
+def test_inputs_may_be_a_mapping_and_positional_arguments_pass_through():
+    class Model(nn.Module):
+        @nn.compact
+        def __call__(self, inputs, scale):
+            return nn.Dense(3)(inputs["x"]) * scale
+
+    inputs = {"x": jnp.ones((7, 2))}
+    variables = Model().init(jax.random.key(0), inputs, 2.0)
+    acts = optax_mi.capture_activations(Model(), variables, inputs, 2.0)
+    np.testing.assert_array_equal(2 * acts["Dense_0"], acts[""])
+
+
+def test_an_unknown_layer_is_refused_with_the_known_ones():
+    with pytest.raises(ValueError, match=r"`layers` .* 'Conv_0', .* got \['conv'\]"):
+        optax_mi.capture_activations(CNN(), init(CNN()), X, layers=["head", "conv"])
+
+
+def test_an_empty_capture_is_refused_and_says_why_sow_may_store_nothing():
+    with pytest.raises(ValueError, match="empty capture") as error:
+        optax_mi.capture_activations(
+            CNN(), init(CNN()), X, layers=lambda name: name == "nothing"
+        )
+    assert "`sow` stores nothing in a collection that is not mutable" in str(error)
+
+
+def test_an_array_asked_for_without_the_examples_is_refused():
+    with pytest.raises(ValueError, match=r"12 examples .* got shape \(3, 2\)"):
+        optax_mi.capture_activations(Odd(), {}, X, layers="table")
+
+
+def test_something_else_than_a_linen_module_is_refused():
+    with pytest.raises(ValueError, match=r"`model` must be a flax.linen.Module"):
+        optax_mi.capture_activations(lambda x: x, {}, X)  # pyright: ignore

@@ -1,0 +1,118 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import optax_mi
+
+
+@pytest.fixture(scope="module")
+def layers():
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 4, 200)
+    wide = rng.normal(size=(200, 5, 5, 2)) + labels[:, None, None, None]
+    narrow = rng.normal(size=(200, 3)) + labels[:, None]
+    return {"z_wide": wide, "a_narrow": narrow}, labels
+
+
+def test_classes_go_to_ksg_discrete_layer_by_layer_in_the_order_given(layers):
+    activations, labels = layers
+    mi = optax_mi.estimate_mi(activations, labels, k=4)
+    assert list(mi) == ["z_wide", "a_narrow"]
+    for name, value in mi.items():
+        assert value == optax_mi.ksg_discrete(activations[name], labels, k=4)
+
+
+def test_continuous_outcomes_go_to_ksg(layers):
+    activations, _ = layers
+    y = activations["a_narrow"][:, 0]
+    mi = optax_mi.estimate_mi(activations, y)
+    for name, value in mi.items():
+        assert value == optax_mi.ksg(activations[name], y, metric="euclidean")
+
+
+def test_all_layers_are_one_compiled_program(layers):
+    activations, labels = layers
+    activations = jax.tree.map(jnp.float32, activations)
+    programs = jax.make_jaxpr(lambda a: optax_mi.estimate_mi(a, labels))(activations)
+    calls = [e for e in programs.eqns if "jaxpr" in e.params]
+    assert [call.params["name"] for call in calls] == ["_estimate_all"]
+
+
+def test_it_runs_in_a_compiled_measurement(layers):
+    activations, labels = layers
+    compiled = jax.jit(optax_mi.estimate_mi)(activations, labels)
+    for name, value in optax_mi.estimate_mi(activations, labels).items():
+        assert compiled[name] == pytest.approx(float(value), rel=1e-6)
+
+
+def test_a_layer_that_is_not_finite_does_not_spoil_the_others(layers):
+    activations, labels = layers
+    broken = activations["a_narrow"].copy()
+    broken[0] = np.inf
+    mi = optax_mi.estimate_mi({**activations, "a_narrow": broken}, labels)
+    assert np.isnan(mi["a_narrow"])
+    assert np.isfinite(mi["z_wide"])
+
+
+@pytest.mark.parametrize(
+    ("activations", "outcomes", "message"),
+    [
+        ({}, np.zeros(5, int), "`activations` must be a mapping"),
+        (np.zeros((5, 2)), np.zeros(5, int), "`activations` must be a mapping"),
+        (
+            {"a": np.zeros((4, 2))},
+            np.zeros(5, int),
+            r"`activations\['a'\]` must be as long as `outcomes`, 5 samples, got 4",
+        ),
+        ({"a": np.zeros((5, 2))}, np.eye(5, dtype=int), "`outcomes` .* argmax"),
+        ({"a": np.zeros((3, 2))}, np.zeros(3, int), "`k` must be less than"),
+    ],
+)
+def test_bad_input_is_refused_with_its_name(activations, outcomes, message):
+    with pytest.raises(ValueError, match=message):
+        optax_mi.estimate_mi(activations, outcomes)
+
+
+@pytest.fixture(scope="module")
+def probe():
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 10, 400)
+    x = rng.normal(size=(400, 4, 4, 1)) + 0.2 * labels[:, None, None, None]
+    return optax_mi.Probe(jnp.asarray(x, jnp.float32), jnp.asarray(labels))
+
+
+def test_the_tiled_reference_of_classes_is_the_label_entropy(probe):
+    entropy = optax_mi.reference_mi(probe)
+    assert entropy == optax_mi.label_entropy(probe.outcomes)
+    # psi in place of log: (10 - 1) / (2 * 1600) higher
+    tiled = optax_mi.reference_mi(probe, "tiled")
+    assert tiled == pytest.approx(float(entropy) + 9 / 3200, abs=2e-4)
+    more = optax_mi.reference_mi(probe, "tiled", tiles=8)
+    assert abs(more - entropy) < abs(tiled - entropy)
+
+
+def test_the_input_reference_is_the_estimate_on_the_inputs(probe):
+    assert optax_mi.reference_mi(probe, "input", k=5) == optax_mi.ksg_discrete(
+        probe.inputs, probe.outcomes, k=5
+    )
+    assert optax_mi.reference_mi(probe, "input") == optax_mi.reference_mi(
+        probe, "tiled", tiles=1
+    )
+
+
+def test_the_tiled_reference_of_continuous_outcomes_is_log_n(probe):
+    continuous = optax_mi.Probe(probe.inputs, probe.inputs[:, 0, 0, 0])
+    tiled = optax_mi.reference_mi(continuous, "tiled")
+    assert tiled == pytest.approx(np.log(400), abs=0.15)
+
+
+def test_bad_references_are_refused(probe):
+    with pytest.raises(ValueError, match="`kind` must be one of .* got 'entropy'"):
+        optax_mi.reference_mi(probe, "entropy")  # pyright: ignore
+    with pytest.raises(ValueError, match="`tiles` must be an integer >= 1, got 0"):
+        optax_mi.reference_mi(probe, "tiled", tiles=0)
+    with pytest.raises(ValueError, match="`kind` .* continuous"):
+        optax_mi.reference_mi(optax_mi.Probe(probe.inputs, probe.inputs))
+    with pytest.raises(ValueError, match=r"`probe.inputs` must be one array .* dict"):
+        optax_mi.reference_mi(optax_mi.Probe({"a": probe.inputs}, probe[1]), "input")

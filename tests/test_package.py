@@ -1,0 +1,68 @@
+"""Rules that the code keeps as a whole."""
+
+import ast
+import inspect
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+import optax_mi
+
+ROOT = pathlib.Path(optax_mi.__file__).parent
+
+# Imports run one way, down this list (DESIGN: data flow).
+LAYERS = [
+    ["_types"],
+    ["_checks"],
+    ["_probe", "_capture", "_estimators"],
+    ["_measure"],
+    ["_policies"],
+    ["_transform"],
+    ["__init__"],
+]
+RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
+
+PUBLIC = {
+    name: value
+    for name, value in vars(optax_mi).items()
+    if not name.startswith("_") and not inspect.ismodule(value)
+}
+
+
+def module_of(path):
+    return path.relative_to(ROOT).with_suffix("").parts[0]
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.rglob("*.py")), ids=lambda p: p.stem)
+def test_imports_run_one_way(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if not isinstance(node, ast.ImportFrom):
+            continue
+        package, *inner = (node.module or "").split(".")
+        if package != "optax_mi":
+            continue
+        inner = inner[:1] or [alias.name for alias in node.names]
+        for name in inner:
+            same_folder = name == module_of(path) == "_estimators"
+            assert same_folder or RANK[name] < RANK[module_of(path)], (path, name)
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_public_names_are_documented(name):
+    value = PUBLIC[name]
+    documentation = inspect.getdoc(value) or ""
+    assert documentation
+    if inspect.isfunction(value):
+        for section in ("Args:", "Returns:", "Raises:", "Example:"):
+            assert section in documentation, section
+
+
+def test_importing_needs_nothing_but_the_runtime_dependencies():
+    forbidden = ["tensorflow_datasets", "sklearn", "matplotlib", "tqdm", "pytest"]
+    code = f"import sys, optax_mi; print([m for m in {forbidden} if m in sys.modules])"
+    printed = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout
+    assert printed.strip() == "[]"

@@ -1,0 +1,390 @@
+import functools
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax.training.train_state import TrainState
+
+import optax_mi
+
+PARAMS = {"w": jnp.ones((2, 3)), "b": jnp.zeros(3)}
+GRADS = jax.tree.map(jnp.ones_like, PARAMS)
+
+
+def transform(**options):
+    options = {"reference": 2.0, **options}
+    return optax.chain(optax.sgd(1.0), optax_mi.mi_dynamic_lr(1e-3, 0.1, **options))
+
+
+def rates(tx, measurements, state=None):
+    """The learning rate after each measurement given to `update`."""
+    state = tx.init(PARAMS) if state is None else state
+    seen = []
+    for mi in measurements:
+        _, state = tx.update(GRADS, state, PARAMS, mi=mi)
+        seen.append(float(optax.tree.get(state, "learning_rate")))
+    return seen
+
+
+# d1 = 1 - mi / 2 and gamma = 0.1: +0.05 after the second, +0.025 after the third (kept
+# at 0.1 at most), then saturated -0.025, then above the reference -0.01.
+MEASUREMENTS = [0.5, 1.0, 1.5, 1.5, 2.2]
+RATES = [0.001, 0.051, 0.076, 0.051, 0.041]
+
+
+def test_the_rate_follows_the_measurements():
+    np.testing.assert_allclose(rates(transform(), MEASUREMENTS), RATES, rtol=1e-5)
+
+
+def test_updates_are_scaled_by_the_rate():
+    tx = transform()
+    state = tx.init(PARAMS)
+    for mi, rate in zip(MEASUREMENTS, RATES, strict=True):
+        updates, state = tx.update(GRADS, state, PARAMS, mi=mi)
+        jax.tree.map(
+            lambda u, rate=rate: np.testing.assert_allclose(u, -rate, rtol=1e-5),
+            updates,
+        )
+
+
+def test_it_starts_at_lr_min_or_at_init_lr_and_waits_for_two_measurements():
+    assert rates(transform(), [None, 1.0, None]) == pytest.approx([0.001] * 3)
+    assert rates(transform(init_lr=0.02), [None, 1.0]) == pytest.approx([0.02] * 2)
+
+
+@pytest.mark.parametrize("nothing", [None, np.nan, np.inf, -np.inf])
+def test_no_measurement_keeps_the_rate_and_the_history(nothing):
+    tx = transform()
+    with_gaps = [0.5, nothing, nothing, 1.0, nothing, 1.5, 1.5, nothing, 2.2]
+    seen = rates(tx, with_gaps)
+    np.testing.assert_allclose([seen[i] for i in (0, 3, 5, 6, 8)], RATES, rtol=1e-5)
+    assert seen[1] == seen[2] == seen[0]
+    assert seen[7] == seen[6]
+
+
+@pytest.mark.parametrize("policy", [optax_mi.change_policy, optax_mi.reference_policy])
+def test_the_rate_never_leaves_its_bounds_nor_becomes_nan(policy):
+    rng = np.random.default_rng(0)
+    wild = np.concatenate([rng.normal(1, 2, 200), [0, -0.0, 1e-38, 1e30, -1e30, 1.0]])
+    slow = policy(gamma_up=0.001)
+    seen = rates(transform(policy=slow), rng.permutation(wild))
+    assert np.all(np.isfinite(seen))
+    assert min(seen) >= np.float32(1e-3)
+    assert max(seen) <= np.float32(0.1)
+    assert len(set(seen)) > 5
+
+
+def test_a_user_written_policy_is_consulted_with_finite_values_and_clipped():
+    def proportional(p):
+        assert isinstance(p, optax_mi.PolicyInput)
+        return p.lr_max * (p.mi - p.previous_mi)
+
+    seen = rates(transform(policy=proportional), [0.5, 1.0, 3.0, 2.0])
+    np.testing.assert_allclose(seen, [0.001, 0.05, 0.1, 0.001], rtol=1e-5)
+
+
+def test_a_policy_that_answers_nan_keeps_the_rate():
+    seen = rates(transform(policy=lambda p: p.mi * jnp.nan, init_lr=0.02), [1.0, 2.0])
+    assert seen == pytest.approx([0.02, 0.02])
+
+
+def test_a_mapping_gives_the_layer_named_or_the_whole_network_or_the_only_entry():
+    many = [{"a": 9.0, "b": mi, "": 9.0} for mi in MEASUREMENTS]
+    np.testing.assert_allclose(rates(transform(layer="b"), many), RATES, rtol=1e-5)
+    whole = [{"a": 9.0, "": mi} for mi in MEASUREMENTS]
+    np.testing.assert_allclose(rates(transform(), whole), RATES, rtol=1e-5)
+    only = [{"a": mi} for mi in MEASUREMENTS]
+    np.testing.assert_allclose(rates(transform(), only), RATES, rtol=1e-5)
+
+
+def test_record_mi_gives_the_same_rates_as_update():
+    tx = transform()
+    state, seen = tx.init(PARAMS), []
+    for mi in MEASUREMENTS:
+        state = optax_mi.record_mi(state, mi)
+        state = optax_mi.record_mi(state, np.nan)  # says nothing, loses nothing
+        state = optax_mi.record_mi(state, None)
+        for _ in range(2):
+            _, state = tx.update(GRADS, state, PARAMS)
+        seen.append(optax_mi.learning_rates(state)[""])
+    np.testing.assert_allclose(seen, RATES, rtol=1e-5)
+
+
+def test_a_recorded_measurement_comes_before_one_given_to_update():
+    tx = transform()
+    state = optax_mi.record_mi(tx.init(PARAMS), 0.5)
+    assert rates(tx, [1.0], state) == pytest.approx([0.051])
+
+
+def test_record_mi_and_track_value_only_run_compiled():
+    tx = transform()
+    state = jax.jit(optax_mi.record_mi)(tx.init(PARAMS), 0.5)
+    state = jax.jit(optax_mi.track_value_only)(state)
+    assert rates(tx, [1.0], state) == pytest.approx([0.051])
+
+
+def test_recorded_measurements_outlive_skipped_steps():
+    skipping = optax.MultiSteps(transform(), every_k_schedule=2)
+    state = optax_mi.record_mi(skipping.init(PARAMS), 0.5)
+    for mi in (1.0, 1.5):
+        for _ in range(2):
+            _, state = skipping.update(GRADS, state, PARAMS)
+        state = optax_mi.record_mi(state, mi)
+    for _ in range(2):
+        _, state = skipping.update(GRADS, state, PARAMS)
+    assert optax_mi.learning_rates(state)[""] == pytest.approx(RATES[2])
+
+    careful = optax.apply_if_finite(transform(), max_consecutive_errors=3)
+    state = optax_mi.record_mi(careful.init(PARAMS), 0.5)
+    _, state = careful.update(GRADS, state, PARAMS)
+    state = optax_mi.record_mi(state, 1.0)
+    broken = jax.tree.map(lambda g: g * jnp.nan, GRADS)
+    _, state = careful.update(broken, state, PARAMS)
+    assert optax_mi.learning_rates(state)[""] == pytest.approx(RATES[0])
+    _, state = careful.update(GRADS, state, PARAMS)
+    assert optax_mi.learning_rates(state)[""] == pytest.approx(RATES[1])
+
+
+def test_track_value_only_counts_finite_measurements():
+    tx = transform()
+    state = optax_mi.track_value_only(tx.init(PARAMS), measurements=3)
+    # 1.5 again and again has saturated; by value alone the rate rises by 0.025 each.
+    seen = rates(tx, [1.5, None, np.nan, 1.5, 1.5, 1.5], state)
+    expected = [0.001, 0.001, 0.001, 0.026, 0.051, 0.026]
+    np.testing.assert_allclose(seen, expected, rtol=1e-5)
+
+
+def test_a_missing_reference_is_an_error_where_values_are_concrete():
+    tx = optax_mi.mi_dynamic_lr(1e-3, 0.1)
+    state = tx.init(PARAMS)
+    with pytest.raises(ValueError, match="`reference` must be given"):
+        optax_mi.record_mi(state, 1.0)
+    with pytest.raises(ValueError, match="`reference` must be given"):
+        tx.update(GRADS, state, PARAMS, mi=1.0)
+    tx.update(GRADS, state, PARAMS)  # nothing measured, nothing needed
+
+
+def test_a_missing_reference_keeps_the_rate_in_a_compiled_update():
+    tx = optax_mi.mi_dynamic_lr(1e-3, 0.1, init_lr=0.02)
+    update = jax.jit(tx.update)
+    state = tx.init(PARAMS)
+    for mi in (0.5, 1.0):
+        _, state = update(GRADS, state, PARAMS, mi=mi)
+        assert float(state.learning_rate) == pytest.approx(0.02)
+    state = optax_mi.record_mi(state, 1.5, reference=2.0)
+    _, state = update(GRADS, state, PARAMS)
+    assert float(state.learning_rate) == pytest.approx(0.02 + 0.1 * 0.25)
+
+
+def test_policies_without_a_need_run_without_a_reference():
+    tx = optax_mi.mi_dynamic_lr(1e-3, 0.1, policy=optax_mi.change_policy())
+    assert rates(tx, [0.5, 1.0]) == pytest.approx([0.001, 0.051])
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.float16])
+def test_updates_keep_the_dtype_of_the_parameters(dtype):
+    tx = transform()
+    params = jax.tree.map(lambda p: p.astype(dtype), PARAMS)
+    state = tx.init(params)
+    for mi in (0.5, None, 1.0):
+        updates, new_state = jax.jit(tx.update)(params, state, params, mi=mi)
+        assert jax.tree.all(jax.tree.map(lambda u: u.dtype == dtype, updates))
+        assert optax.tree.get(new_state, "learning_rate").dtype == jnp.float32
+        assert jax.tree.map(jnp.result_type, state) == jax.tree.map(
+            jnp.result_type, new_state
+        )
+        state = new_state
+
+
+def test_the_state_keeps_its_structure_in_scan_and_cond():
+    tx = transform()
+
+    def step(state, mi):
+        _, state = jax.lax.cond(
+            mi > 0,
+            lambda: tx.update(GRADS, state, PARAMS, mi=mi),
+            lambda: tx.update(GRADS, state, PARAMS),
+        )
+        return state, optax.tree.get(state, "learning_rate")
+
+    run = jax.jit(lambda state, mi: jax.lax.scan(step, state, mi))
+    _, seen = run(tx.init(PARAMS), jnp.array(MEASUREMENTS))
+    np.testing.assert_allclose(seen, RATES, rtol=1e-5)
+
+
+def test_the_state_is_arrays_of_fixed_dtypes_and_can_be_donated():
+    tx = transform()
+    state = tx.init(PARAMS)
+    assert all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(state))
+    assert not any(leaf.weak_type for leaf in jax.tree.leaves(state))
+    step = jax.jit(
+        lambda state, mi: tx.update(GRADS, state, PARAMS, mi=mi)[1], donate_argnums=0
+    )
+    for mi in MEASUREMENTS:
+        state = step(state, mi)
+    assert optax_mi.learning_rates(state)[""] == pytest.approx(RATES[-1])
+
+
+def test_updates_under_x64_keep_float32_parameters_float32(x64):
+    params = jax.tree.map(lambda p: jnp.asarray(p, jnp.float32), PARAMS)
+    tx = transform()
+    state = tx.init(params)
+    updates, state = tx.update(params, state, params, mi=0.5)
+    assert optax.tree.get(state, "learning_rate").dtype == jnp.float64
+    assert jax.tree.all(jax.tree.map(lambda u: u.dtype == jnp.float32, updates))
+
+
+def test_a_second_call_compiles_nothing():
+    tx, traces = transform(), []
+
+    @jax.jit
+    def step(state, mi):
+        traces.append(mi)
+        return tx.update(GRADS, state, PARAMS, mi=mi)[1]
+
+    state = tx.init(PARAMS)
+    for mi in MEASUREMENTS:
+        state = step(state, jnp.float32(mi))
+        state = optax_mi.record_mi(state, mi)
+    assert len(traces) == 1
+    assert step._cache_size() == 1
+
+
+def test_a_compiled_update_moves_nothing_to_the_host():
+    tx = transform()
+    state, mi = tx.init(PARAMS), jnp.float32(1.0)
+    step = jax.jit(lambda state, mi: tx.update(GRADS, state, PARAMS, mi=mi))
+    step(state, mi)
+    with jax.transfer_guard("disallow"):
+        step(state, mi)
+    assert "callback" not in step.lower(state, mi).as_text()
+
+
+def test_it_runs_under_vmap():
+    tx = optax_mi.mi_dynamic_lr(1e-3, 0.1, reference=2.0)
+    params = {"w": jnp.ones((3, 4))}
+    state = jax.vmap(tx.init)(params)
+    for mi in ([0.5, 0.5, jnp.nan], [1.0, 0.5, jnp.nan]):
+        step = jax.vmap(lambda g, s, mi: tx.update(g, s, mi=mi))
+        _, state = step(params, state, jnp.array(mi))
+    np.testing.assert_allclose(state.learning_rate, [0.051, 0.001, 0.001], rtol=1e-5)
+
+
+def test_bounds_may_be_injected_and_traced():
+    tx = optax.inject_hyperparams(optax_mi.mi_dynamic_lr)(
+        lr_min=1e-3, lr_max=0.1, reference=2.0
+    )
+    state = tx.init(PARAMS)
+    update = jax.jit(tx.update)
+    for mi in MEASUREMENTS[:2]:
+        _, state = update(GRADS, state, PARAMS, mi=mi)
+    assert optax_mi.learning_rates(state)[""] == pytest.approx(RATES[1])
+    state.hyperparams["lr_max"] = jnp.float32(0.06)
+    _, state = update(GRADS, state, PARAMS, mi=1.5)
+    assert optax_mi.learning_rates(state)[""] == pytest.approx(0.06)
+
+
+def test_partitioned_layers_each_follow_their_own_measurement():
+    def layer(name):
+        return optax_mi.mi_dynamic_lr(1e-3, 0.1, reference=2.0, layer=name)
+
+    tx = optax.chain(
+        optax.sgd(1.0),
+        optax.partition({n: layer(n) for n in "wb"}, {"w": "w", "b": "b"}),
+    )
+    given, recorded = tx.init(PARAMS), tx.init(PARAMS)
+    for mi in ({"w": 0.5, "b": 1.5}, {"w": 1.0, "b": 1.5}):
+        updates, given = tx.update(GRADS, given, PARAMS, mi=mi)
+        recorded = optax_mi.record_mi(recorded, mi)
+        _, recorded = tx.update(GRADS, recorded, PARAMS)
+    for state in (given, recorded):
+        assert optax_mi.learning_rates(state) == pytest.approx({"w": 0.051, "b": 0.001})
+    np.testing.assert_allclose(updates["w"], -0.051, rtol=1e-5)
+
+
+def test_it_serves_a_flax_train_state():
+    model = nn.Dense(2)
+    x = jnp.ones((4, 3))
+    train = TrainState.create(
+        apply_fn=model.apply,
+        params=model.init(jax.random.key(0), x)["params"],
+        tx=transform(),
+    )
+    for mi in MEASUREMENTS[:3]:
+        opt_state = optax_mi.record_mi(train.opt_state, mi)
+        train = train.replace(opt_state=opt_state)
+        train = train.apply_gradients(grads=train.params)
+    assert optax_mi.learning_rates(train.opt_state) == pytest.approx({"": RATES[2]})
+
+
+def test_rates_that_share_a_label_are_told_apart_by_their_place():
+    two = optax.chain(transform(), optax_mi.mi_dynamic_lr(0.5, 1.0, reference=1.0))
+    found = optax_mi.learning_rates(two.init(PARAMS))
+    assert list(found.values()) == pytest.approx([0.001, 0.5])
+
+
+def test_map_params_leaves_the_state_alone():
+    tx = transform()
+    state = tx.init(PARAMS)
+    mapped = optax.tree.map_params(tx, lambda p: p + 1, state)
+    assert optax_mi.learning_rates(mapped) == optax_mi.learning_rates(state)
+
+
+def test_the_count_saturates():
+    tx = optax_mi.mi_dynamic_lr(1e-3, 0.1, reference=2.0)
+    state = tx.init(PARAMS)._replace(count=jnp.int32(2**31 - 1))
+    assert tx.update(GRADS, state)[1].count == 2**31 - 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (dict(lr_min=0.2, lr_max=0.1), "`lr_min` must be at most `lr_max` = 0.1"),
+        (dict(lr_min=-0.1, lr_max=0.1), "`lr_min` must be finite and >= 0, got -0.1"),
+        (dict(lr_min=0.1, lr_max=np.inf), "`lr_max` must be finite and >= 0, got inf"),
+        (dict(lr_min=np.nan, lr_max=1), "`lr_min` must be finite and >= 0, got nan"),
+        (dict(lr_min=0.1, lr_max=1, init_lr=2), "`init_lr` must be at most `lr_max`"),
+        (dict(lr_min=0.1, lr_max=1, init_lr=0), "`lr_min` must be at most `init_lr`"),
+        (dict(lr_min=0, lr_max=1, reference=-1), "`reference` must be finite"),
+    ],
+)
+def test_bad_hyperparameters_are_refused_with_their_name(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        optax_mi.mi_dynamic_lr(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("mi", "message"),
+    [
+        (jnp.ones(3), r"`mi` must be a scalar or a mapping of scalars, got \(3,\)"),
+        ({"a": 1.0, "b": 1.0}, r"`mi` .* the whole network.* got \['a', 'b'\]"),
+    ],
+)
+def test_bad_measurements_are_refused_on_either_way(mi, message):
+    tx = transform()
+    with pytest.raises(ValueError, match=message):
+        tx.update(GRADS, tx.init(PARAMS), PARAMS, mi=mi)
+    with pytest.raises(ValueError, match=message):
+        optax_mi.record_mi(tx.init(PARAMS), mi)
+
+
+def test_an_unknown_layer_is_refused_with_the_known_ones():
+    tx = transform(layer="head")
+    with pytest.raises(ValueError, match=r"`mi` .* 'head' in it, got \['a', 'b'\]"):
+        tx.update(GRADS, tx.init(PARAMS), PARAMS, mi={"a": 1.0, "b": 2.0})
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        functools.partial(optax_mi.record_mi, mi=1.0),
+        optax_mi.track_value_only,
+        optax_mi.learning_rates,
+    ],
+)
+def test_a_state_without_the_transformation_is_refused(call):
+    with pytest.raises(ValueError, match="`opt_state` must be the state of an opt"):
+        call(optax.adam(1e-3).init(PARAMS))
