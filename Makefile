@@ -1,0 +1,50 @@
+# make demo   train a small network with the learning rate set by mutual information
+# make test   lint, types, all tests
+# Both make .venv first where it is missing. Needs git, make and a Python >= 3.11.
+
+DATASET ?= digits
+PYTEST_ARGS ?= -n 2
+
+venv := .venv
+python := $(venv)/bin/python
+installed := $(venv)/.installed
+
+.PHONY: demo test lint format clean
+
+demo: $(installed)
+	@$(python) -m examples.demo --dataset $(DATASET) \
+		$(if $(DATA_DIR),--data-dir "$(DATA_DIR)") \
+		$(if $(EPOCHS),--epochs $(EPOCHS)) $(if $(SEED),--seed $(SEED)) \
+		$(if $(TRAIN_SIZE),--train-size $(TRAIN_SIZE))
+
+test: lint
+	$(python) -m pytest $(PYTEST_ARGS)
+
+lint: $(installed)
+	$(python) -m ruff format --check
+	$(python) -m ruff check
+	$(python) -m pyright
+
+format: $(installed)
+	$(python) -m ruff format
+	$(python) -m ruff check --fix
+
+clean:
+	rm -rf $(venv) runs build dist .pytest_cache .ruff_cache
+
+# The first interpreter that is new enough; PYTHON=... names another.
+$(installed): pyproject.toml
+	@set -e; \
+	for candidate in $(or $(PYTHON),python3 python3.13 python3.12 python3.11 python); do \
+		if "$$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+			2>/dev/null; then found="$$candidate"; break; fi; \
+	done; \
+	if [ -z "$$found" ]; then \
+		echo "optax_mi needs Python 3.11 or newer: name one with make PYTHON=..." >&2; \
+		exit 1; \
+	fi; \
+	echo "Making $(venv) with $$("$$found" --version)"; \
+	"$$found" -m venv $(venv)
+	$(python) -m pip install --quiet --upgrade "pip>=25.1"
+	$(python) -m pip install --quiet --editable ".[examples]" --group dev
+	@touch $@

@@ -1,0 +1,87 @@
+import builtins
+import re
+import sys
+
+import numpy as np
+import pytest
+
+from examples import data, demo, report
+from examples.training import Epoch, batches
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["mnist", "/nowhere"], "There is no mnist in the data directory '/nowhere'"),
+        (["cifar10", "/nowhere"], "leave it out to download"),
+        (["svhn"], "No data set 'svhn'; choose one of digits, mnist, cifar10"),
+        (["digits", None, 5000], "digits has 1437 training examples; choose"),
+    ],
+)
+def test_data_that_cannot_be_had_are_one_plain_sentence(arguments, message):
+    with pytest.raises(data.DataError, match=re.escape(message)) as error:
+        data.load(*arguments)
+    assert "\n" not in str(error.value)
+
+
+def test_a_folder_that_holds_something_else_is_one_plain_sentence(tmp_path):
+    (tmp_path / "mnist").mkdir()
+    with pytest.raises(data.DataError, match="mnist could not be read from") as error:
+        data.load("mnist", str(tmp_path))
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "package"), [("mnist", "tensorflow_datasets"), ("digits", "sklearn")]
+)
+def test_a_missing_package_is_one_plain_sentence(monkeypatch, name, package):
+    find = builtins.__import__
+
+    def without(module, *args, **kwargs):
+        if module.split(".")[0] == package:
+            raise ImportError(module)
+        return find(module, *args, **kwargs)
+
+    monkeypatch.setattr(builtins, "__import__", without)
+    with pytest.raises(data.DataError, match="install them with: python -m pip"):
+        data.load(name)
+
+
+def test_the_demo_ends_in_the_sentence_and_not_in_a_traceback(capsys):
+    with pytest.raises(SystemExit) as end:
+        demo.main(["--dataset", "mnist", "--data-dir", "/nowhere"])
+    assert str(end.value).startswith("There is no mnist in the data directory")
+    with pytest.raises(SystemExit):
+        demo.main(["--epochs", "0"])
+    assert "must be at least 1, got 0" in capsys.readouterr().err
+
+
+def test_the_demo_prints_epochs_a_table_and_the_place_of_its_picture(tmp_path, capsys):
+    demo.main(["--epochs", "2", "--train-size", "600", "--out", str(tmp_path)])
+    printed = capsys.readouterr().out
+    assert len(re.findall(r"epoch +\d+ +LR 0\.\d+ +I\(H;Y\) \d", printed)) == 4 * 2
+    assert len(re.findall(r"^\| (fixed|linear|MI)", printed, re.MULTILINE)) == 4
+    path = tmp_path / "demo_digits.png"
+    assert f"The picture is at {path}" in printed
+    assert path.read_bytes().startswith(b"\x89PNG")
+    assert "tensorflow" not in sys.modules
+
+
+def test_the_table_compares_with_the_baseline():
+    def epochs(accuracies):
+        return [Epoch(i, 0.01 * (i + 1), 1.0, 2.0, a) for i, a in enumerate(accuracies)]
+
+    runs = {"fixed": epochs([0.5, 0.9, 0.8]), "better": epochs([0.1, 0.8, 0.95])}
+    *_, fixed, better = report.table(runs, baseline="fixed").splitlines()
+    assert fixed == "| fixed | 80.00% | 90.00% (1) | 1 | 0.0100 to 0.0300 |"
+    assert better == "| better | 95.00% | 95.00% (2) | 1 | 0.0100 to 0.0300 |"
+    *_, worse = report.table(
+        {"fixed": epochs([0.9]), "worse": epochs([0.2, 0.3])}, baseline="fixed"
+    ).splitlines()
+    assert worse == "| worse | 30.00% | 30.00% (1) | never | 0.0100 to 0.0200 |"
+
+
+def test_batches_cover_the_data_once_and_leave_a_rest_out():
+    drawn = list(batches(np.random.default_rng(0), 25, 10))
+    assert [len(batch) for batch in drawn] == [10, 10]
+    assert len(set(np.concatenate(drawn).tolist())) == 20
