@@ -15,7 +15,7 @@ demo: $(installed)
 	@$(python) -m examples.demo --dataset $(DATASET) \
 		$(if $(DATA_DIR),--data-dir "$(DATA_DIR)") \
 		$(if $(EPOCHS),--epochs $(EPOCHS)) $(if $(SEED),--seed $(SEED)) \
-		$(if $(TRAIN_SIZE),--train-size $(TRAIN_SIZE))
+		$(if $(TRAIN_SIZE),--train-size $(TRAIN_SIZE)) $(if $(LR),--lr $(LR))
 
 test: lint
 	$(python) -m pytest $(PYTEST_ARGS)

@@ -1,12 +1,15 @@
 """Image data sets as arrays: digits (bundled with scikit-learn), MNIST, CIFAR-10."""
 
+import importlib.util
+import logging
 import os
 from typing import Any, NamedTuple
 
 import numpy as np
 
 NAMES = ("digits", "mnist", "cifar10")
-INSTALL = "install them with: python -m pip install 'optax_mi[examples]'"
+FORMAT = "array_record"  # the one that tfds reads without TensorFlow
+INSTALL = "install what the examples need with: python -m pip install -e '.[examples]'"
 
 
 class DataError(Exception):
@@ -29,7 +32,8 @@ def load(
     """Loads a data set, its first `train_size` training examples if that is given.
 
     MNIST and CIFAR-10 are read with TensorFlow Datasets, without TensorFlow: from
-    `data_dir` where it is given, and otherwise downloaded to the usual place.
+    `data_dir` where it is given, and otherwise downloaded to the usual place (which
+    needs TensorFlow, once, to prepare what was downloaded).
     """
     if name not in NAMES:
         raise DataError(f"No data set {name!r}; choose one of {', '.join(NAMES)}.")
@@ -70,11 +74,19 @@ def _tfds(name: str, data_dir: str | None) -> Dataset:
         raise DataError(
             f"{name} needs tensorflow-datasets, array_record and pillow; {INSTALL}"
         ) from error
+    # tfds logs through absl that OpenCV would decode faster than pillow.
+    logging.getLogger("absl").setLevel(logging.ERROR)
     if data_dir is not None and not os.path.isdir(os.path.join(data_dir, name)):
         raise DataError(
             f"There is no {name} in the data directory {data_dir!r} (it should hold a "
             f"folder {name!r} as TensorFlow Datasets writes it); name another with "
             "DATA_DIR=..., or leave it out to download."
+        )
+    if data_dir is None and not _can_prepare(tfds.builder(name, file_format=FORMAT)):
+        raise DataError(
+            f"{name} is not here yet, and tensorflow-datasets prepares a download with "
+            "TensorFlow (reading needs none): install tensorflow once, or name a folder "
+            f"that already holds {name} with DATA_DIR=..."
         )
     try:
         train, test = (
@@ -93,6 +105,10 @@ def _tfds(name: str, data_dir: str | None) -> Dataset:
             "in the layout of TensorFlow Datasets with DATA_DIR=..."
         ) from error
     return Dataset(name, *train, *test)
+
+
+def _can_prepare(builder: Any) -> bool:
+    return builder.is_prepared() or importlib.util.find_spec("tensorflow") is not None
 
 
 def _arrays(source: Any) -> tuple[np.ndarray, np.ndarray]:

@@ -15,7 +15,7 @@ from examples import data, report
 from examples.cnn import SmallCNN
 from examples.training import Epoch, Method, mi_driven, scheduled, train
 
-LR, LR_MIN, LR_MAX = 0.01, 0.001, 0.1  # the paper's fixed rate and bounds
+LR_MIN, LR_MAX = 0.001, 0.1  # the paper's bounds
 WARM_UP_EPOCHS = 5
 
 DEFAULTS = {  # epochs, training examples (None: all), batch size
@@ -25,13 +25,13 @@ DEFAULTS = {  # epochs, training examples (None: all), batch size
 }
 
 
-def methods(reference: float, steps_per_epoch: int) -> list[Method]:
+def methods(lr: float, reference: float, steps_per_epoch: int) -> list[Method]:
     """The four ways, the fixed rate first."""
-    warm_up = optax.linear_schedule(LR_MIN, LR, WARM_UP_EPOCHS * steps_per_epoch)
+    warm_up = optax.linear_schedule(LR_MIN, lr, WARM_UP_EPOCHS * steps_per_epoch)
     change, both = optax_mi.change_policy(), optax_mi.reference_policy()
     bounds = (LR_MIN, LR_MAX)
     return [
-        scheduled(f"fixed {LR}", optax.constant_schedule(LR)),
+        scheduled(f"fixed {lr}", optax.constant_schedule(lr)),
         scheduled("linear warm-up", warm_up),
         mi_driven("MI: change", *bounds, policy=change),
         mi_driven("MI: change and value", *bounds, policy=both, reference=reference),
@@ -82,6 +82,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--epochs", type=_positive, help="epochs of each run")
     parser.add_argument("--train-size", type=_positive, help="training examples used")
     parser.add_argument("--batch-size", type=_positive)
+    parser.add_argument("--lr", type=float, default=0.01, help="of the fixed rate")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
         "--out", type=Path, default=Path("runs"), help="for the picture"
@@ -107,7 +108,12 @@ def main(arguments: list[str] | None = None) -> None:
     """Runs the demo."""
     args = parse(arguments)
     try:
+        import matplotlib  # noqa: F401
+        import tqdm  # noqa: F401
+
         dataset = data.load(args.dataset, args.data_dir, args.train_size)
+    except ImportError as error:
+        sys.exit(f"The demo needs {error.name}; {data.INSTALL}")
     except data.DataError as error:
         sys.exit(str(error))
     n = len(dataset.train_x)
@@ -121,7 +127,7 @@ def main(arguments: list[str] | None = None) -> None:
     reference = float(optax_mi.reference_mi(probe))
     runs = {
         method.name: run(dataset, method, probe, args)
-        for method in methods(reference, n // args.batch_size)
+        for method in methods(args.lr, reference, n // args.batch_size)
     }
     about = (
         f"{args.dataset}: {n} training images, {args.epochs} epochs, batches of "

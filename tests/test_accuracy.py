@@ -60,6 +60,8 @@ def mixture_information(means):
         ([0, 2, 4, 6, 8], 1, 0.008, 0.017),
         ([0, 2, 4, 6, 8], 2, 0.019, 0.019),
         ([0, 2, 4, 6, 8], 5, 0.009, 0.019),
+        ([0, 2, 4, 6, 8], 20, -0.095, 0.031),  # high dimension reads low
+        ([0, 2, 4, 6, 8], 50, -0.194, 0.019),
     ],
 )
 def test_class_mixtures_with_features_of_pure_noise(means, d, bias, spread):

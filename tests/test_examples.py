@@ -31,6 +31,12 @@ def test_a_folder_that_holds_something_else_is_one_plain_sentence(tmp_path):
     assert "\n" not in str(error.value)
 
 
+def test_a_download_that_could_not_be_prepared_is_not_begun(monkeypatch):
+    monkeypatch.setattr(data, "_can_prepare", lambda builder: False)
+    with pytest.raises(data.DataError, match="prepares a download with TensorFlow"):
+        data.load("mnist")
+
+
 @pytest.mark.parametrize(
     ("name", "package"), [("mnist", "tensorflow_datasets"), ("digits", "sklearn")]
 )
@@ -43,8 +49,18 @@ def test_a_missing_package_is_one_plain_sentence(monkeypatch, name, package):
         return find(module, *args, **kwargs)
 
     monkeypatch.setattr(builtins, "__import__", without)
-    with pytest.raises(data.DataError, match="install them with: python -m pip"):
+    with pytest.raises(
+        data.DataError, match="install what the examples need with: python -m"
+    ):
         data.load(name)
+
+
+@pytest.mark.parametrize("package", ["tqdm", "matplotlib"])
+def test_the_demo_says_what_it_lacks_before_it_trains(monkeypatch, package):
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(SystemExit) as end:
+        demo.main([])
+    assert str(end.value).startswith(f"The demo needs {package}; install what")
 
 
 def test_the_demo_ends_in_the_sentence_and_not_in_a_traceback(capsys):

@@ -54,12 +54,12 @@ def test_the_information_of_raw_pixels_grows_with_the_sample(mnist, size, mean, 
 
 
 def test_ties_under_the_max_norm_do_not_exceed_the_entropy(mnist):
-    probe = sample(mnist, 400)
+    probe = sample(mnist, 1000)
     x, labels = np.asarray(probe.inputs), np.asarray(probe.outcomes)
     entropy = twins.label_entropy(labels)
     # On pixels the largest difference is nearly always 1, and strict counts see
-    # information that cannot be there.
-    assert twins.ross(x, labels, metric="chebyshev") > entropy + 0.2
+    # information that cannot be there: 3.05, 3.07, 2.98 of 2.30 nats on three probes.
+    assert twins.ross(x, labels, metric="chebyshev") == pytest.approx(3.05, abs=0.15)
     assert 0.5 < optax_mi.ksg_discrete(x, labels, metric="chebyshev") < entropy
     assert 1.5 < optax_mi.ksg_discrete(x, labels) < entropy
 

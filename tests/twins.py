@@ -7,10 +7,9 @@ from scipy.special import digamma, polygamma
 def distances(x, metric):
     """All pairwise distances, [n, n]."""
     x = np.asarray(x, np.float64).reshape(len(x), -1)
-    difference = x[:, None, :] - x[None, :, :]
     if metric == "euclidean":
-        return np.sqrt((difference**2).sum(axis=-1))
-    return np.abs(difference).max(axis=-1)
+        return np.stack([np.sqrt(((x - point) ** 2).sum(axis=1)) for point in x])
+    return np.stack([np.abs(x - point).max(axis=1) for point in x])
 
 
 def discrete_counts(x, labels, k=3, metric="euclidean"):

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from optax_mi import _checks
 from optax_mi._types import Metric
 
-METRICS = ("euclidean", "chebyshev")
+METRICS: tuple[Metric, ...] = ("euclidean", "chebyshev")
 
 # Up to this many features the loop over them is written out: XLA then fuses it with
 # whatever reads the distances.
