@@ -85,8 +85,8 @@ def _tfds(name: str, data_dir: str | None) -> Dataset:
     if data_dir is None and not _can_prepare(tfds.builder(name, file_format=FORMAT)):
         raise DataError(
             f"{name} is not here yet, and tensorflow-datasets prepares a download with "
-            "TensorFlow (reading needs none): install tensorflow once, or name a folder "
-            f"that already holds {name} with DATA_DIR=..."
+            "TensorFlow (reading needs none): install tensorflow once, or name a "
+            f"folder that already holds {name} with DATA_DIR=..."
         )
     try:
         train, test = (
