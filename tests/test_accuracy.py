@@ -44,7 +44,7 @@ def mixture_information(means):
     x = np.linspace(-12, 30, 100_001)
     density = np.exp(-((x - np.array(means)[:, None]) ** 2) / 2).mean(axis=0)
     density /= np.sqrt(2 * np.pi)
-    entropy = -np.trapezoid(density * np.log(density + 1e-300), x)
+    entropy = -np.sum(density * np.log(density + 1e-300)) * (x[1] - x[0])
     return entropy - 0.5 * np.log(2 * np.pi * np.e)
 
 
