@@ -44,8 +44,8 @@ def mi_dynamic_lr(
 
     - in the step, ``tx.update(grads, state, params, mi=mi)``;
     - outside it, ``opt_state = optax_mi.record_mi(opt_state, mi)``: the next update
-      that runs applies it. Within ``optax.MultiSteps`` this is the way: it hides what is
-      given in a step that it skips.
+      that runs applies it. Within ``optax.MultiSteps`` this is the way: it hides what
+      is given in a step that it skips.
 
     A measurement is a scalar, or a mapping of which `layer` names the entry. One that
     is None or not finite is no measurement: rate and history stay as they are. The rate
