@@ -45,8 +45,8 @@ def capture_activations(
       *args: Further positional arguments of the model.
       layers: Which to return: a name, a sequence of names, or a predicate on the name.
         By default all whose first axis is the examples.
-      **kwargs: Keyword arguments for ``model.apply``: the model's own, ``rngs``,
-        ``method``.
+      **kwargs: Keyword arguments for ``model.apply``: the model's own, ``rngs``, and
+        ``method``, whose output then has the name "".
 
     Returns:
       ``{name: array [n, ...]}``, in the order in which the model produced them; in the
@@ -70,15 +70,20 @@ def capture_activations(
     """
     if not isinstance(model, nn.Module):
         _checks.fail("model", "a flax.linen.Module", type(model).__name__)
+    for name in ("mutable", "capture_intermediates"):
+        if name in kwargs:
+            _checks.fail("kwargs", f"without {name!r}, which is set here", name)
     names = [layers] if isinstance(layers, str) else layers
     if isinstance(names, Sequence):
         names = list(names)
     found = _intermediates(model, variables, inputs, args, kwargs, _wanted(names))
 
-    n = jax.tree.leaves(inputs)[0].shape[0]
+    n = _examples(inputs)
     if names is None:
         found = {name: a for name, a in found.items() if _has_examples(a, n)}
-    elif not callable(names):
+    elif callable(names):
+        found = {name: a for name, a in found.items() if names(name)}
+    else:
         missing = [name for name in names if name not in found]
         if missing:
             everything = jax.eval_shape(
@@ -110,7 +115,7 @@ def _all(name: str) -> bool:
 
 def _wanted(names: list[str] | Callable[[str], bool] | None) -> Callable[[str], bool]:
     if names is None or callable(names):
-        return names or _all
+        return _all
     # A numbered output ("Dense_0/1") is stored under its module's name ("Dense_0").
     numbered = (name.rpartition("/") for name in names)
     modules = {module for module, _, last in numbered if last.isdigit()}
@@ -126,9 +131,12 @@ def _intermediates(
     wanted: Callable[[str], bool],
 ) -> dict[str, Any]:
     """Runs the model and names what it stored, keeping what is wanted."""
+    root_method = kwargs.get("method") or _CALL
+    root_method = getattr(root_method, "__name__", root_method)
 
     def is_wanted_call(module: nn.Module, method: str) -> bool:
-        return method == _CALL and wanted("/".join(module.path))
+        called = _CALL if module.path else root_method
+        return method == called and wanted("/".join(module.path))
 
     # Where an earlier run's intermediates lie among the variables, `sow` would append
     # to them.
@@ -142,7 +150,10 @@ def _intermediates(
         **kwargs,
     )
     named: dict[str, Any] = {}
-    for name, sown in _stored(state.get(_COLLECTION) or {}):
+    stored = dict(state.get(_COLLECTION) or {})
+    if root_method in stored:
+        stored[_CALL] = stored.pop(root_method)
+    for name, sown in _stored(stored):
         if wanted(name):
             named.update(_numbered(name, sown))
     return named
@@ -163,6 +174,14 @@ def _numbered(name: str, sown: Any) -> dict[str, Any]:
     if len(arrays) == 1:
         return {name: arrays[0]}
     return {f"{name}/{i}".lstrip("/"): array for i, array in enumerate(arrays)}
+
+
+def _examples(inputs: Any) -> int:
+    """The number of examples: the first axis of the first input that has one."""
+    shapes = [jnp.shape(leaf) for leaf in jax.tree.leaves(inputs)]
+    if not any(shapes):
+        _checks.fail("inputs", "arrays with examples along the first axis", shapes)
+    return next(shape[0] for shape in shapes if shape)
 
 
 def _has_examples(array: Any, n: int) -> bool:

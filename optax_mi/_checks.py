@@ -41,11 +41,16 @@ def at_most(argument: str, value: Any, bound_name: str, bound: Any) -> None:
         fail(argument, f"at most `{bound_name}` = {bound}", value)
 
 
+def as_array(values: Any) -> Any:
+    """Returns a NumPy or JAX array as it is and anything else as a NumPy array."""
+    return values if isinstance(values, jax.Array | np.ndarray) else np.asarray(values)
+
+
 def points(argument: str, x: Any) -> jax.Array:
     """Returns samples as floating points of shape [n, d].
 
     Trailing axes are flattened. Integers, booleans and half-precision floats become
-    the default float type; float64 stays float64 where x64 is on.
+    float32; float64 stays float64 where x64 is on.
     """
     x = jnp.asarray(x)
     if x.ndim == 0:
@@ -60,12 +65,8 @@ def points(argument: str, x: Any) -> jax.Array:
 
 def class_labels(argument: str, labels: Any) -> jax.Array:
     """Returns class labels as an integer array of shape [n]."""
-    if isinstance(labels, np.ndarray) and labels.dtype.kind in "iu" and labels.size:
-        # JAX without x64 would wrap wide integers and merge classes silently.
-        held = jnp.iinfo(jax.dtypes.canonicalize_dtype(labels.dtype))
-        low, high = labels.min(), labels.max()
-        if low < held.min or high > held.max:
-            fail(argument, f"within the {held.dtype} range", f"{low} to {high}")
+    labels = as_array(labels)
+    held_integers(argument, labels)
     labels = jnp.asarray(labels)
     if not is_discrete(labels):
         fail(
@@ -76,10 +77,20 @@ def class_labels(argument: str, labels: Any) -> jax.Array:
     if labels.ndim != 1 or labels.size == 0:
         fail(
             argument,
-            "of shape [n] with n >= 1 (turn one-hot codes into labels with argmax)",
+            "of shape [n] with n >= 1 (one-hot codes: take argmax over the last axis; "
+            "a single column: take [:, 0])",
             f"shape {labels.shape}",
         )
     return labels.astype(jnp.int32) if labels.dtype == jnp.bool_ else labels
+
+
+def held_integers(argument: str, values: Any) -> None:
+    """Refuses NumPy integers that JAX without x64 would wrap, merging classes."""
+    if isinstance(values, np.ndarray) and values.dtype.kind in "iu" and values.size:
+        held = jnp.iinfo(jax.dtypes.canonicalize_dtype(values.dtype))
+        low, high = values.min(), values.max()
+        if low < held.min or high > held.max:
+            fail(argument, f"within the {held.dtype} range", f"{low} to {high}")
 
 
 def is_traced(value: Any) -> bool:

@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike
 
 from optax_mi import _checks
@@ -64,7 +65,7 @@ def estimate_mi(
             "a mapping {layer: array} with at least one layer",
             repr(activations)[:80],
         )
-    outcomes = jnp.asarray(outcomes)
+    outcomes = _checks.as_array(outcomes)
     discrete = _checks.is_discrete(outcomes)
     outcomes = (_checks.class_labels if discrete else _checks.points)(
         "outcomes", outcomes
@@ -153,11 +154,12 @@ def reference_mi(
             )
         return label_entropy(probe.outcomes)
 
+    _checks.positive_integer("k", k)
     copies = 1
     if kind == "tiled":
         copies = k + 1 if tiles is None else tiles
         _checks.positive_integer("tiles", copies)
-    if not isinstance(probe.inputs, jax.Array):
+    if not isinstance(probe.inputs, jax.Array | np.ndarray):
         _checks.fail(
             "probe.inputs",
             f"one array for the reference of kind {kind!r}",
@@ -168,5 +170,5 @@ def reference_mi(
     return estimate_mi({"input": x}, y, **options)["input"]
 
 
-def _repeat(array: jax.Array, copies: int) -> jax.Array:
+def _repeat(array: Any, copies: int) -> jax.Array:
     return jnp.concatenate([array] * copies)

@@ -48,12 +48,18 @@ def sample_probe(key: jax.Array, x: Any, y: ArrayLike, size: int = 1000) -> Prob
       >>> probe.inputs.shape, probe.outcomes.shape
       ((1000, 8, 8), (1000,))
     """
-    x, y = jax.tree.map(_indexable, (x, y))
+    x, y = jax.tree.map(_checks.as_array, x), _checks.as_array(y)
+    _checks.held_integers("y", y)
     arrays: list[tuple[str, Any]] = [("y", y)]
     arrays += [("x", leaf) for leaf in jax.tree.leaves(x)]
     for name, array in arrays:
         if array.ndim == 0:
-            _checks.fail(name, "an array of examples, shape [n, ...]", "a scalar")
+            _checks.fail(
+                name,
+                "an array of examples, shape [n, ...], or a pytree of them (a list is "
+                "a pytree of its elements)",
+                "a scalar",
+            )
     n = _checks.same_length(arrays)
     _checks.positive_integer("size", size)
     if size > n:
@@ -63,10 +69,6 @@ def sample_probe(key: jax.Array, x: Any, y: ArrayLike, size: int = 1000) -> Prob
     if not _checks.is_traced(probe.outcomes):
         _checks.not_one_hot("y", np.asarray(probe.outcomes))
     return probe
-
-
-def _indexable(array: Any) -> Any:
-    return array if isinstance(array, jax.Array | np.ndarray) else np.asarray(array)
 
 
 def _take(array: Any, index: jax.Array) -> jax.Array:

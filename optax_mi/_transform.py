@@ -16,13 +16,13 @@ from optax_mi._types import Measurement
 class MIDynamicLRState(NamedTuple):
     """State of `mi_dynamic_lr`: scalar arrays alone, of fixed dtypes."""
 
-    count: jax.Array  # pyright: ignore[reportIncompatibleMethodOverride] # int32, updates so far
+    # int32, updates so far
+    count: jax.Array  # pyright: ignore[reportIncompatibleMethodOverride]
     learning_rate: jax.Array  # float, in force at the next update
     mi: jax.Array  # float, the last finite measurement in nats; NaN before the first
     previous_mi: jax.Array  # float, the one before it; NaN before the second
-    reference: (
-        jax.Array
-    )  # float, nats; inf: none; NaN: the policy needs one, none given
+    # float, nats; infinite: none; NaN: the policy needs one and none was given
+    reference: jax.Array
     value_only: jax.Array  # int32, measurements still to be judged by value alone
     pending: jax.Array  # float, recorded but not yet applied; NaN: nothing
 
@@ -44,13 +44,14 @@ def mi_dynamic_lr(
 
     - in the step, ``tx.update(grads, state, params, mi=mi)``;
     - outside it, ``opt_state = optax_mi.record_mi(opt_state, mi)``: the next update
-      that runs applies it. Within ``optax.MultiSteps`` this is the way: it hides what
-      is given in a step that it skips.
+      that runs applies it. This is the way within ``optax.MultiSteps`` and
+      ``optax.apply_if_finite``, which lose what is given in a step that they skip.
 
     A measurement is a scalar, or a mapping of which `layer` names the entry. One that
     is None or not finite is no measurement: rate and history stay as they are. The rate
     also stays where the policy's answer is not finite; what the policies of this
-    package do with estimates of zero or less, their docstrings say.
+    package do with estimates of zero or less, their docstrings say. What is not there
+    yet is NaN in the state, so ``jax_debug_nans`` cannot be on.
 
     The updates are multiplied by the rate and keep their dtype (the state is float32,
     or float64 under x64). What comes before in the chain must therefore have a rate of
@@ -59,13 +60,16 @@ def mi_dynamic_lr(
 
     Args:
       lr_min: Lower bound, and the rate at the start.
-      lr_max: Upper bound. Bounds may be traced (``optax.inject_hyperparams``).
+      lr_max: Upper bound. Bounds may be traced and may change, as in
+        ``optax.inject_hyperparams(mi_dynamic_lr, static_args="policy")(...)``: every
+        update keeps the rate within those in force.
       policy: A pure function from `PolicyInput` to the new rate, by default
-        ``reference_policy()``. It is consulted from the second finite measurement on.
+        ``reference_policy()``. Its answer counts from the second finite measurement on.
       reference: What the information can reach, in nats, see `reference_mi`. It may be
         given later by `record_mi`.
       layer: The entry of a mapping to follow. By default the whole network's: the entry
-        "" (the model's own output), or the only entry.
+        "" (the model's own output), or the only entry. `record_mi` cannot know it and
+        has a `layer` of its own.
       init_lr: The rate at the start, if not lr_min.
 
     Returns:
@@ -74,8 +78,9 @@ def mi_dynamic_lr(
     Raises:
       ValueError: If a bound is negative, not finite or the wrong way round. From
         `update`: if a mapping lacks the layer, a measurement is not a scalar, or (where
-        values are concrete) the policy needs a reference and none was given; in a
-        compiled update the rate stays as it is instead.
+        values are concrete) the policy needs a reference and none was given; where
+        they are not (compiled updates, wrappers built on ``lax.cond``) the rate stays
+        as it is instead. If the policy's answer is not a scalar.
 
     Example:
       >>> import jax.numpy as jnp, optax, optax_mi
@@ -124,25 +129,26 @@ def mi_dynamic_lr(
 
     def apply_measurement(state: MIDynamicLRState, mi: jax.Array) -> MIDynamicLRState:
         low, high = _scalar(lr_min), _scalar(lr_max)
-        answer = _scalar(
-            policy(
-                PolicyInput(
-                    learning_rate=state.learning_rate,
-                    mi=mi,
-                    previous_mi=state.mi,
-                    reference=state.reference,
-                    lr_min=low,
-                    lr_max=high,
-                    value_only=state.value_only > 0,
-                )
+        measured = jnp.isfinite(mi)
+        judged = measured & jnp.isfinite(state.mi) & ~jnp.isnan(state.reference)
+        # A policy sees finite numbers even where its answer is then discarded.
+        answer = policy(
+            PolicyInput(
+                learning_rate=state.learning_rate,
+                mi=jnp.where(judged, mi, 1),
+                previous_mi=jnp.where(judged, state.mi, 1),
+                reference=jnp.where(judged, state.reference, 1),
+                lr_min=low,
+                lr_max=high,
+                value_only=state.value_only > 0,
             )
         )
-        measured = jnp.isfinite(mi)
-        moves = measured & jnp.isfinite(state.mi) & jnp.isfinite(answer)
-        moves &= ~jnp.isnan(state.reference)
-        answer = jnp.clip(answer, low, high)
+        if jnp.ndim(answer) != 0:
+            _checks.fail("policy", "a function to a scalar", jnp.shape(answer))
+        moves = judged & jnp.isfinite(answer)
+        learning_rate = jnp.where(moves, answer, state.learning_rate)
         return state._replace(
-            learning_rate=jnp.where(moves, answer, state.learning_rate),
+            learning_rate=_scalar(jnp.clip(learning_rate, low, high)),
             mi=jnp.where(measured, mi, state.mi),
             previous_mi=jnp.where(measured, state.mi, state.previous_mi),
             value_only=jnp.maximum(state.value_only - measured, 0),
@@ -171,7 +177,11 @@ def mi_dynamic_lr(
 
 
 def record_mi(
-    opt_state: Any, mi: Measurement | None, reference: Measurement | None = None
+    opt_state: Any,
+    mi: Measurement | None,
+    reference: Measurement | None = None,
+    *,
+    layer: str | None = None,
 ) -> Any:
     """Gives a measurement to the optimizer state, outside the training step.
 
@@ -184,16 +194,19 @@ def record_mi(
       opt_state: The state of any optimizer with a `mi_dynamic_lr` in it, however
         nested; ``train_state.opt_state`` for Flax.
       mi: The measurement in nats. A scalar goes to every `mi_dynamic_lr` found. From a
-        mapping, one within ``optax.partition`` takes the entry of its label, another
-        one the entry "" or the only entry. None or NaN: nothing new.
+        mapping, each within ``optax.partition`` takes the entry of its label, and one
+        that is alone the only entry. None or NaN: nothing new.
       reference: The reference in nats, if it is to be set or changed; likewise.
+      layer: The entry of a mapping to take instead, where it holds several and no label
+        says which: "" for the model's own output.
 
     Returns:
-      The optimizer state, of the same structure and dtypes.
+      The optimizer state, of the same structure, shapes and dtypes.
 
     Raises:
-      ValueError: If there is no `mi_dynamic_lr` state, a mapping lacks a label, a value
-        is not a scalar, or the policy needs a reference and none was ever given.
+      ValueError: If there is no `mi_dynamic_lr` state, a mapping lacks an entry or does
+        not say which, a value is not a scalar, a reference is negative, or the policy
+        needs a reference and none was ever given.
 
     Example:
       >>> import jax.numpy as jnp, optax, optax_mi
@@ -206,12 +219,27 @@ def record_mi(
       >>> round(optax_mi.learning_rates(opt_state)[""], 3)
       0.058
     """
+    alone = len(_states(opt_state)) == 1
+
+    def entry(values: Any, label: str, argument: str) -> jax.Array | None:
+        name = layer
+        if isinstance(values, Mapping) and layer is None:
+            if len(values) == 1 and (alone or not label):
+                name = next(iter(values))
+            elif not label:
+                _checks.fail("layer", f"one of {list(values)}", layer)
+            else:
+                name = label
+        return _entry(values, name, argument)
 
     def record(label: str, state: MIDynamicLRState) -> MIDynamicLRState:
-        new_reference = _entry(reference, label or None, "reference")
+        new_reference = entry(reference, label, "reference")
         if new_reference is not None:
-            state = state._replace(reference=new_reference)
-        new_mi = _entry(mi, label or None)
+            if not _checks.is_traced(new_reference) and new_reference < 0:
+                _checks.fail("reference", ">= 0", new_reference)
+            known = jnp.where(jnp.isnan(new_reference), state.reference, new_reference)
+            state = state._replace(reference=known)
+        new_mi = entry(mi, label, "mi")
         if new_mi is None:
             return state
         _require_reference(state)
@@ -248,7 +276,8 @@ def track_value_only(opt_state: Any, measurements: int = 5) -> Any:
     _checks.nonnegative("measurements", measurements)
 
     def track(_: str, state: MIDynamicLRState) -> MIDynamicLRState:
-        return state._replace(value_only=jnp.asarray(measurements, jnp.int32))
+        value_only = jnp.full_like(state.value_only, measurements)
+        return state._replace(value_only=value_only)
 
     return _map_states(track, opt_state)
 
@@ -262,7 +291,7 @@ def learning_rates(opt_state: Any) -> dict[str, float]:
     Returns:
       ``{label: rate}``: the label within ``optax.partition``, "" elsewhere. Where
       several would share a label, the place in the state is the key. In compiled code
-      use ``optax.tree.get(opt_state, "learning_rate")``.
+      ``optax.tree.get_all_with_path(opt_state, "learning_rate")`` finds them.
 
     Raises:
       ValueError: If there is no `mi_dynamic_lr` state.
@@ -284,7 +313,8 @@ def learning_rates(opt_state: Any) -> dict[str, float]:
 
 
 def _scalar(value: Any) -> jax.Array:
-    return jnp.asarray(value, jnp.result_type(float))
+    # A copy: a state that shares a buffer with its hyperparameters cannot be donated.
+    return jnp.array(value, jnp.result_type(float))
 
 
 def _entry(
@@ -297,7 +327,7 @@ def _entry(
             layer = next(iter(values)) if len(values) == 1 else ""
         if layer not in values:
             wanted = repr(layer) if layer else "the whole network, '',"
-            _checks.fail(argument, f"a mapping with {wanted} in it", sorted(values))
+            _checks.fail(argument, f"a mapping with {wanted} in it", list(values))
         value = values[layer]
     if value is None:
         return None

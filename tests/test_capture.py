@@ -175,3 +175,57 @@ def test_an_array_asked_for_without_the_examples_is_refused():
 def test_something_else_than_a_linen_module_is_refused():
     with pytest.raises(ValueError, match=r"`model` must be a flax.linen.Module"):
         optax_mi.capture_activations(lambda x: x, {}, X)  # pyright: ignore
+
+
+def test_another_method_than_call_is_the_models_output():
+    class Encoder(nn.Module):
+        def setup(self):
+            self.d = nn.Dense(4)
+
+        def __call__(self, x):
+            return self.encode(x).sum()
+
+        def encode(self, x):
+            return self.d(x)
+
+    x, model = jnp.ones((5, 3)), Encoder()
+    variables = model.init(jax.random.key(0), x)
+    for method in ("encode", Encoder.encode):
+        acts = optax_mi.capture_activations(model, variables, x, method=method)
+        assert list(acts) == ["d", ""]
+
+
+def test_a_predicate_sees_numbered_names():
+    class Twice(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            dense = nn.Dense(3)
+            return dense(dense(x))
+
+    x, model = jnp.ones((5, 3)), Twice()
+    variables = model.init(jax.random.key(0), x)
+    acts = optax_mi.capture_activations(
+        model, variables, x, layers=lambda name: name == "Dense_0/1"
+    )
+    assert list(acts) == ["Dense_0/1"]
+
+
+def test_scalar_inputs_may_stand_beside_the_examples():
+    class Scaled(nn.Module):
+        @nn.compact
+        def __call__(self, inputs):
+            return nn.Dense(2)(inputs["image"]) * inputs["gain"]
+
+    inputs, model = {"gain": jnp.ones(()), "image": jnp.ones((5, 3))}, Scaled()
+    variables = model.init(jax.random.key(0), inputs)
+    acts = optax_mi.capture_activations(model, variables, inputs)
+    assert acts["Dense_0"].shape == (5, 2)
+
+
+def test_what_the_capture_sets_itself_is_refused():
+    model = nn.Dense(2)
+    variables = model.init(jax.random.key(0), jnp.ones((5, 3)))
+    with pytest.raises(ValueError, match="without 'mutable'"):
+        optax_mi.capture_activations(
+            model, variables, jnp.ones((5, 3)), mutable=["batch_stats"]
+        )

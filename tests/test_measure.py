@@ -116,3 +116,25 @@ def test_bad_references_are_refused(probe):
         optax_mi.reference_mi(optax_mi.Probe(probe.inputs, probe.inputs))
     with pytest.raises(ValueError, match=r"`probe.inputs` must be one array .* dict"):
         optax_mi.reference_mi(optax_mi.Probe({"a": probe.inputs}, probe[1]), "input")
+
+
+def test_labels_too_wide_for_jax_are_refused_rather_than_wrapped():
+    labels = np.arange(100, dtype=np.int64) % 4 << 32
+    codes = np.eye(4)[np.arange(100) % 4]
+    with pytest.raises(ValueError, match="`outcomes` must be within the int32 range"):
+        optax_mi.estimate_mi({"h": codes}, labels)
+    with pytest.raises(ValueError, match="`y` must be within the int32 range"):
+        optax_mi.sample_probe(jax.random.key(0), codes, labels, size=50)
+
+
+def test_a_probe_made_by_hand_of_numpy_arrays_has_references():
+    x, y = np.random.default_rng(0).normal(size=(100, 2)), np.arange(100) % 2
+    probe = optax_mi.Probe(x, y)  # pyright: ignore[reportArgumentType]
+    for kind in ("label_entropy", "input", "tiled"):
+        assert np.isfinite(optax_mi.reference_mi(probe, kind))
+    with pytest.raises(ValueError, match="`k` must be"):
+        optax_mi.reference_mi(
+            probe,
+            "tiled",
+            k=2.5,  # pyright: ignore[reportArgumentType]
+        )

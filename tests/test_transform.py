@@ -360,7 +360,7 @@ def test_bad_hyperparameters_are_refused_with_their_name(arguments, message):
     ("mi", "message"),
     [
         (jnp.ones(3), r"`mi` must be a scalar or a mapping of scalars, got \(3,\)"),
-        ({"a": 1.0, "b": 1.0}, r"`mi` .* the whole network.* got \['a', 'b'\]"),
+        ({"a": 1.0, "b": 1.0}, r"got \['a', 'b'\]|`layer` .* \['a', 'b'\]"),
     ],
 )
 def test_bad_measurements_are_refused_on_either_way(mi, message):
@@ -388,3 +388,83 @@ def test_an_unknown_layer_is_refused_with_the_known_ones():
 def test_a_state_without_the_transformation_is_refused(call):
     with pytest.raises(ValueError, match="`opt_state` must be the state of an opt"):
         call(optax.adam(1e-3).init(PARAMS))
+
+
+def test_injected_bounds_share_no_buffer_with_the_state_and_hold_at_every_update():
+    tx = optax.inject_hyperparams(optax_mi.mi_dynamic_lr, static_args="policy")(
+        1e-3, 0.1, policy=optax_mi.reference_policy(), reference=2.0, init_lr=0.1
+    )
+    step = jax.jit(lambda s: tx.update(GRADS, s)[1], donate_argnums=0)
+    state = step(tx.init(PARAMS))
+    state = state._replace(
+        hyperparams={**state.hyperparams, "lr_max": jnp.float32(0.01)}
+    )
+    assert optax_mi.learning_rates(step(state))[""] == pytest.approx(0.01)
+
+
+def test_a_callers_array_outlives_donation_of_the_state():
+    low = jnp.float32(1e-3)
+    tx = optax_mi.mi_dynamic_lr(low, 0.1, reference=2.0)
+    step = jax.jit(lambda s: tx.update(GRADS, s)[1], donate_argnums=0)
+    step(step(tx.init(PARAMS)))
+    assert not low.is_deleted()
+
+
+def test_record_mi_takes_the_entry_it_is_told_and_never_guesses_among_several():
+    tx = transform(layer="h")
+    state = tx.init(PARAMS)
+    mi = {"h": 1.0, "": 2.0}
+    recorded = optax_mi.record_mi(state, mi, layer="h")
+    assert optax.tree.get(recorded, "pending") == 1.0
+    with pytest.raises(ValueError, match=r"`layer` must be one of \['h', ''\]"):
+        optax_mi.record_mi(state, mi)
+    with pytest.raises(ValueError, match="a mapping with 'g' in it"):
+        optax_mi.record_mi(state, mi, layer="g")
+
+
+def test_one_entry_serves_the_only_rate_of_a_partition():
+    tx = optax.partition(
+        {
+            "train": optax_mi.mi_dynamic_lr(1e-3, 0.1, reference=2.0),
+            "frozen": optax.set_to_zero(),
+        },
+        {"w": "train", "b": "frozen"},
+    )
+    state = optax_mi.record_mi(tx.init(PARAMS), {"": 1.0})
+    assert optax.tree.get(state, "pending") == 1.0
+
+
+def test_a_reference_that_is_nan_changes_nothing_and_a_negative_one_is_refused():
+    state = transform().init(PARAMS)
+    recorded = optax_mi.record_mi(state, None, np.nan)
+    assert optax.tree.get(recorded, "reference") == 2.0
+    with pytest.raises(ValueError, match="`reference` must be >= 0, got -2"):
+        optax_mi.record_mi(state, None, -2.0)
+
+
+def test_recording_keeps_the_shapes_of_a_vmapped_state():
+    tx = optax_mi.mi_dynamic_lr(1e-3, 0.1)
+    gradients = {"w": jnp.ones((4, 3))}
+    state = jax.vmap(tx.init)(gradients)
+    for mi in (0.5, 1.0):
+        state = optax_mi.record_mi(state, mi, 2.0)
+        state = optax_mi.track_value_only(state, 2)
+        _, state = jax.vmap(lambda g, s: tx.update(g, s))(gradients, state)
+    np.testing.assert_allclose(state.learning_rate, [0.051] * 4, rtol=1e-5)
+
+
+def test_a_policy_only_ever_sees_finite_numbers():
+    seen = []
+
+    def policy(step):
+        seen.append((float(step.mi), float(step.previous_mi), float(step.reference)))
+        return step.learning_rate
+
+    rates(transform(policy=policy, reference=None), [None, 1.0, np.nan, 2.0])
+    assert np.all(np.isfinite(np.array(seen)[:, :2]))
+
+
+def test_a_policy_must_answer_with_a_scalar():
+    tx = transform(policy=lambda step: jnp.ones(1))
+    with pytest.raises(ValueError, match="`policy` must be a function to a scalar"):
+        rates(tx, [1.0])
