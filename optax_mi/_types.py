@@ -5,7 +5,7 @@ from typing import Literal, TypeAlias
 
 from jax.typing import ArrayLike
 
-Metric: TypeAlias = Literal["euclidean", "chebyshev"]
+Metric: TypeAlias = Literal["euclidean", "chebyshev", "manhattan"]
 
 ReferenceKind: TypeAlias = Literal["label_entropy", "input", "tiled"]
 

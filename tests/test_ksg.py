@@ -3,9 +3,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import twins
+from scipy.special import ndtri
 
 import optax_mi
-from optax_mi._estimators import _ksg
+from optax_mi._estimators import _joint, _ksg
+
+NAMES = ["joint", "n_x", "n_y", "coincident"]
 
 
 def sample(n, d_x, d_y, seed=0, step=None):
@@ -27,19 +30,25 @@ SHAPES = {
 }
 
 
-@pytest.mark.parametrize("metric", ["euclidean", "chebyshev"])
+@pytest.mark.parametrize("metric", ["euclidean", "chebyshev", "manhattan"])
 @pytest.mark.parametrize("algorithm", [1, 2])
 @pytest.mark.parametrize("k", [1, 4])
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
 def test_counts_equal_the_twins_and_the_estimate_agrees(shape, k, algorithm, metric):
     x, y = sample(**shape)
     options = dict(k=k, algorithm=algorithm, metric=metric)
-    counts = _ksg.neighbour_counts(
-        jnp.asarray(x), jnp.asarray(y), block_size=None, **options
+    (counts,) = _joint.joint_counts(
+        (jnp.asarray(x), jnp.asarray(y)),
+        ((0,), (1,)),
+        ks=(k,),
+        metric=metric,
+        block_size=None,
+        rectangle=algorithm == 2,
     )
     expected = twins.ksg_counts(x, y, **options)
-    for name, got, want in zip(counts._fields, counts, expected, strict=True):
-        np.testing.assert_array_equal(got, want, err_msg=name)
+    got = (counts.joint, *counts.near, counts.coincident)
+    for name, have, want in zip(NAMES, got, expected, strict=True):
+        np.testing.assert_array_equal(have, want, err_msg=name)
     np.testing.assert_allclose(
         optax_mi.ksg(x, y, **options),
         twins.ksg(x, y, **options),
@@ -115,3 +124,23 @@ def test_a_value_that_is_not_finite_gives_nan():
 def test_bad_input_is_refused_with_its_name(x, y, options, message):
     with pytest.raises(ValueError, match=message):
         optax_mi.ksg(x, y, **options)
+
+
+def test_several_k_give_the_mean_of_their_estimates():
+    x, y = sample(300, 2, 2)
+    each = [optax_mi.ksg(x, y, k=k) for k in (2, 5, 9)]
+    np.testing.assert_allclose(optax_mi.ksg(x, y, k=(2, 5, 9)), np.mean(each), 1e-6)
+
+
+def test_gaussian_margins_undo_any_monotone_transform_of_the_features():
+    x, y = sample(500, 2, 1)
+    mi = optax_mi.ksg(x, y, margins="gaussian")
+    transformed = optax_mi.ksg(np.exp(3 * x), np.arctan(y), margins="gaussian")
+    np.testing.assert_allclose(transformed, mi, atol=1e-6)
+    np.testing.assert_allclose(mi, optax_mi.ksg(x, y), atol=0.1)
+
+
+def test_gaussian_margins_keep_ties():
+    x = np.array([[3.0], [1.0], [3.0], [2.0]], np.float32)
+    quantiles = np.asarray(_ksg.gaussian_margins(jnp.asarray(x)))[:, 0]
+    np.testing.assert_allclose(quantiles, ndtri(np.array([6, 1, 6, 3]) / 8), rtol=1e-5)

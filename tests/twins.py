@@ -9,6 +9,8 @@ def distances(x, metric):
     x = np.asarray(x, np.float64).reshape(len(x), -1)
     if metric == "euclidean":
         return np.stack([np.sqrt(((x - point) ** 2).sum(axis=1)) for point in x])
+    if metric == "manhattan":
+        return np.stack([np.abs(x - point).sum(axis=1) for point in x])
     return np.stack([np.abs(x - point).max(axis=1) for point in x])
 
 
@@ -75,11 +77,10 @@ def ross(x, labels, k=3, metric="euclidean"):
 
 
 def _spread(x, metric):
+    """Root mean square distance from the mean."""
     x = np.asarray(x, np.float64).reshape(len(x), -1)
-    centred = x - x.mean(axis=0)
-    if metric == "euclidean":
-        return np.sqrt((centred**2).sum(axis=1).mean()) or 1.0
-    return np.sqrt((np.abs(centred).max(axis=1) ** 2).mean()) or 1.0
+    from_mean = distances(np.vstack([x.mean(axis=0), x]), metric)[0, 1:]
+    return np.sqrt(np.mean(from_mean**2)) or 1.0
 
 
 def ksg_counts(x, y, k=3, algorithm=1, metric="chebyshev", standardise=True):

@@ -1,15 +1,16 @@
 """Mutual information between two continuous variables."""
 
+from collections.abc import Sequence
 from functools import partial
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
-from jax.scipy.special import digamma
+from jax.scipy.special import digamma, ndtri
 from jax.typing import ArrayLike
 
 from optax_mi import _checks
-from optax_mi._estimators import _neighbours
+from optax_mi._estimators import _joint, _neighbours
 from optax_mi._types import Metric
 
 
@@ -17,9 +18,10 @@ def ksg(
     x: ArrayLike,
     y: ArrayLike,
     *,
-    k: int = 3,
+    k: int | Sequence[int] = 3,
     algorithm: Literal[1, 2] = 1,
     metric: Metric = "chebyshev",
+    margins: Literal["raw", "gaussian"] = "raw",
     block_size: int | None = None,
 ) -> jax.Array:
     r"""Estimates I(X; Y), in nats, between two continuous variables.
@@ -53,9 +55,13 @@ def ksg(
       x: Points, shape [n] or [n, ...]; trailing axes are flattened to d_x features.
         Half-precision and integer values are computed in float32.
       y: Points, shape [n] or [n, ...], likewise d_y features.
-      k: Number of neighbours; small k means less bias and more variance.
+      k: Number of neighbours; small k means less bias and more variance. Of several,
+        the mean of their estimates is returned; the distances are taken once.
       algorithm: 1 or 2, as in the paper.
-      metric: "chebyshev" or "euclidean", the norm within X and within Y.
+      metric: "chebyshev", "euclidean" or "manhattan", the norm within X and within Y.
+      margins: "gaussian" first replaces each feature by the Gaussian quantile of its
+        rank (ties by their mean rank). That is monotone in each feature, so the
+        information is the same, and it mends heavy tails.
       block_size: Points handled at a time; chosen from n and the backend by default.
         The result does not depend on it.
 
@@ -63,7 +69,8 @@ def ksg(
       A scalar, in nats. NaN where x or y holds a NaN or an infinity.
 
     Raises:
-      ValueError: For unequal lengths, k < 1, n <= k, or an unknown algorithm or metric.
+      ValueError: For unequal lengths, k < 1, n <= k, or an unknown algorithm, metric or
+        kind of margins.
 
     Cost: n^2 (d_x + d_y) operations for the distances and about 2 k n^2 for the
     neighbours; memory n * block_size.
@@ -84,86 +91,64 @@ def ksg(
     """
     x, y = _checks.points("x", x), _checks.points("y", y)
     n = _checks.same_length([("x", x), ("y", y)])
-    _checks.neighbours(k, n)
+    ks = tuple(k) if isinstance(k, Sequence) else (k,)
+    for one in ks:
+        _checks.neighbours(one, n)
+    if not ks:
+        _checks.fail("k", "an integer or at least one of them", k)
     _checks.one_of("algorithm", algorithm, (1, 2))
+    _checks.one_of("margins", margins, ("raw", "gaussian"))
     _neighbours.check_options(metric, block_size)
-    return _ksg(x, y, k=k, algorithm=algorithm, metric=metric, block_size=block_size)
-
-
-class Counts(NamedTuple):
-    """Points that one point, or each of n, finds near itself. The point not counted."""
-
-    joint: jax.Array  # k, or more where more are tied at the k-th neighbour
-    x: jax.Array  # n_x
-    y: jax.Array  # n_y
-    coincident: jax.Array  # whether the k-th neighbour is at distance zero
-
-
-@partial(jax.jit, static_argnames=("k", "algorithm", "metric", "block_size"))
-def _ksg(x, y, *, k, algorithm, metric, block_size):
-    x, y = jax.lax.stop_gradient((x, y))
-    counts = neighbour_counts(
-        x, y, k=k, algorithm=algorithm, metric=metric, block_size=block_size
+    return _ksg(
+        x,
+        y,
+        ks=ks,
+        algorithm=algorithm,
+        metric=metric,
+        margins=margins,
+        block_size=block_size,
     )
-    mi = _mutual_information(counts, algorithm, jnp.result_type(x, y))
+
+
+@partial(
+    jax.jit, static_argnames=("ks", "algorithm", "metric", "margins", "block_size")
+)
+def _ksg(x, y, *, ks, algorithm, metric, margins, block_size):
+    x, y = jax.lax.stop_gradient((x, y))
     finite = jnp.all(jnp.isfinite(x)) & jnp.all(jnp.isfinite(y))
-    return jnp.where(finite, mi, jnp.nan)
-
-
-def neighbour_counts(
-    x: jax.Array,
-    y: jax.Array,
-    *,
-    k: int,
-    algorithm: int,
-    metric: Metric,
-    block_size: int | None,
-) -> Counts:
-    """Counts each point's neighbours in X, in Y and in both."""
-    x, y = _neighbours.rescale(x), _neighbours.rescale(y)
-    x_unit, y_unit = _inverse_spread(x, metric), _inverse_spread(y, metric)
-    x_features, y_features = x.T, y.T
-    index = jnp.arange(len(x))
-
-    def count(row: Any) -> Counts:
-        i, x_i, y_i = row
-        # Scaling the distances rather than the data keeps tied distances tied.
-        x_distance = _neighbours.distances(x_i, x_features, metric) * x_unit
-        y_distance = _neighbours.distances(y_i, y_features, metric) * y_unit
-        joint = jnp.maximum(x_distance, y_distance)
-        other = index != i
-        radius = _neighbours.kth_smallest(joint, other, k, max_k=k)
-        neighbour = other & (joint <= radius)
-        coincident = radius == 0
-        if algorithm == 1:
-            n_joint = jnp.where(coincident, jnp.sum(neighbour), k)
-            near_x = jnp.where(coincident, x_distance <= 0, x_distance < radius)
-            near_y = jnp.where(coincident, y_distance <= 0, y_distance < radius)
-        else:
-            n_joint = jnp.sum(neighbour)
-            near_x = x_distance <= jnp.max(x_distance, where=neighbour, initial=0)
-            near_y = y_distance <= jnp.max(y_distance, where=neighbour, initial=0)
-        return Counts(
-            joint=n_joint,
-            x=jnp.sum(other & near_x),
-            y=jnp.sum(other & near_y),
-            coincident=coincident,
+    if margins == "gaussian":
+        x, y = gaussian_margins(x), gaussian_margins(y)
+    estimates = [
+        _mutual_information(counts, algorithm, jnp.result_type(x, y))
+        for counts in _joint.joint_counts(
+            (x, y),
+            ((0,), (1,)),
+            ks=ks,
+            metric=metric,
+            block_size=block_size,
+            rectangle=algorithm == 2,
         )
-
-    return _neighbours.map_points(count, (index, x, y), block_size)
-
-
-def _inverse_spread(x: jax.Array, metric: Metric) -> jax.Array:
-    """1 / root mean square distance from the mean, squared where distances are."""
-    distance = _neighbours.distances(jnp.mean(x, axis=0), x.T, metric)
-    squared = metric == "euclidean"
-    spread = jnp.mean(distance) if squared else jnp.sqrt(jnp.mean(distance**2))
-    return jnp.where(spread > 0, 1 / spread, 1)
+    ]
+    return jnp.where(finite, sum(estimates) / len(estimates), jnp.nan)
 
 
-def _mutual_information(counts: Counts, algorithm: int, dtype: Any) -> jax.Array:
+def gaussian_margins(x: jax.Array) -> jax.Array:
+    """Replaces each feature of [n, d] by the Gaussian quantiles of its mean ranks."""
+
+    def feature(values: jax.Array) -> jax.Array:
+        ordered = jnp.sort(values)
+        below = jnp.searchsorted(ordered, values, side="left")
+        within = jnp.searchsorted(ordered, values, side="right")
+        return ndtri((below + within).astype(values.dtype) / (2 * len(values)))
+
+    return jax.vmap(feature, in_axes=1, out_axes=1)(x)
+
+
+def _mutual_information(
+    counts: _joint.JointCounts, algorithm: int, dtype: Any
+) -> jax.Array:
     n = len(counts.joint)
-    joint, n_x, n_y = (c.astype(dtype) for c in counts[:3])
+    joint, n_x, n_y = (c.astype(dtype) for c in (counts.joint, *counts.near))
     if algorithm == 1:
         terms = digamma(joint) - digamma(n_x + 1) - digamma(n_y + 1)  # eq. (8)
     else:

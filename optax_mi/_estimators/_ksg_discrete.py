@@ -9,7 +9,7 @@ from jax.scipy.special import digamma, polygamma
 from jax.typing import ArrayLike
 
 from optax_mi import _checks
-from optax_mi._estimators import _neighbours
+from optax_mi._estimators import _gram, _neighbours
 from optax_mi._types import Metric
 
 
@@ -63,7 +63,7 @@ def ksg_discrete(
       k: Number of neighbours. In a class of size at most k it is capped at the size
         less one; a class of one member is left out of the mean (its points still count
         as neighbours of others).
-      metric: "euclidean" or "chebyshev", the norm within X.
+      metric: "euclidean", "manhattan" or "chebyshev", the norm within X.
       block_size: Points handled at a time; chosen from n and the backend by default.
         The result does not depend on it.
 
@@ -118,6 +118,15 @@ def _ksg_discrete(x, labels, *, k, metric, block_size):
     return jnp.where(jnp.all(jnp.isfinite(x)), mi, jnp.nan)
 
 
+class _Rows(NamedTuple):
+    """A block of points."""
+
+    position: jax.Array
+    label: jax.Array
+    class_size: jax.Array
+    x: jax.Array
+
+
 def neighbour_counts(
     x: jax.Array,
     labels: jax.Array,
@@ -127,29 +136,78 @@ def neighbour_counts(
     block_size: int | None,
 ) -> Counts:
     """Counts, for each point, the neighbours within its k-th of the same class."""
+    n = len(x)
+    block_size = _neighbours.choose_block_size(n, block_size)
     x = _neighbours.rescale(x)
-    features = x.T
-    index = jnp.arange(len(x))
+    rows = _Rows(jnp.arange(n), labels, class_sizes(labels), x)
+    columns = _neighbours.as_columns(x)
+    column_label = _neighbours.pad_points(labels, 0)
+    column_position = jnp.arange(len(column_label))
 
-    def count(row: Any) -> Counts:
-        i, point, label = row
-        distance = _neighbours.distances(point, features, metric)
-        other = index != i
-        same = (labels == label) & other
-        class_size = jnp.sum(same) + 1
-        k_i = jnp.minimum(k, class_size - 1)
-        radius = _neighbours.kth_smallest(distance, same, k_i, max_k=k)
-        closer, tied = distance < radius, distance == radius
+    def flagged(distance: jax.Array, block: _Rows) -> jax.Array:
+        """Codes, with the highest bit set where the class is another one."""
+        codes = _neighbours.code(distance)
+        other_class = block.label[:, None] != column_label[None]
+        codes = jnp.where(other_class, codes | _neighbours.highest_bit(codes), codes)
+        absent = (block.position[:, None] == column_position[None]) | (
+            column_position >= n
+        )[None]
+        return jnp.where(absent, _neighbours.farthest(codes), codes)
+
+    def radius(codes: jax.Array, block: _Rows) -> jax.Array:
+        k_i = jnp.minimum(k, block.class_size - 1)
+        return _neighbours.kth_smallest(lambda c: c, codes, k=k_i, max_k=k)
+
+    def between(codes, low, high, block: _Rows) -> Counts:
+        """Counts the points closer than low and those from low to high."""
+        low, high = low[:, None], high[:, None]
+        mask = ~_neighbours.highest_bit(codes)
+        same_closer = _neighbours.count(lambda c: c < low, codes)
+        same_within = _neighbours.count(lambda c: c <= high, codes)
+        any_closer = _neighbours.count(lambda c: (c & mask) < low, codes)
+        any_within = _neighbours.count(lambda c: (c & mask) <= high, codes)
+        k_i = jnp.minimum(k, block.class_size - 1)
+        alone = k_i == 0
         return Counts(
-            class_size,
+            block.class_size,
             k_i,
-            same_closer=jnp.sum(same & closer),
-            same_tied=jnp.sum(same & tied),
-            any_closer=jnp.sum(other & closer),
-            any_tied=jnp.sum(other & tied),
+            same_closer=jnp.where(alone, 0, same_closer),
+            same_tied=jnp.where(alone, 0, same_within - same_closer),
+            any_closer=jnp.where(alone, 0, any_closer),
+            any_tied=jnp.where(alone, 0, any_within - any_closer),
         )
 
-    return _neighbours.map_points(count, (index, x, labels), block_size)
+    def exact(block: _Rows) -> Counts:
+        codes = flagged(_neighbours.distances(block.x, columns, metric), block)
+        r = radius(codes, block)
+        return between(codes, r, r, block)
+
+    if metric != "euclidean" or x.shape[1] < _gram.MIN_FEATURES:
+        return _neighbours.map_blocks(exact, rows, block_size)
+
+    gram_rows, gram_columns = _gram.prepare(x)
+
+    def approximate(block: tuple[_Rows, _gram.Points]) -> tuple[Counts, jax.Array]:
+        points, gram = block
+        codes = flagged(_gram.squared_distances(gram, gram_columns), points)
+        r = _neighbours.decode(radius(codes, points))
+        margin = 2 * _gram.error(gram, r)
+        low = _neighbours.code(jnp.maximum(r - margin, 0))
+        high = _neighbours.code(r + margin)
+        counts = between(codes, low, high, points)
+        return counts, (counts.same_tied > 1) | (counts.any_tied > 1)
+
+    counts, doubtful = _neighbours.map_blocks(
+        approximate, (rows, gram_rows), block_size
+    )
+    return _gram.recheck(exact, counts, doubtful, rows, block_size)
+
+
+def class_sizes(labels: jax.Array) -> jax.Array:
+    """The number of points of each point's class, itself included."""
+    ordered = jnp.sort(labels)
+    first = jnp.searchsorted(ordered, labels, side="left")
+    return jnp.searchsorted(ordered, labels, side="right") - first
 
 
 def _mutual_information(counts: Counts, dtype: Any) -> jax.Array:

@@ -1,0 +1,115 @@
+"""Euclidean distances by a matrix product: their error, and what is done about it."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import twins
+
+import optax_mi
+from optax_mi._estimators import _gram, _joint, _ksg_discrete
+
+N = 150
+
+
+def data(kind, d, seed=0):
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(N, d))
+    if kind == "rectified":
+        x = np.maximum(x, 0)
+    if kind == "far from the origin":
+        x = x + 300
+    if kind == "of two directions":
+        x = rng.normal(size=(N, 2)) @ rng.normal(size=(2, d))
+    if kind == "quantised":
+        x = rng.integers(0, 4, (N, d)) / 3
+    if kind == "repeated rows, far away":
+        x[N // 2 :] = x[: N - N // 2]
+        x = x + 50
+    if kind == "one outlier":
+        x[0] *= 1e4
+    return x.astype(np.float32)
+
+
+KINDS = [
+    "plain",
+    "rectified",
+    "far from the origin",
+    "of two directions",
+    "quantised",
+    "repeated rows, far away",
+    "one outlier",
+]
+
+
+@pytest.mark.parametrize("d", [17, 300, 5000])
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_error_stays_well_within_its_bound(kind, d):
+    x = data(kind, d)
+    rows, columns = _gram.prepare(jnp.asarray(x))
+    got = np.asarray(_gram.squared_distances(rows, columns))[:, :N]
+    truth = twins.distances(x, "euclidean") ** 2
+    bound = np.stack(
+        [_gram.error(rows, jnp.asarray(truth[:, j], jnp.float32)) for j in range(N)],
+        axis=1,
+    )
+    assert np.max(np.abs(got - truth) / bound) < 0.75
+
+
+@pytest.mark.parametrize("d", [17, 300])
+@pytest.mark.parametrize("kind", KINDS)
+def test_counts_equal_the_float64_twins(kind, d):
+    x, labels = data(kind, d), np.random.default_rng(1).integers(0, 4, N)
+    labels[:3] = [7, 8, 8]
+    if kind == "quantised":
+        # Thirds are no float32 numbers: distances that tie on paper do not in float64.
+        x = np.round(3 * x)
+    counts = _ksg_discrete.neighbour_counts(
+        jnp.asarray(x), jnp.asarray(labels), k=3, metric="euclidean", block_size=None
+    )
+    expected = twins.discrete_counts(x, labels, 3, "euclidean")
+    for name, have, want in zip(counts._fields, counts, expected, strict=True):
+        np.testing.assert_array_equal(have, want, err_msg=name)
+
+
+@pytest.mark.parametrize("kind", KINDS[:4] + KINDS[5:])
+@pytest.mark.parametrize("d_y", [1, 40])
+def test_joint_counts_equal_the_float64_twins(kind, d_y):
+    x, y = data(kind, 60), data("plain", d_y, seed=1)
+    y[:, 0] += x[:, 0]
+    (counts,) = _joint.joint_counts(
+        (jnp.asarray(x), jnp.asarray(y)),
+        ((0,), (1,)),
+        ks=(3,),
+        metric="euclidean",
+        block_size=None,
+    )
+    expected = twins.ksg_counts(x, y, metric="euclidean")
+    for have, want in zip((counts.joint, *counts.near), expected, strict=False):
+        np.testing.assert_array_equal(have, want)
+
+
+def test_only_doubtful_rows_are_done_again():
+    rng = np.random.default_rng(0)
+    rows, done = jnp.arange(100), []
+
+    def exact(block):
+        done.append(block.shape)
+        return -block
+
+    doubtful = jnp.asarray(rng.random(100) < 0.1)
+    results = np.asarray(_gram.recheck(exact, rows, doubtful, rows, 8))
+    corrected = np.flatnonzero(results < 0)
+    assert set(np.flatnonzero(doubtful)) <= set(corrected)
+    assert len(corrected) < np.sum(doubtful) + 8
+    np.testing.assert_array_equal(np.abs(results), rows)
+    assert done == [(8,)]
+
+
+def test_two_copies_of_a_wide_layer_say_what_one_says():
+    x = data("plain", 500)
+    labels = np.arange(N) % 3
+    x[:, 0] += 100 * labels
+    mi = optax_mi.ksg_discrete(x, labels)
+    np.testing.assert_allclose(
+        optax_mi.ksg_discrete(np.hstack([x, x]), labels), mi, atol=1e-6
+    )
