@@ -3,9 +3,16 @@
 from importlib.metadata import version as _version
 
 from optax_mi._capture import capture_activations as capture_activations
+from optax_mi._estimators import conditional_ksg as conditional_ksg
+from optax_mi._estimators import discrete_mi as discrete_mi
+from optax_mi._estimators import info_nce as info_nce
+from optax_mi._estimators import kl_entropy as kl_entropy
 from optax_mi._estimators import ksg as ksg
 from optax_mi._estimators import ksg_discrete as ksg_discrete
+from optax_mi._estimators import ksg_mixed as ksg_mixed
 from optax_mi._estimators import label_entropy as label_entropy
+from optax_mi._estimators import mine as mine
+from optax_mi._estimators import pairwise_distance_bounds as pairwise_distance_bounds
 from optax_mi._measure import estimate_mi as estimate_mi
 from optax_mi._measure import reference_mi as reference_mi
 from optax_mi._policies import Policy as Policy

@@ -34,6 +34,14 @@ def nonnegative(argument: str, value: Any) -> None:
         fail(argument, "finite and >= 0", value)
 
 
+def positive(argument: str, value: Any) -> None:
+    """Checks a number for being finite and > 0, unless it is traced or an array."""
+    if isinstance(value, int | float | np.number) and not (
+        math.isfinite(value) and value > 0
+    ):
+        fail(argument, "finite and > 0", value)
+
+
 def at_most(argument: str, value: Any, bound_name: str, bound: Any) -> None:
     """Checks `value <= bound` where both are plain numbers."""
     numbers = int | float | np.number

@@ -13,7 +13,7 @@ from optax_mi import _checks
 from optax_mi._estimators import ksg, ksg_discrete, label_entropy
 from optax_mi._estimators._neighbours import check_options
 from optax_mi._probe import Probe
-from optax_mi._types import Metric, ReferenceKind
+from optax_mi._types import Estimator, Metric, ReferenceKind
 
 REFERENCE_KINDS = ("label_entropy", "input", "tiled")
 
@@ -22,6 +22,7 @@ def estimate_mi(
     activations: Mapping[str, ArrayLike],
     outcomes: ArrayLike,
     *,
+    estimator: Estimator | None = None,
     k: int = 3,
     metric: Metric = "euclidean",
     block_size: int | None = None,
@@ -29,11 +30,16 @@ def estimate_mi(
     """Estimates I(H_i; Y), in nats, for every layer in one compiled call.
 
     The outcomes choose the estimator: integers are classes and go to `ksg_discrete`,
-    floats are continuous and go to `ksg`.
+    floats are continuous and go to `ksg`. Any other may be given as `estimator`, this
+    package's with its options bound or your own, such as
+    ``lambda h, y: optax_mi.pairwise_distance_bounds(h, y, noise=0.1).lower``. Outside
+    of ``jax.jit`` a new function object compiles anew: keep one.
 
     Args:
       activations: ``{layer: array [n, ...]}``, as `capture_activations` returns them.
       outcomes: True outcomes, shape [n] classes or [n, ...] real numbers.
+      estimator: A function of a layer [n, d] and the outcomes to a scalar in nats, see
+        `Estimator`. The options below are those of the default and not passed to it.
       k: Number of neighbours.
       metric: "euclidean" or "chebyshev", the norm within a layer (and within continuous
         outcomes). The max-norm says little in high dimension.
@@ -44,8 +50,8 @@ def estimate_mi(
       for a layer that holds a NaN or an infinity.
 
     Raises:
-      ValueError: If there are no layers, lengths differ, k < 1, n <= k, or integer
-        outcomes are not of shape [n].
+      ValueError: If there are no layers, lengths differ, k < 1, n <= k, integer
+        outcomes are not of shape [n], or the estimator does not return a scalar.
 
     Cost: the sum over the layers of n^2 d operations.
 
@@ -78,13 +84,16 @@ def estimate_mi(
         [("outcomes", outcomes)]
         + [(f"activations[{name!r}]", a) for name, a in layers.items()]
     )
+    if estimator is not None:
+        estimates = _apply_all(tuple(layers.values()), outcomes, estimator=estimator)
+        return dict(zip(layers, estimates, strict=True))
     _checks.neighbours(k, n)
     check_options(metric, block_size)
     estimates = _estimate_all(
         tuple(layers.values()),
         outcomes,
         discrete=discrete,
-        k=k,
+        k=int(k),
         metric=metric,
         block_size=block_size,
     )
@@ -95,6 +104,17 @@ def estimate_mi(
 def _estimate_all(layers, outcomes, *, discrete, **options):
     estimator = ksg_discrete if discrete else ksg
     return tuple(estimator(layer, outcomes, **options) for layer in layers)
+
+
+@partial(jax.jit, static_argnames="estimator")
+def _apply_all(layers, outcomes, *, estimator):
+    estimates = tuple(estimator(layer, outcomes) for layer in layers)
+    for estimate in estimates:
+        shape = getattr(estimate, "shape", None)
+        if shape != ():
+            received = type(estimate).__name__ if shape is None else f"shape {shape}"
+            _checks.fail("estimator", "a function to a scalar array", received)
+    return estimates
 
 
 def reference_mi(

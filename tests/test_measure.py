@@ -1,3 +1,5 @@
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -138,3 +140,27 @@ def test_a_probe_made_by_hand_of_numpy_arrays_has_references():
             "tiled",
             k=2.5,  # pyright: ignore[reportArgumentType]
         )
+
+
+def test_any_function_to_a_scalar_is_an_estimator(layers):
+    activations, labels = layers
+    x = activations["a_narrow"]
+    plain = optax_mi.ksg_discrete(x, labels, k=5)
+    bound = functools.partial(optax_mi.ksg_discrete, k=5)
+    for estimator in (bound, lambda h, y: optax_mi.ksg_discrete(h, y, k=5)):
+        mi = optax_mi.estimate_mi({"a": x}, labels, estimator=estimator)
+        np.testing.assert_allclose(mi["a"], plain, rtol=1e-6)
+    own = optax_mi.estimate_mi({"a": x}, labels, estimator=lambda h, y: h[0, 0] + y[0])
+    np.testing.assert_allclose(own["a"], x[0, 0] + labels[0], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("estimator", "received"),
+    [
+        (lambda h, y: h[:, 0], r"shape \(200,\)"),
+        (functools.partial(optax_mi.pairwise_distance_bounds, noise=1.0), "Bounds"),
+    ],
+)
+def test_an_estimator_must_return_a_scalar(layers, estimator, received):
+    with pytest.raises(ValueError, match=f"`estimator` must be .* got {received}"):
+        optax_mi.estimate_mi(*layers, estimator=estimator)

@@ -1,7 +1,7 @@
 """Slow, readable float64 versions of the estimators: one point, one line of paper."""
 
 import numpy as np
-from scipy.special import digamma, polygamma
+from scipy.special import digamma, gammaln, polygamma
 
 
 def distances(x, metric):
@@ -127,3 +127,79 @@ def label_entropy(labels):
     _, counts = np.unique(labels, return_counts=True)
     p = counts / counts.sum()
     return -np.sum(p * np.log(p))
+
+
+def ksg_mixed(x, y, k=3, metric="chebyshev"):
+    """Gao et al. (2017), as their published code has it."""
+    dx = distances(x, metric) / _spread(x, metric)
+    dy = distances(y, metric) / _spread(y, metric)
+    terms = []
+    for own_x, own_y in zip(dx, dy, strict=True):
+        joint = np.maximum(own_x, own_y)
+        rho = np.sort(joint)[k]  # the point itself is first
+        if rho == 0:
+            n_joint, n_x, n_y = (np.sum(d == 0) for d in (joint, own_x, own_y))
+        else:
+            n_joint, n_x, n_y = k, np.sum(own_x < rho), np.sum(own_y < rho)
+        terms.append(digamma(n_joint) - digamma(n_x) - digamma(n_y))
+    return np.log(len(terms)) + np.mean(terms)
+
+
+def conditional_ksg(x, y, z, k=3, metric="chebyshev"):
+    """Frenzel and Pompe (2007); Mesner and Shalizi (2019) where rho = 0."""
+    dx, dy, dz = (distances(v, metric) / _spread(v, metric) for v in (x, y, z))
+    terms = []
+    for own_x, own_y, own_z in zip(dx, dy, dz, strict=True):
+        joint = np.maximum(np.maximum(own_x, own_y), own_z)
+        xz, yz = np.maximum(own_x, own_z), np.maximum(own_y, own_z)
+        rho = np.sort(joint)[k]
+        if rho == 0:
+            n_joint = np.sum(joint == 0)
+            n_xz, n_yz, n_z = (np.sum(d == 0) for d in (xz, yz, own_z))
+        else:
+            n_joint = k
+            n_xz, n_yz, n_z = (np.sum(d < rho) for d in (xz, yz, own_z))
+        terms.append(digamma(n_joint) - digamma(n_xz) - digamma(n_yz) + digamma(n_z))
+    return np.mean(terms)
+
+
+def kl_entropy(x, k=3, metric="euclidean"):
+    """Kozachenko and Leonenko (1987)."""
+    n, d = np.asarray(x).reshape(len(x), -1).shape
+    radius = np.sort(distances(x, metric), axis=1)[:, k]
+    log_volume = {
+        "euclidean": d / 2 * np.log(np.pi) - gammaln(d / 2 + 1),
+        "manhattan": d * np.log(2) - gammaln(d + 1),
+        "chebyshev": d * np.log(2),
+    }[metric]
+    return digamma(n) - digamma(k) + log_volume + d * np.mean(np.log(radius))
+
+
+def discrete_mi(x, y, miller_madow=False):
+    """The information of the table of frequencies."""
+    _, x = np.unique(x, return_inverse=True)
+    _, y = np.unique(y, return_inverse=True)
+    table = np.zeros((x.max() + 1, y.max() + 1))
+    np.add.at(table, (x, y), 1)
+    p = table / table.sum()
+    independent = p.sum(axis=1, keepdims=True) * p.sum(axis=0, keepdims=True)
+    seen = p > 0
+    mi = np.sum(p[seen] * np.log(p[seen] / independent[seen]))
+    bias = (len(table) + len(table.T) - np.sum(seen) - 1) / (2 * table.sum())
+    return mi + bias if miller_madow else mi
+
+
+def pairwise_distance_bounds(x, labels, noise):
+    """Kolchinsky and Tracey (2017), equation (10), for the mixture and each class."""
+    squared = (distances(x, "euclidean") / noise) ** 2
+    same = np.asarray(labels)[:, None] == np.asarray(labels)
+
+    def entropy(scale, among):
+        weights = np.where(among, np.exp(-squared / scale), 0)
+        return -np.mean(np.log(weights.sum(axis=1) / among.sum(axis=1)))
+
+    everyone = np.ones_like(same)
+    kl, bhattacharyya = 2, 8
+    lower = entropy(bhattacharyya, everyone) - entropy(kl, same)
+    upper = entropy(kl, everyone) - entropy(bhattacharyya, same)
+    return lower, upper

@@ -37,10 +37,9 @@ def joint_counts(
     ks: Sequence[int],
     metric: Metric,
     block_size: int | None,
-    closed: bool = False,
     rectangle: bool = False,
 ) -> list[JointCounts]:
-    """Counts the neighbours of every point, for each k.
+    """Counts the points closer than rho to every point, for each k.
 
     Args:
       variables: Points [n, d_v] of each variable.
@@ -48,7 +47,6 @@ def joint_counts(
       ks: Numbers of neighbours; the distances are taken once for all of them.
       metric: The norm within a variable.
       block_size: Points handled at a time.
-      closed: Count the points within rho, not those closer than rho.
       rectangle: Count, per variable, the points as far as the farthest of the k
         neighbours in that variable (the second algorithm of Kraskov et al.), and all
         points within rho in the joint space.
@@ -78,11 +76,11 @@ def joint_counts(
             for v, x in enumerate(block.x)
         ]
         count_all = _count_rectangle if rectangle else _count_near
-        return [count_all(spaces, subspaces, k, closed) for k in ks]
+        return [count_all(spaces, subspaces, k) for k in ks]
 
     rows = _Block(jnp.arange(n), tuple(variables))
     wide = [v.shape[1] >= _gram.MIN_FEATURES for v in variables]
-    if metric != "euclidean" or not any(wide) or rectangle or closed:
+    if metric != "euclidean" or not any(wide) or rectangle:
         return _neighbours.map_blocks(exact, rows, block_size)
 
     grams = {v: _gram.prepare(variables[v]) for v, w in enumerate(wide) if w}
@@ -123,11 +121,11 @@ def _radius(spaces: list[jax.Array], k: int) -> jax.Array:
     return _neighbours.kth_smallest(_farther, *spaces, k=k, max_k=k)
 
 
-def _count_near(spaces, subspaces, k, closed) -> JointCounts:
+def _count_near(spaces, subspaces, k) -> JointCounts:
     rho = _radius(spaces, k)
     coincident = rho == 0
     # The code after that of zero is 1: what is below it is at distance zero.
-    limit = rho + 1 if closed else jnp.maximum(rho, 1)
+    limit = jnp.maximum(rho, 1)
 
     def count(within: jax.Array, codes: list[jax.Array]) -> jax.Array:
         return _neighbours.count(lambda *c: _farther(*c) < within[:, None], *codes)
@@ -137,8 +135,7 @@ def _count_near(spaces, subspaces, k, closed) -> JointCounts:
     return JointCounts(joint, near, coincident)
 
 
-def _count_rectangle(spaces, subspaces, k, closed) -> JointCounts:
-    del closed
+def _count_rectangle(spaces, subspaces, k) -> JointCounts:
     rho = _radius(spaces, k)
 
     def side(v: int) -> jax.Array:

@@ -10,6 +10,7 @@ from jax.typing import ArrayLike
 
 from optax_mi import _checks
 from optax_mi._estimators import _gram, _neighbours
+from optax_mi._estimators._entropy import class_sizes
 from optax_mi._types import Metric
 
 
@@ -201,13 +202,6 @@ def neighbour_counts(
         approximate, (rows, gram_rows), block_size
     )
     return _gram.recheck(exact, counts, doubtful, rows, block_size)
-
-
-def class_sizes(labels: jax.Array) -> jax.Array:
-    """The number of points of each point's class, itself included."""
-    ordered = jnp.sort(labels)
-    first = jnp.searchsorted(ordered, labels, side="left")
-    return jnp.searchsorted(ordered, labels, side="right") - first
 
 
 def _mutual_information(counts: Counts, dtype: Any) -> jax.Array:

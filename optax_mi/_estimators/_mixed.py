@@ -1,0 +1,95 @@
+"""Mutual information of variables that are part discrete, part continuous."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jax.scipy.special import digamma
+from jax.typing import ArrayLike
+
+from optax_mi import _checks
+from optax_mi._estimators import _joint, _neighbours
+from optax_mi._types import Metric
+
+
+def ksg_mixed(
+    x: ArrayLike,
+    y: ArrayLike,
+    *,
+    k: int = 3,
+    metric: Metric = "chebyshev",
+    block_size: int | None = None,
+) -> jax.Array:
+    r"""Estimates I(X; Y), in nats, for mixtures within a variable.
+
+    The estimator of Gao et al. (2017), for variables that take some values with
+    positive probability and others from a density (a rectified or zero-inflated one).
+    With :math:`\rho_i` the joint distance of a point to its k-th neighbour and
+    :math:`n_{x,i}, n_{y,i}` the other points closer than that:
+
+    .. math:: I = \log N + \operatorname{mean}_i \left[
+        \psi(\tilde k_i) - \psi(n_{x,i} + 1) - \psi(n_{y,i} + 1) \right]
+
+    Where :math:`\rho_i = 0`, the points at distance zero are counted instead, and
+    :math:`\tilde k_i` is their number, itself included; elsewhere it is k. This is the
+    form of the authors' published code. Their algorithm 1 prints logarithms of closed
+    counts, which at small k read far too low (docs/accuracy.md). The joint distance is
+    the larger of the distances in X and in Y, each divided by its variable's spread as
+    in `ksg`, from which this estimate differs by 1 / 2N.
+
+    For class labels `ksg_discrete` is the better choice: it compares no distance in X
+    with one between labels.
+
+    Args:
+      x: Points, shape [n] or [n, ...]; trailing axes are flattened.
+      y: Points, likewise.
+      k: Number of neighbours.
+      metric: "chebyshev", "euclidean" or "manhattan", the norm within X and within Y.
+      block_size: Points handled at a time; chosen from n and the backend by default.
+
+    Returns:
+      A scalar, in nats. NaN where x or y holds a NaN or an infinity.
+
+    Raises:
+      ValueError: For unequal lengths, k < 1, n <= k or an unknown metric.
+
+    Cost: n^2 (d_x + d_y) operations for the distances and about 2 k n^2 for the
+    neighbours; memory n * block_size.
+
+    Example:
+      >>> import numpy as np
+      >>> import optax_mi
+      >>> rng = np.random.default_rng(0)
+      >>> x = rng.exponential(size=2000)
+      >>> y = rng.poisson(x) * (rng.random(2000) > 0.15)         # I = 0.230
+      >>> print(f"{optax_mi.ksg_mixed(x, y, k=10):.2f}")
+      0.27
+
+    References:
+      Gao et al., `Estimating mutual information for discrete-continuous mixtures
+      <https://arxiv.org/abs/1709.06212>`_, 2017, algorithm 1.
+    """
+    x, y = _checks.points("x", x), _checks.points("y", y)
+    n = _checks.same_length([("x", x), ("y", y)])
+    _checks.neighbours(k, n)
+    _neighbours.check_options(metric, block_size)
+    return _ksg_mixed(x, y, k=k, metric=metric, block_size=block_size)
+
+
+@partial(jax.jit, static_argnames=("k", "metric", "block_size"))
+def _ksg_mixed(x, y, *, k, metric, block_size):
+    x, y = jax.lax.stop_gradient((x, y))
+    (counts,) = _joint.joint_counts(
+        (x, y),
+        ((0,), (1,)),
+        ks=(k,),
+        metric=metric,
+        block_size=block_size,
+    )
+    dtype = jnp.result_type(x, y)
+    joint, n_x, n_y = (c.astype(dtype) for c in (counts.joint, *counts.near))
+    joint += counts.coincident
+    terms = digamma(joint) - digamma(n_x + 1) - digamma(n_y + 1)
+    mi = jnp.log(jnp.asarray(len(x), dtype)) + jnp.mean(terms)
+    finite = jnp.all(jnp.isfinite(x)) & jnp.all(jnp.isfinite(y))
+    return jnp.where(finite, mi, jnp.nan)

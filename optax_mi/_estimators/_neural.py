@@ -1,0 +1,276 @@
+"""Lower bounds of mutual information that a trained critic reaches."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+from jax.typing import ArrayLike
+
+from optax_mi import _checks
+
+
+class NeuralEstimate(NamedTuple):
+    """What a trained critic says, in nats."""
+
+    mi: jax.Array  # scalar, on the held-out half of the sample
+    curve: jax.Array  # [steps], the bound on each training batch
+
+
+def mine(
+    key: jax.Array,
+    x: ArrayLike,
+    y: ArrayLike,
+    *,
+    steps: int = 1000,
+    batch_size: int = 256,
+    hidden: int = 64,
+    learning_rate: float = 1e-3,
+) -> NeuralEstimate:
+    r"""Estimates I(X; Y), in nats, by training a critic (MINE).
+
+    A small network T(x, y) is trained with Adam to maximise the Donsker-Varadhan bound
+    (Belghazi et al. 2018, equation 5), the second mean being over shuffled pairs:
+
+    .. math:: I \ge \operatorname{mean} T(x_i, y_i)
+        - \log \operatorname{mean} \exp T(x_i, y_{\pi(i)})
+
+    The gradient of the logarithm is corrected by a moving average of its argument, as
+    in the paper's section 3.2. Training sees one half of the sample and the estimate is
+    of the other half, so that what the critic knows by heart does not count; it may be
+    negative. The bound's variance grows exponentially with the information: beyond a
+    few nats no critic reaches it.
+
+    Each feature is standardised first. Class labels go in as one-hot codes: a critic,
+    unlike a distance, learns their scale.
+
+    Args:
+      key: A JAX random key: the split, the initial critic, the batches.
+      x: Points, shape [n] or [n, ...]; trailing axes are flattened.
+      y: Points, likewise.
+      steps: Training steps.
+      batch_size: Pairs of a training step.
+      hidden: Width of the critic's two hidden layers.
+      learning_rate: Adam's.
+
+    Returns:
+      NeuralEstimate(mi, curve).
+
+    Raises:
+      ValueError: If lengths differ, there are fewer than 4 samples, or a number is not
+        a positive integer.
+
+    Cost: steps * batch_size * hidden * (d_x + d_y + hidden) operations, many times
+    that of `ksg` for a probe of 1000.
+
+    Example:
+      >>> import jax, numpy as np
+      >>> import optax_mi
+      >>> x, noise = np.random.default_rng(0).normal(size=(2, 4000))
+      >>> y = 0.9 * x + np.sqrt(1 - 0.9**2) * noise           # I = 0.83
+      >>> estimate = optax_mi.mine(jax.random.key(0), x, y)
+      >>> bool(0.7 < estimate.mi < 0.9), estimate.curve.shape
+      (True, (1000,))
+
+    References:
+      Belghazi et al., `Mutual information neural estimation
+      <https://arxiv.org/abs/1801.04062>`_, 2018, algorithm 1.
+    """
+    return _trained(
+        key, x, y, _DonskerVaradhan, steps, batch_size, hidden, learning_rate
+    )
+
+
+def info_nce(
+    key: jax.Array,
+    x: ArrayLike,
+    y: ArrayLike,
+    *,
+    steps: int = 1000,
+    batch_size: int = 256,
+    hidden: int = 64,
+    learning_rate: float = 1e-3,
+) -> NeuralEstimate:
+    r"""Estimates I(X; Y), in nats, by training a critic to tell pairs apart (InfoNCE).
+
+    The bound of van den Oord et al. (2018) with the critic f(x) g(y): the network finds
+    each x's own y among the B of its batch,
+
+    .. math:: I \ge \log B + \operatorname{mean}_i \log
+        \frac{\exp f(x_i) g(y_i)}{\sum_j \exp f(x_i) g(y_j)}
+
+    It varies far less than `mine` and never exceeds log B, by construction. Everything
+    else is as there.
+
+    Args:
+      key: A JAX random key.
+      x: Points, shape [n] or [n, ...]; trailing axes are flattened.
+      y: Points, likewise.
+      steps: Training steps.
+      batch_size: Pairs of a batch: B, at most half of the samples.
+      hidden: Width of the critics' hidden layers, and of what they compare.
+      learning_rate: Adam's.
+
+    Returns:
+      NeuralEstimate(mi, curve).
+
+    Raises:
+      ValueError: As `mine`.
+
+    Cost: steps * batch_size * hidden * (d_x + d_y + hidden + batch_size) operations.
+
+    Example:
+      >>> import jax, numpy as np
+      >>> import optax_mi
+      >>> x, noise = np.random.default_rng(0).normal(size=(2, 4000))
+      >>> y = 0.9 * x + np.sqrt(1 - 0.9**2) * noise           # I = 0.83
+      >>> bool(0.7 < optax_mi.info_nce(jax.random.key(0), x, y).mi < 0.9)
+      True
+
+    References:
+      van den Oord et al., `Representation learning with contrastive predictive coding
+      <https://arxiv.org/abs/1807.03748>`_, 2018, equation (4).
+    """
+    return _trained(key, x, y, _InfoNCE, steps, batch_size, hidden, learning_rate)
+
+
+class _Mlp(nn.Module):
+    hidden: int
+    outputs: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        for _ in range(2):
+            x = nn.relu(nn.Dense(self.hidden)(x))
+        return nn.Dense(self.outputs)(x)
+
+
+class _DonskerVaradhan(nn.Module):
+    """Scores of pairs, and of each x with the next one's y."""
+
+    hidden: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array, y: jax.Array) -> tuple[jax.Array, jax.Array]:
+        critic = _Mlp(self.hidden, 1)
+        paired = critic(jnp.concatenate([x, y], axis=1))
+        shuffled = critic(jnp.concatenate([x, jnp.roll(y, 1, axis=0)], axis=1))
+        return paired[:, 0], shuffled[:, 0]
+
+    @staticmethod
+    def bound(scores: Any) -> jax.Array:
+        paired, shuffled = scores
+        return jnp.mean(paired) - _log_mean_exp(shuffled)
+
+    @staticmethod
+    def loss(scores: Any, average: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Minus the bound, with the gradient of log(average) for that of the log."""
+        paired, shuffled = scores
+        log_mean = _log_mean_exp(shuffled)
+        started = jnp.isfinite(average)
+        moved = jnp.logaddexp(average + jnp.log(0.99), log_mean + jnp.log(0.01))
+        average = jax.lax.stop_gradient(jnp.where(started, moved, log_mean))
+        return jnp.exp(log_mean - average) - jnp.mean(paired), average
+
+
+class _InfoNCE(nn.Module):
+    """Scores [B, B] of each x with each y."""
+
+    hidden: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array, y: jax.Array) -> jax.Array:
+        of_x, of_y = _Mlp(self.hidden, self.hidden), _Mlp(self.hidden, self.hidden)
+        return of_x(x) @ of_y(y).T
+
+    @staticmethod
+    def bound(scores: Any) -> jax.Array:
+        own = jnp.diagonal(scores) - jax.nn.logsumexp(scores, axis=1)
+        return jnp.mean(own) + jnp.log(float(len(scores)))
+
+    @staticmethod
+    def loss(scores: Any, average: jax.Array) -> tuple[jax.Array, jax.Array]:
+        return -_InfoNCE.bound(scores), average
+
+
+def _log_mean_exp(scores: jax.Array) -> jax.Array:
+    return jax.nn.logsumexp(scores) - jnp.log(float(len(scores)))
+
+
+def _trained(
+    key: jax.Array,
+    x: ArrayLike,
+    y: ArrayLike,
+    critic: Callable[..., Any],
+    steps: int,
+    batch_size: int,
+    hidden: int,
+    learning_rate: float,
+) -> NeuralEstimate:
+    x, y = _checks.points("x", x), _checks.points("y", y)
+    n = _checks.same_length([("x", x), ("y", y)])
+    for name, value in [
+        ("steps", steps),
+        ("batch_size", batch_size),
+        ("hidden", hidden),
+    ]:
+        _checks.positive_integer(name, value)
+    _checks.positive("learning_rate", learning_rate)
+    if not 2 <= batch_size <= n // 2:
+        _checks.fail(
+            "batch_size", f"between 2 and half of the samples, {n // 2}", batch_size
+        )
+    return _train(
+        key,
+        x,
+        y,
+        learning_rate,
+        critic=critic(hidden),
+        steps=steps,
+        batch_size=batch_size,
+    )
+
+
+@partial(jax.jit, static_argnames=("critic", "steps", "batch_size"))
+def _train(key, x, y, learning_rate, *, critic, steps, batch_size):
+    x, y = jax.lax.stop_gradient((_standardised(x), _standardised(y)))
+    n, half = len(x), len(x) // 2
+    split_key, init_key, train_key = jax.random.split(key, 3)
+    order = jax.random.permutation(split_key, n)
+    seen, held_out = order[:half], order[half:]
+    params = critic.init(init_key, x[:batch_size], y[:batch_size])
+    optimizer = optax.adam(learning_rate)
+
+    def loss(params, batch, average):
+        scores = critic.apply(params, x[batch], y[batch])
+        value, average = critic.loss(scores, average)
+        return value, (average, critic.bound(scores))
+
+    def step(state, key):
+        params, opt_state, average = state
+        batch = jax.random.choice(key, seen, (batch_size,), replace=False)
+        gradients, (average, bound) = jax.grad(loss, has_aux=True)(
+            params, batch, average
+        )
+        updates, opt_state = optimizer.update(gradients, opt_state)
+        return (optax.apply_updates(params, updates), opt_state, average), bound
+
+    start = (params, optimizer.init(params), jnp.asarray(jnp.nan, x.dtype))
+    (params, *_), curve = jax.lax.scan(step, start, jax.random.split(train_key, steps))
+
+    batches = held_out[: len(held_out) // batch_size * batch_size]
+    bounds = jax.lax.map(
+        lambda batch: critic.bound(critic.apply(params, x[batch], y[batch])),
+        batches.reshape(-1, batch_size),
+    )
+    finite = jnp.all(jnp.isfinite(x)) & jnp.all(jnp.isfinite(y))
+    return NeuralEstimate(jnp.where(finite, jnp.mean(bounds), jnp.nan), curve)
+
+
+def _standardised(x: jax.Array) -> jax.Array:
+    spread = jnp.std(x, axis=0, keepdims=True)
+    x = x - jnp.mean(x, axis=0, keepdims=True)
+    return x / jnp.where(spread > 0, spread, 1)
