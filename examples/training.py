@@ -73,6 +73,7 @@ def train(
     epochs: int,
     batch_size: int,
     seed: int,
+    estimator: optax_mi.Estimator | None = None,
     on_step: Callable[[], Any] = lambda: None,
 ) -> Iterator[Epoch]:
     """Trains a model and yields a record after each epoch.
@@ -100,7 +101,8 @@ def train(
         activations = optax_mi.capture_activations(
             model, {"params": params}, probe.inputs, layers="logits"
         )
-        return optax_mi.estimate_mi(activations, probe.outcomes)["logits"]
+        mi = optax_mi.estimate_mi(activations, probe.outcomes, estimator=estimator)
+        return mi["logits"]
 
     @jax.jit
     def correct(params: Any, x: jax.Array, y: jax.Array) -> jax.Array:

@@ -18,6 +18,7 @@ LAYERS = [
     ["_checks"],
     ["_probe", "_capture", "_estimators"],
     ["_measure"],
+    ["_sample_size"],
     ["_policies"],
     ["_transform"],
     ["__init__"],

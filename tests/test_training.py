@@ -20,7 +20,7 @@ def probe(digits):
     return optax_mi.sample_probe(jax.random.key(0), digits.train_x, digits.train_y)
 
 
-def run(digits, probe, epochs=30, batch_size=16, seed=0, **options):
+def run(digits, probe, epochs=30, batch_size=16, seed=0, estimator=None, **options):
     method = mi_driven("under test", 1e-3, 0.1, **options)
     return list(
         train(
@@ -31,6 +31,7 @@ def run(digits, probe, epochs=30, batch_size=16, seed=0, **options):
             epochs=epochs,
             batch_size=batch_size,
             seed=seed,
+            estimator=estimator,
         )
     )
 
@@ -78,3 +79,32 @@ def test_the_same_seed_gives_the_same_run(digits, probe):
         run(digits, probe, epochs=3, reference=reference) for _ in range(2)
     )
     assert first == second
+
+
+def between_bounds(logits, labels):
+    lower, upper = optax_mi.pairwise_distance_bounds(logits, labels, noise=0.3)
+    return (lower + upper) / 2
+
+
+def info_nce(logits, labels):
+    codes = jax.nn.one_hot(labels, 10)
+    key, options = jax.random.key(0), dict(steps=300, batch_size=128)
+    return optax_mi.info_nce(key, logits, codes, **options).mi
+
+
+@pytest.mark.parametrize(
+    "estimator",
+    [
+        between_bounds,
+        lambda h, y: optax_mi.discrete_mi(h.argmax(axis=1), y, miller_madow=True),
+        info_nce,
+    ],
+    ids=["bounds", "predicted classes", "info_nce"],
+)
+def test_the_policies_run_on_any_estimator(digits, probe, estimator):
+    reference = optax_mi.reference_mi(probe)
+    epochs = run(digits, probe, epochs=20, reference=reference, estimator=estimator)
+    rates = [e.learning_rate for e in epochs]
+    assert epochs[-1].accuracy > 0.9
+    assert max(rates) > 0.02
+    assert epochs[-1].mi > epochs[0].mi + 0.3
