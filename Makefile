@@ -1,6 +1,7 @@
 # make demo   train a small network with the learning rate set by mutual information
 # make test   lint, types, all tests
-# Both make .venv first where it is missing. Needs git, make and a Python >= 3.11.
+# make bench  speed beside other packages; make accuracy: estimates beside known truths
+# Each makes .venv first where it is missing. Needs git, make and a Python >= 3.11.
 
 DATASET ?= digits
 PYTEST_ARGS ?= -n 2
@@ -9,7 +10,7 @@ venv := .venv
 python := $(venv)/bin/python
 installed := $(venv)/.installed
 
-.PHONY: demo test lint format clean
+.PHONY: demo test lint format bench accuracy clean
 
 demo: $(installed)
 	@$(python) -m examples.demo --dataset $(DATASET) \
@@ -28,6 +29,10 @@ lint: $(installed)
 format: $(installed)
 	$(python) -m ruff format
 	$(python) -m ruff check --fix
+
+bench accuracy: $(installed)
+	$(python) -m pip install --quiet --group bench
+	$(python) tests/benchmarks/$(if $(filter bench,$@),speed,accuracy).py $(N)
 
 clean:
 	rm -rf $(venv) runs build dist .pytest_cache .ruff_cache

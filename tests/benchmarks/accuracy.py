@@ -1,0 +1,93 @@
+"""Estimates beside known truths and other packages: `make accuracy`.
+
+Every estimator gets the same samples (n = 5000, or what the command line says; three
+seeds, k = 3). Prints the mean estimate of each task, then the mean absolute error of
+each band.
+"""
+
+import sys
+import warnings
+from collections.abc import Callable
+from functools import partial
+
+import numpy as np
+import peers
+import tasks
+
+import optax_mi
+
+SEEDS = 3
+K = 3
+
+
+def ours() -> tuple[dict[str, Callable], dict[str, Callable]]:
+    """Our estimators, for continuous outcomes and for labels."""
+    continuous = {
+        "ksg": partial(optax_mi.ksg, k=K),
+        "ksg, algorithm 2": partial(optax_mi.ksg, k=K, algorithm=2),
+        "ksg, Gaussian margins": partial(optax_mi.ksg, k=K, margins="gaussian"),
+        "ksg, Euclidean, k = 5 and 10": partial(
+            optax_mi.ksg, k=(5, 10), metric="euclidean"
+        ),
+    }
+    labels = {
+        "ksg_discrete": partial(optax_mi.ksg_discrete, k=K),
+        "ksg_discrete, max-norm": partial(
+            optax_mi.ksg_discrete, k=K, metric="chebyshev"
+        ),
+    }
+    return continuous, labels
+
+
+def estimate(estimator: Callable, task: tasks.Task, n: int) -> float:
+    """Mean estimate over the seeds; NaN where the package cannot do it."""
+    found = []
+    for seed in range(SEEDS):
+        x, y = task.sample(np.random.default_rng(seed), n)
+        try:
+            found.append(float(estimator(x, y)))
+        except (NotImplementedError, ValueError):
+            return np.nan
+    return float(np.mean(found))
+
+
+def print_bands(selected: list[tasks.Task], estimators: dict[str, Callable], n: int):
+    """Prints a row a task and a row a band."""
+    names = list(estimators)
+    print(f"| task | truth | {' | '.join(names)} |")
+    print(f"|{'---|' * (len(names) + 2)}")
+    errors: dict[str, list[list[float]]] = {}
+    for task in selected:
+        values = [estimate(estimators[name], task, n) for name in names]
+        errors.setdefault(task.band, []).append([v - task.truth for v in values])
+        shown = " | ".join("" if np.isnan(v) else f"{v:.3f}" for v in values)
+        print(f"| {task.name} | {task.truth:.3f} | {shown} |", flush=True)
+    print(f"\n| band: mean (largest) absolute error | {' | '.join(names)} |")
+    print(f"|{'---|' * (len(names) + 1)}")
+    for band, rows in errors.items():
+        absolute = np.abs(np.array(rows))
+        cells = [
+            "" if np.isnan(a).any() else f"{a.mean():.3f} ({a.max():.3f})"
+            for a in absolute.T
+        ]
+        print(f"| {band} | {' | '.join(cells)} |")
+    print()
+
+
+def main() -> None:
+    """Prints the tables."""
+    warnings.simplefilter("ignore")
+    np.seterr(all="ignore")
+    n = int(sys.argv[1]) if len(sys.argv) > 1 else 5000
+    print(f"n = {n}, {SEEDS} seeds, k = {K}, nats\n")
+    continuous, labels = ours()
+    their_continuous, their_labels = peers.load()
+    everything = tasks.all_tasks()
+    classes = [task for task in everything if task.band.startswith("labels")]
+    others = [task for task in everything if task not in classes]
+    print_bands(others, {**continuous, **their_continuous}, n)
+    print_bands(classes, {**labels, **their_labels}, n)
+
+
+if __name__ == "__main__":
+    main()
