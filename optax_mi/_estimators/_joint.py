@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from optax_mi._estimators import _gram, _neighbours
+from optax_mi._estimators import _gram, _neighbours, _pruned
 from optax_mi._types import Metric
 
 
@@ -79,6 +79,15 @@ def joint_counts(
         return [count_all(spaces, subspaces, k) for k in ks]
 
     rows = _Block(jnp.arange(n), tuple(variables))
+    if not rectangle and _pruned.applies([v.shape for v in variables], ks, metric):
+        counts, doubtful = _pruned_counts(
+            [_pruned.Variable(v, u) for v, u in zip(variables, units, strict=True)],
+            subspaces,
+            ks,
+            metric,
+        )
+        return _gram.recheck(exact, counts, doubtful, rows, block_size)
+
     wide = [v.shape[1] >= _gram.MIN_FEATURES for v in variables]
     if metric != "euclidean" or not any(wide) or rectangle:
         return _neighbours.map_blocks(exact, rows, block_size)
@@ -110,6 +119,24 @@ def joint_counts(
         approximate, (rows, gram_rows), block_size
     )
     return _gram.recheck(exact, counts, doubtful, rows, block_size)
+
+
+def _pruned_counts(
+    variables: list[_pruned.Variable],
+    subspaces: Sequence[Sequence[int]],
+    ks: Sequence[int],
+    metric: Metric,
+) -> tuple[list[JointCounts], jax.Array]:
+    """Counts in few dimensions, doubtful where rho = 0."""
+    radii = _pruned.radii(variables, ks, metric)
+    near = [_pruned.closer([variables[v] for v in s], radii, metric) for s in subspaces]
+    counts = [
+        JointCounts(jnp.full(rho.shape, k, near[0][i].dtype), tuple(own), rho == 0)
+        for i, (k, rho, own) in enumerate(
+            zip(ks, radii, zip(*near, strict=True), strict=True)
+        )
+    ]
+    return counts, reduce(jnp.logical_or, [c.coincident for c in counts])
 
 
 def _farther(*codes: jax.Array) -> jax.Array:

@@ -38,9 +38,9 @@ def ckdtree_ross(x: np.ndarray, labels: np.ndarray) -> float:
         same = x[own]
         size[own] = len(same)
         radius[own] = cKDTree(same).query(same, [K + 1], workers=2)[0][:, 0]
-    radius = np.nextafter(radius, -1)
-    m = cKDTree(x).query_ball_point(x, radius, workers=2, return_length=True)
-    m = np.maximum(m, 1)  # the point itself
+    closer = np.nextafter(radius, 0)
+    m = cKDTree(x).query_ball_point(x, closer, workers=2, return_length=True)
+    m = np.where(radius > 0, m, 1)  # nothing but the point itself
     return digamma(len(x)) + digamma(K) - np.mean(digamma(size) + digamma(m))
 
 
