@@ -95,7 +95,7 @@ def test_a_value_that_is_not_finite_gives_nan_rather_than_a_number(name, bad):
 
 
 @pytest.mark.parametrize("name", NEIGHBOURS)
-@pytest.mark.parametrize("block_size", [1, 13, 120, 500])
+@pytest.mark.parametrize("block_size", [13, 500])
 def test_any_block_size_gives_the_same_result(name, block_size):
     x, y = arguments(name)
     np.testing.assert_allclose(

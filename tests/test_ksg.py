@@ -1,4 +1,3 @@
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -30,9 +29,16 @@ SHAPES = {
 }
 
 
-@pytest.mark.parametrize("metric", ["euclidean", "chebyshev", "manhattan"])
-@pytest.mark.parametrize("algorithm", [1, 2])
-@pytest.mark.parametrize("k", [1, 4])
+@pytest.mark.parametrize(
+    ("algorithm", "metric", "k"),
+    [
+        (1, "chebyshev", 1),
+        (1, "euclidean", 4),
+        (1, "manhattan", 3),
+        (2, "chebyshev", 4),
+        (2, "euclidean", 1),
+    ],
+)
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
 def test_counts_equal_the_twins_and_the_estimate_agrees(shape, k, algorithm, metric):
     x, y = sample(**shape)
@@ -75,20 +81,6 @@ def test_the_scale_of_either_variable_does_not_matter(scale):
     scale = np.float32(scale)
     np.testing.assert_allclose(optax_mi.ksg(x * scale, y), mi, atol=1e-3)
     np.testing.assert_allclose(optax_mi.ksg(x, y * scale), mi, atol=1e-3)
-
-
-@pytest.mark.parametrize("block_size", [1, 7, 100, 251, 300])
-def test_any_block_size_gives_the_same_result(block_size):
-    x, y = sample(251, 20, 1)
-    assert optax_mi.ksg(x, y, block_size=block_size) == optax_mi.ksg(x, y)
-
-
-def test_jit_and_vmap_agree_with_a_plain_call():
-    batches = [sample(120, 2, 1, seed) for seed in range(3)]
-    plain = [optax_mi.ksg(*batch) for batch in batches]
-    x, y = (jnp.stack(a) for a in zip(*batches, strict=True))
-    np.testing.assert_allclose(jax.vmap(optax_mi.ksg)(x, y), plain)
-    np.testing.assert_allclose(jax.jit(optax_mi.ksg)(*batches[0]), plain[0])
 
 
 def test_repeated_rows_count_as_a_discrete_channel():
