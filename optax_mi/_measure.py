@@ -41,8 +41,8 @@ def estimate_mi(
       estimator: A function of a layer [n, d] and the outcomes to a scalar in nats, see
         `Estimator`. The options below are those of the default and not passed to it.
       k: Number of neighbours.
-      metric: "euclidean" or "chebyshev", the norm within a layer (and within continuous
-        outcomes). The max-norm says little in high dimension.
+      metric: "euclidean", "manhattan" or "chebyshev", the norm within a layer (and
+        within continuous outcomes). The max-norm says little in high dimension.
       block_size: Points handled at a time; chosen from n and the backend by default.
 
     Returns:
@@ -141,7 +141,7 @@ def reference_mi(
       kind: One of the three above.
       k: Number of neighbours ("input", "tiled").
       tiles: Number of repetitions ("tiled"), by default k + 1.
-      metric: "euclidean" or "chebyshev" ("input", "tiled").
+      metric: "euclidean", "manhattan" or "chebyshev" ("input", "tiled").
       block_size: Points handled at a time ("input", "tiled").
 
     Returns:

@@ -1,3 +1,4 @@
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -81,6 +82,13 @@ def test_the_scale_of_either_variable_does_not_matter(scale):
     scale = np.float32(scale)
     np.testing.assert_allclose(optax_mi.ksg(x * scale, y), mi, atol=1e-3)
     np.testing.assert_allclose(optax_mi.ksg(x, y * scale), mi, atol=1e-3)
+
+
+def test_it_runs_without_jit():
+    x, y = sample(40, 2, 1)
+    plain = optax_mi.ksg(x, y)
+    with jax.disable_jit():
+        np.testing.assert_allclose(optax_mi.ksg(x, y, block_size=40), plain, rtol=1e-6)
 
 
 def test_repeated_rows_count_as_a_discrete_channel():

@@ -115,13 +115,11 @@ def _kl_entropy(x, *, k, metric, block_size):
     unit = jnp.where(largest > 0, largest, 1)
     scaled = x / unit
     columns = _neighbours.as_columns(scaled)
-    position = jnp.arange(columns.shape[1])
 
     def radius(block: tuple[jax.Array, jax.Array]) -> jax.Array:
         own, points = block
         codes = _neighbours.code(_neighbours.distances(points, columns, metric))
-        absent = own[:, None] == position[None]
-        codes = jnp.where(absent, _neighbours.farthest(codes), codes)
+        codes = _neighbours.without_itself(codes, own, n)
         return _neighbours.kth_smallest(lambda c: c, codes, k=k, max_k=k)
 
     codes = _neighbours.map_blocks(

@@ -60,15 +60,11 @@ def joint_counts(
     units = [
         _inverse_spread(v, c, metric) for v, c in zip(variables, columns, strict=True)
     ]
-    column_position = jnp.arange(columns[0].shape[1])
 
     def codes(distance: jax.Array, v: int, block: _Block) -> jax.Array:
         # Scaling the distances rather than the data keeps tied distances tied.
         codes = _neighbours.code(distance * units[v])
-        absent = (block.position[:, None] == column_position[None]) | (
-            column_position >= n
-        )[None]
-        return jnp.where(absent, _neighbours.farthest(codes), codes)
+        return _neighbours.without_itself(codes, block.position, n)
 
     def exact(block: _Block) -> list[JointCounts]:
         spaces = [

@@ -125,6 +125,7 @@ class _Rows(NamedTuple):
     position: jax.Array
     label: jax.Array
     class_size: jax.Array
+    k: jax.Array
     x: jax.Array
 
 
@@ -140,24 +141,20 @@ def neighbour_counts(
     n = len(x)
     block_size = _neighbours.choose_block_size(n, block_size)
     x = _neighbours.rescale(x)
-    rows = _Rows(jnp.arange(n), labels, class_sizes(labels), x)
+    size = class_sizes(labels)
+    rows = _Rows(jnp.arange(n), labels, size, jnp.minimum(k, size - 1), x)
     columns = _neighbours.as_columns(x)
     column_label = _neighbours.pad_points(labels, 0)
-    column_position = jnp.arange(len(column_label))
 
     def flagged(distance: jax.Array, block: _Rows) -> jax.Array:
         """Codes, with the highest bit set where the class is another one."""
         codes = _neighbours.code(distance)
         other_class = block.label[:, None] != column_label[None]
         codes = jnp.where(other_class, codes | _neighbours.highest_bit(codes), codes)
-        absent = (block.position[:, None] == column_position[None]) | (
-            column_position >= n
-        )[None]
-        return jnp.where(absent, _neighbours.farthest(codes), codes)
+        return _neighbours.without_itself(codes, block.position, n)
 
     def radius(codes: jax.Array, block: _Rows) -> jax.Array:
-        k_i = jnp.minimum(k, block.class_size - 1)
-        return _neighbours.kth_smallest(lambda c: c, codes, k=k_i, max_k=k)
+        return _neighbours.kth_smallest(lambda c: c, codes, k=block.k, max_k=k)
 
     def between(codes, low, high, block: _Rows) -> Counts:
         """Counts the points closer than low and those from low to high."""
@@ -167,11 +164,10 @@ def neighbour_counts(
         same_within = _neighbours.count(lambda c: c <= high, codes)
         any_closer = _neighbours.count(lambda c: (c & mask) < low, codes)
         any_within = _neighbours.count(lambda c: (c & mask) <= high, codes)
-        k_i = jnp.minimum(k, block.class_size - 1)
-        alone = k_i == 0
+        alone = block.k == 0
         return Counts(
             block.class_size,
-            k_i,
+            block.k,
             same_closer=jnp.where(alone, 0, same_closer),
             same_tied=jnp.where(alone, 0, same_within - same_closer),
             any_closer=jnp.where(alone, 0, any_closer),

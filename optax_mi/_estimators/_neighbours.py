@@ -110,6 +110,13 @@ def highest_bit(codes: jax.Array) -> np.unsignedinteger:
     return codes.dtype.type(1 << (8 * codes.dtype.itemsize - 1))
 
 
+def without_itself(codes: jax.Array, position: jax.Array, n: int) -> jax.Array:
+    """Puts each row's own point, and the padding after n, farthest of all."""
+    column = jnp.arange(codes.shape[1])[None]
+    absent = (position[:, None] == column) | (column >= n)
+    return jnp.where(absent, farthest(codes), codes)
+
+
 def count(predicate: Callable[..., jax.Array], *values: jax.Array) -> jax.Array:
     """How many of the points satisfy a predicate of arrays [rows, m], per row."""
     parts = _fold(lambda *v: predicate(*v).astype(jnp.int32), jnp.add, values)
@@ -136,19 +143,20 @@ def kth_smallest(
 
     `k` may differ from row to row and is at most the static `max_k`; below 1 it counts
     as 1. Each round steps to the next larger distinct value while fewer than k points
-    lie at or below the present one; `top_k` and sorting take many times as long.
+    lie at or below the present one, in less time than `top_k` (docs/performance.md).
     """
 
     def step(_, kth):
         limit = kth[:, None]
         reached = count(lambda *v: value(*v) <= limit, *values)
-        following = smallest(lambda *v: _beyond(value(*v), limit), *values)
+        following = smallest(lambda *v: beyond(value(*v), limit), *values)
         return jnp.where(reached < k, following, kth)
 
     return jax.lax.fori_loop(1, max_k, step, smallest(value, *values))
 
 
-def _beyond(codes: jax.Array, limit: jax.Array) -> jax.Array:
+def beyond(codes: jax.Array, limit: jax.Array) -> jax.Array:
+    """Codes larger than a limit, and the farthest for the others."""
     return jnp.where(codes > limit, codes, farthest(codes))
 
 

@@ -74,7 +74,7 @@ def radii(
     def nearest(q: jax.Array, index: jax.Array, best: jax.Array) -> jax.Array:
         codes = _distances(tree, variables, q, index, metric)
         absent = tree.position[q][:, None] == tree.position[index].reshape(1, -1)
-        codes = jnp.where(absent, _neighbours.farthest(codes), codes)
+        codes = jnp.where(absent, far, codes)
         return _k_smallest(jnp.concatenate([best, codes], axis=1), largest)
 
     def bound(q: jax.Array) -> jax.Array:
@@ -190,7 +190,7 @@ def _k_smallest(codes: jax.Array, k: int) -> jax.Array:
     def step(r: jax.Array, state: Any) -> Any:
         values, reached = state
         last = values[r - 1][:, None]
-        following = _neighbours.smallest(lambda c: jnp.where(c > last, c, far), codes)
+        following = _neighbours.smallest(lambda c: _neighbours.beyond(c, last), codes)
         within = _neighbours.count(lambda c: c <= following[:, None], codes)
         return values.at[r].set(following), reached.at[r].set(within)
 

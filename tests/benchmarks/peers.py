@@ -14,6 +14,12 @@ from scipy.spatial import cKDTree
 from scipy.special import digamma
 
 K = 3
+
+
+class Unsupported(Exception):
+    """A sample that a package cannot take."""
+
+
 Peer = Callable[[np.ndarray, np.ndarray], float]
 
 
@@ -97,4 +103,4 @@ def _find(module: str) -> Any:
 
 def _one_feature(*arrays: np.ndarray) -> None:
     if any(a.shape[1] > 1 for a in arrays):
-        raise NotImplementedError("one feature at a time")
+        raise Unsupported("one feature at a time")

@@ -112,7 +112,7 @@ def table(largest: int) -> None:
                 continue
             try:
                 found[name] = median(partial(peer, x.astype(float), y))
-            except NotImplementedError:
+            except peers.Unsupported:
                 continue
             rate[key] = found[name] / size
         ordered = sorted(found, key=found.__getitem__)
