@@ -11,7 +11,7 @@ from jax.typing import ArrayLike
 
 from optax_mi import _checks
 from optax_mi._estimators import ksg, ksg_discrete, label_entropy
-from optax_mi._estimators._neighbours import check_options
+from optax_mi._estimators._distances import check_options
 from optax_mi._probe import Probe
 from optax_mi._types import Estimator, Metric, ReferenceKind
 

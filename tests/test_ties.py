@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy.special import digamma, gammaln
 
-from optax_mi._estimators._ksg_discrete import _mean_digamma
+from optax_mi._estimators._ties import mean_digamma
 
 TIED = [1, 2, 3, 5, 10, 30, 100, 1000]  # T
 
@@ -36,7 +36,7 @@ def exact(m0, j, t_same, t_any):
 
 def error(m0, j, t_same, t_any):
     arguments = (jnp.float32(value) for value in (m0, j, t_same, t_any))
-    return abs(float(_mean_digamma(*arguments)) - exact(m0, j, t_same, t_any))
+    return abs(float(mean_digamma(*arguments)) - exact(m0, j, t_same, t_any))
 
 
 def test_it_is_exact_where_nothing_is_closer():

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from optax_mi import _checks
-from optax_mi._estimators import _neighbours
+from optax_mi._estimators import _distances, _neighbours
 from optax_mi._estimators._entropy import class_sizes
 
 
@@ -87,13 +87,13 @@ def pairwise_distance_bounds(
 def _bounds(x, labels, noise, *, block_size):
     n = len(x)
     x = x / jnp.asarray(noise, x.dtype)
-    columns = _neighbours.as_columns(x)
-    column_labels = _neighbours.pad_points(labels, 0)
+    columns = _distances.as_columns(x)
+    column_labels = _distances.pad_points(labels, 0)
     present = jnp.arange(len(column_labels)) < n
 
     def log_means(block):
         points, label, size = block
-        squared = _neighbours.distances(points, columns, "euclidean")
+        squared = _distances.distances(points, columns, "euclidean")
         same = (label[:, None] == column_labels[None]) & present[None]
 
         def log_mean(scale, among, number):
@@ -113,7 +113,7 @@ def _bounds(x, labels, noise, *, block_size):
         _neighbours.map_blocks(
             log_means,
             (x, labels, class_sizes(labels)),
-            _neighbours.choose_block_size(n, block_size),
+            _neighbours.choose_block_size(n, n, block_size),
         ),
     )
     return Bounds(

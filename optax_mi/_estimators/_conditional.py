@@ -4,11 +4,10 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
-from jax.scipy.special import digamma
 from jax.typing import ArrayLike
 
 from optax_mi import _checks
-from optax_mi._estimators import _joint, _neighbours
+from optax_mi._estimators import _distances, _joint
 from optax_mi._types import Metric
 
 
@@ -74,7 +73,7 @@ def conditional_ksg(
     )
     n = _checks.same_length(zip("xyz", variables, strict=True))
     _checks.neighbours(k, n)
-    _neighbours.check_options(metric, block_size)
+    _distances.check_options(metric, block_size)
     return _conditional_ksg(variables, k=k, metric=metric, block_size=block_size)
 
 
@@ -89,8 +88,7 @@ def _conditional_ksg(variables, *, k, metric, block_size):
         block_size=block_size,
     )
     dtype = jnp.result_type(*variables)
-    joint, n_xz, n_yz, n_z = (c.astype(dtype) for c in (counts.joint, *counts.near))
-    joint += counts.coincident
-    terms = digamma(joint) - digamma(n_xz + 1) - digamma(n_yz + 1) + digamma(n_z + 1)
+    joint, near_xz, near_yz, near_z = _joint.mean_digammas(counts, k, dtype)
+    terms = joint - near_xz - near_yz + near_z
     finite = jnp.all(jnp.stack([jnp.all(jnp.isfinite(v)) for v in variables]))
     return jnp.where(finite, jnp.mean(terms), jnp.nan)

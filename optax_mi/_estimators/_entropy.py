@@ -1,5 +1,6 @@
 """Entropies: of class labels, and of continuous points."""
 
+from collections.abc import Callable
 from functools import partial
 
 import jax
@@ -9,7 +10,7 @@ from jax.scipy.special import digamma, gammaln
 from jax.typing import ArrayLike
 
 from optax_mi import _checks
-from optax_mi._estimators import _neighbours
+from optax_mi._estimators import _distances, _neighbours
 from optax_mi._types import Metric
 
 
@@ -102,7 +103,7 @@ def kl_entropy(
     """
     x = _checks.points("x", x)
     _checks.neighbours(k, len(x))
-    _neighbours.check_options(metric, block_size)
+    _distances.check_options(metric, block_size)
     return _kl_entropy(x, k=k, metric=metric, block_size=block_size)
 
 
@@ -114,18 +115,29 @@ def _kl_entropy(x, *, k, metric, block_size):
     largest = jnp.max(jnp.abs(x - jnp.mean(x, axis=0, keepdims=True)))
     unit = jnp.where(largest > 0, largest, 1)
     scaled = x / unit
-    columns = _neighbours.as_columns(scaled)
+    columns = _distances.as_columns(scaled)
+    within = k + 1  # each point is the nearest to itself
 
-    def radius(block: tuple[jax.Array, jax.Array]) -> jax.Array:
-        own, points = block
-        codes = _neighbours.code(_neighbours.distances(points, columns, metric))
-        codes = _neighbours.without_itself(codes, own, n)
-        return _neighbours.kth_smallest(lambda c: c, codes, k=k, max_k=k)
+    def codes_from(points: jax.Array) -> Callable[[jax.Array], jax.Array]:
+        return lambda tile: _distances.codes_from(points, tile, metric)
 
-    codes = _neighbours.map_blocks(
-        radius, (jnp.arange(n), scaled), _neighbours.choose_block_size(n, block_size)
-    )
-    log_radius = jnp.log(_neighbours.decode(codes))
+    def radius(codes: Callable[..., jax.Array], arrays: jax.Array) -> jax.Array:
+        return _neighbours.kth_smallest(codes, arrays, k=within, max_k=within)
+
+    def fast(points: jax.Array) -> tuple[jax.Array, jax.Array]:
+        codes, arrays = _neighbours.view(codes_from(points), columns, (d,))
+        minima = _neighbours.group_minima(codes, arrays, within)
+        found = radius(_neighbours.stored, minima)
+        (closer,) = _neighbours.count(lambda c: [codes(c) < found[:, None]], arrays)
+        return found, closer >= within
+
+    def exact(points: jax.Array) -> jax.Array:
+        return radius(_neighbours.stored, codes_from(points)(columns))
+
+    width = _neighbours.width(n, (d,), within)
+    block_size = _neighbours.choose_block_size(n, width, block_size)
+    codes = _neighbours.map_rechecked(fast, exact, scaled, block_size)
+    log_radius = jnp.log(_distances.decode(codes))
     if metric == "euclidean":
         log_radius = log_radius / 2  # it came squared
     entropy = digamma(jnp.asarray(n, x.dtype)) - digamma(jnp.asarray(k, x.dtype))

@@ -6,28 +6,51 @@ divided by that variable's spread; rho is the distance of a point to its k-th ne
 in the space of all variables.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import reduce
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.scipy.special import digamma
 
-from optax_mi._estimators import _gram, _neighbours, _pruned
+from optax_mi._estimators import _distances, _gram, _neighbours, _pruned
+from optax_mi._estimators._ties import mean_digamma
 from optax_mi._types import Metric
+
+# Units of variables of equal spread differ by this much, so that the distances of one
+# are never tied with those of another one.
+_APART = 2.0**-20
+
+
+class Near(NamedTuple):
+    """Numbers of other points."""
+
+    closer: jax.Array  # [n]
+    tied: jax.Array  # [n], at exactly that distance
+
+
+class Edge(NamedTuple):
+    """What lies about the largest distance, in one variable, to one of k neighbours."""
+
+    near: Near
+    neighbours: jax.Array  # [n], those of the tied points that are neighbours
 
 
 class JointCounts(NamedTuple):
-    """Points that each of n points finds near itself. The point itself not counted."""
+    """What lies about rho."""
 
-    joint: jax.Array  # [n], k, or all within rho where the k-th is at distance zero
-    near: tuple[jax.Array, ...]  # [n] for each subspace
-    coincident: jax.Array  # [n], whether the k-th neighbour is at distance zero
+    joint: Near
+    near: tuple[Near, ...]  # in each subspace
+    coincident: jax.Array  # [n], whether rho is zero
+    edges: tuple[Edge, ...]  # of each variable, where they are asked for
 
 
 class _Block(NamedTuple):
-    position: jax.Array
-    x: tuple[jax.Array, ...]  # each variable
+    """Points of each variable, [rows, ...]."""
+
+    x: tuple[jax.Array, ...]
+    gram: tuple[_gram.Points | None, ...]  # of a variable measured by a product
 
 
 def joint_counts(
@@ -37,84 +60,209 @@ def joint_counts(
     ks: Sequence[int],
     metric: Metric,
     block_size: int | None,
-    rectangle: bool = False,
+    edges: bool = False,
 ) -> list[JointCounts]:
-    """Counts the points closer than rho to every point, for each k.
+    """Counts the points closer than rho to every point, and at rho, for each k.
 
     Args:
       variables: Points [n, d_v] of each variable.
       subspaces: Which variables each counting is in.
-      ks: Numbers of neighbours; the distances are taken once for all of them.
+      ks: Numbers of neighbours; their minima of groups are taken once.
       metric: The norm within a variable.
       block_size: Points handled at a time.
-      rectangle: Count, per variable, the points as far as the farthest of the k
-        neighbours in that variable (the second algorithm of Kraskov et al.), and all
-        points within rho in the joint space.
-
-    Where rho is zero, the points at distance zero are counted, in every case.
+      edges: Whether to find the edges of the rectangle of the k neighbours as well.
     """
-    n = len(variables[0])
-    block_size = _neighbours.choose_block_size(n, block_size)
-    variables = [_neighbours.rescale(v) for v in variables]
-    columns = [_neighbours.as_columns(v) for v in variables]
+    variables = [_distances.rescale(v) for v in variables]
     units = [
-        _inverse_spread(v, c, metric) for v, c in zip(variables, columns, strict=True)
+        _inverse_spread(v, metric) * (1 + i * _APART) for i, v in enumerate(variables)
     ]
+    features = [v.shape[1] for v in variables]
+    if not edges and _pruned.applies(len(variables[0]), features, ks, metric):
+        measured = [_pruned.Variable(*v) for v in zip(variables, units, strict=True)]
+        return _pruned_counts(measured, subspaces, ks, metric)
 
-    def codes(distance: jax.Array, v: int, block: _Block) -> jax.Array:
-        # Scaling the distances rather than the data keeps tied distances tied.
-        codes = _neighbours.code(distance * units[v])
-        return _neighbours.without_itself(codes, block.position, n)
+    columns = [_distances.as_columns(v) for v in variables]
+    spaces = (tuple(range(len(variables))), *subspaces)
+    within = max(ks) + 1  # each point is the nearest to itself
+
+    def codes_from(block: _Block) -> Callable[[Any], list[jax.Array]]:
+        def codes(tile: Sequence[jax.Array]) -> list[jax.Array]:
+            return [
+                _distances.codes_from(x, own, metric, unit)
+                for x, own, unit in zip(block.x, tile, units, strict=True)
+            ]
+
+        return codes
+
+    def about(rho, codes, arrays) -> JointCounts:
+        counts = _count_between(rho, rho, spaces, codes, arrays)
+        return counts._replace(edges=_edges(rho, codes, arrays) if edges else ())
 
     def exact(block: _Block) -> list[JointCounts]:
-        spaces = [
-            codes(_neighbours.distances(x, columns[v], metric), v, block)
-            for v, x in enumerate(block.x)
-        ]
-        count_all = _count_rectangle if rectangle else _count_near
-        return [count_all(spaces, subspaces, k) for k in ks]
+        arrays = codes_from(block)(columns)
+        rhos = [_kth(_farthest, arrays, k) for k in ks]
+        return [about(rho, _neighbours.stored, arrays) for rho in rhos]
 
-    rows = _Block(jnp.arange(n), tuple(variables))
-    if not rectangle and _pruned.applies([v.shape for v in variables], ks, metric):
-        counts, doubtful = _pruned_counts(
-            [_pruned.Variable(v, u) for v, u in zip(variables, units, strict=True)],
-            subspaces,
-            ks,
-            metric,
+    def by_groups(codes: Callable[..., Any], arrays: Any) -> list[jax.Array]:
+        minima = _neighbours.group_minima(
+            lambda tile: _farthest(codes(tile)), arrays, within
         )
-        return _gram.recheck(exact, counts, doubtful, rows, block_size)
+        return [_kth(_neighbours.stored, minima, k) for k in ks]
 
-    wide = [v.shape[1] >= _gram.MIN_FEATURES for v in variables]
-    if metric != "euclidean" or not any(wide) or rectangle:
-        return _neighbours.map_blocks(exact, rows, block_size)
+    def fast(block: _Block) -> tuple[list[JointCounts], jax.Array]:
+        codes, arrays = _neighbours.view(codes_from(block), columns, features)
+        found = [about(rho, codes, arrays) for rho in by_groups(codes, arrays)]
+        return found, _any(c.joint.closer >= k for c, k in zip(found, ks, strict=True))
 
-    grams = {v: _gram.prepare(variables[v]) for v, w in enumerate(wide) if w}
+    wide = [_gram.applies(d, metric) and not edges for d in features]
+    grams = [
+        _gram.prepare(v) if w else None for v, w in zip(variables, wide, strict=True)
+    ]
+    rows = _Block(tuple(variables), tuple(g and g[0] for g in grams))
+    width = _neighbours.width(len(variables[0]), features, within)
+    block_size = _neighbours.choose_block_size(len(variables[0]), width, block_size)
+    if not any(wide):
+        return _neighbours.map_rechecked(fast, exact, rows, block_size)
 
-    def approximate(block: tuple[_Block, dict[int, _gram.Points]]) -> Any:
-        points, gram_rows = block
-
-        def distance(v: int) -> jax.Array:
-            if v in grams:
-                return _gram.squared_distances(gram_rows[v], grams[v][1])
-            return _neighbours.distances(points.x[v], columns[v], metric)
+    def approximate(block: _Block) -> tuple[list[JointCounts], jax.Array]:
+        arrays = [
+            _distances.codes_from(x, own, metric, unit)
+            if gram is None
+            else _distances.code(_gram.squared_distances(gram, other[1]) * unit)
+            for x, own, unit, gram, other in zip(
+                block.x, columns, units, block.gram, grams, strict=True
+            )
+        ]
 
         def error(squared: jax.Array) -> jax.Array:
             errors = [
-                _gram.error(gram, squared / units[v]) * units[v]
-                for v, gram in gram_rows.items()
+                _gram.error(gram, squared / unit) * unit
+                for gram, unit in zip(block.gram, units, strict=True)
+                if gram is not None
             ]
             return reduce(jnp.maximum, errors)
 
-        spaces = [codes(distance(v), v, points) for v in range(len(variables))]
-        results = [_count_between(spaces, subspaces, k, error) for k in ks]
-        doubtful = reduce(jnp.logical_or, [doubt for _, doubt in results])
-        return [counts for counts, _ in results], doubtful
+        found = [
+            _count_about(rho, error, spaces, arrays)
+            for rho in by_groups(_neighbours.stored, arrays)
+        ]
+        return [counts for counts, _ in found], _any(
+            doubtful | (counts.joint.closer >= k)
+            for (counts, doubtful), k in zip(found, ks, strict=True)
+        )
 
-    gram_rows = {v: gram[0] for v, gram in grams.items()}
-    counts, doubtful = _neighbours.map_blocks(
-        approximate, (rows, gram_rows), block_size
+    return _neighbours.map_rechecked(approximate, exact, rows, block_size)
+
+
+def mean_digammas(counts: JointCounts, k: int, dtype: Any) -> list[jax.Array]:
+    r"""E psi of the numbers of points as near as the k-th neighbour.
+
+    In the whole space, and then in each subspace: psi(k) and psi(n_S + 1), with ties at
+    rho in expectation over their random order (docs/method.md). What is at rho in the
+    whole space is so in one variable; within a subspace of it the k-th neighbour is one
+    of those tied in both, and in other subspaces nothing is tied. Where rho is zero,
+    psi(n + 1) of the n coincident points (Gao et al. 2017), which is the same mean.
+    """
+    joint = Near(*(c.astype(dtype) for c in counts.joint))
+
+    def mean(near: Near) -> jax.Array:
+        closer, tied = (c.astype(dtype) for c in near)
+        in_order = mean_digamma(
+            closer, k - joint.closer, joint.tied, jnp.maximum(tied, joint.tied)
+        )
+        untied = counts.coincident | (near.tied == 0)
+        plain = digamma(closer + jnp.where(counts.coincident, tied, 0) + 1)
+        return jnp.where(untied, plain, in_order)
+
+    whole = jnp.where(
+        counts.coincident, digamma(joint.tied + 1), digamma(jnp.asarray(k, dtype))
     )
-    return _gram.recheck(exact, counts, doubtful, rows, block_size)
+    return [whole, *map(mean, counts.near)]
+
+
+def _farthest(codes: Sequence[jax.Array]) -> jax.Array:
+    """The distance in the space of several variables."""
+    return reduce(jnp.maximum, codes)
+
+
+def _any(conditions: Any) -> jax.Array:
+    return reduce(jnp.logical_or, conditions)
+
+
+def _kth(value: Callable[..., jax.Array], arrays: Any, k: int) -> jax.Array:
+    return _neighbours.kth_smallest(value, arrays, k=k + 1, max_k=k + 1)
+
+
+def _count_between(low, high, spaces, codes, arrays) -> JointCounts:
+    """Counts the points closer than low, and those from low to high."""
+
+    def predicates(tile: Any) -> list[jax.Array]:
+        own = codes(tile)
+        farthest = [_farthest([own[v] for v in space]) for space in spaces]
+        closer = [c < low[:, None] for c in farthest]
+        return closer + [c <= high[:, None] for c in farthest]
+
+    counts = _neighbours.count(predicates, arrays)
+    itself = (low > 0).astype(jnp.int32)
+    joint, *near = (
+        Near(closer - itself, within - closer - 1 + itself)
+        for closer, within in zip(
+            counts[: len(spaces)], counts[len(spaces) :], strict=True
+        )
+    )
+    return JointCounts(joint, tuple(near), high == 0, ())
+
+
+def _count_about(rho, error, spaces, arrays) -> tuple[JointCounts, jax.Array]:
+    """Counts by distances with an error; doubtful where it may change a count."""
+    squared = _distances.decode(rho)
+    margin = 2 * error(squared)
+    low = _distances.code(jnp.maximum(squared - margin, 0))
+    high = _distances.code(squared + margin)
+    counts = _count_between(low, high, spaces, _neighbours.stored, arrays)
+
+    def between(tile: Any) -> list[jax.Array]:
+        return [(c >= low[:, None]) & (c <= high[:, None]) for c in tile]
+
+    # Beyond doubt, the k-th neighbour alone is at rho, in one of the variables.
+    at_rho = sum(_neighbours.count(between, arrays))
+    doubtful = (counts.joint.tied > 1) | (at_rho > 1) | (squared <= 2 * margin)
+    return counts, doubtful
+
+
+def _edges(rho, codes, arrays) -> tuple[Edge, ...]:
+    def side(v: int) -> jax.Array:
+        def within(tile: Any) -> jax.Array:
+            own = codes(tile)
+            return jnp.where(_farthest(own) <= rho[:, None], own[v], 0)
+
+        return _neighbours.maximum(within, arrays)
+
+    variables = range(len(arrays))
+    sides = [side(v) for v in variables]
+
+    def predicates(tile: Any) -> list[jax.Array]:
+        own = codes(tile)
+        neighbour = _farthest(own) <= rho[:, None]
+        return [
+            holds
+            for c, edge in zip(own, sides, strict=True)
+            for holds in (
+                c < edge[:, None],
+                c <= edge[:, None],
+                neighbour & (c == edge[:, None]),
+            )
+        ]
+
+    counts = _neighbours.count(predicates, arrays)
+
+    def edge(v: int) -> Edge:
+        closer, within, neighbours = counts[3 * v : 3 * v + 3]
+        itself = (sides[v] > 0).astype(jnp.int32)
+        near = Near(closer - itself, within - closer - 1 + itself)
+        return Edge(near, neighbours - 1 + itself)
+
+    return tuple(edge(v) for v in variables)
 
 
 def _pruned_counts(
@@ -122,93 +270,27 @@ def _pruned_counts(
     subspaces: Sequence[Sequence[int]],
     ks: Sequence[int],
     metric: Metric,
-) -> tuple[list[JointCounts], jax.Array]:
-    """Counts in few dimensions, doubtful where rho = 0."""
-    radii = _pruned.radii(variables, ks, metric)
-    near = [_pruned.closer([variables[v] for v in s], radii, metric) for s in subspaces]
-    counts = [
-        JointCounts(jnp.full(rho.shape, k, near[0][i].dtype), tuple(own), rho == 0)
-        for i, (k, rho, own) in enumerate(
-            zip(ks, radii, zip(*near, strict=True), strict=True)
-        )
+) -> list[JointCounts]:
+    """The same in few dimensions, without looking at all pairs of points."""
+    rhos = _pruned.radii(variables, ks, metric)
+    spaces = (range(len(variables)), *subspaces)
+    found = [
+        [
+            Near(*own)
+            for own in _pruned.counts([variables[v] for v in space], rhos, metric)
+        ]
+        for space in spaces
     ]
-    return counts, reduce(jnp.logical_or, [c.coincident for c in counts])
+    return [
+        JointCounts(joint, tuple(near), rho == 0, ())
+        for rho, (joint, *near) in zip(rhos, zip(*found, strict=True), strict=True)
+    ]
 
 
-def _farther(*codes: jax.Array) -> jax.Array:
-    """The distance in the space of several variables."""
-    return reduce(jnp.maximum, codes)
-
-
-def _radius(spaces: list[jax.Array], k: int) -> jax.Array:
-    return _neighbours.kth_smallest(_farther, *spaces, k=k, max_k=k)
-
-
-def _count_near(spaces, subspaces, k) -> JointCounts:
-    rho = _radius(spaces, k)
-    coincident = rho == 0
-    # The code after that of zero is 1: what is below it is at distance zero.
-    limit = jnp.maximum(rho, 1)
-
-    def count(within: jax.Array, codes: list[jax.Array]) -> jax.Array:
-        return _neighbours.count(lambda *c: _farther(*c) < within[:, None], *codes)
-
-    near = tuple(count(limit, [spaces[v] for v in s]) for s in subspaces)
-    joint = jnp.where(coincident, count(jnp.ones_like(rho), spaces), k)
-    return JointCounts(joint, near, coincident)
-
-
-def _count_rectangle(spaces, subspaces, k) -> JointCounts:
-    rho = _radius(spaces, k)
-
-    def side(v: int) -> jax.Array:
-        def within(own: jax.Array, *codes: jax.Array) -> jax.Array:
-            return jnp.where(_farther(*codes) <= rho[:, None], own, 0)
-
-        return _neighbours.largest(within, spaces[v], *spaces)
-
-    def count(s: Sequence[int]) -> jax.Array:
-        codes, sides = [spaces[v] for v in s], [side(v)[:, None] for v in s]
-
-        def within(*codes: jax.Array) -> jax.Array:
-            inside = [c <= limit for c, limit in zip(codes, sides, strict=True)]
-            return reduce(jnp.logical_and, inside)
-
-        return _neighbours.count(within, *codes)
-
-    joint = _neighbours.count(lambda *c: _farther(*c) <= rho[:, None], *spaces)
-    return JointCounts(joint, tuple(count(s) for s in subspaces), rho == 0)
-
-
-def _count_between(spaces, subspaces, k, error) -> tuple[JointCounts, jax.Array]:
-    """Counts by distances with an error; doubtful where it may change a count."""
-    rho = _radius(spaces, k)
-    squared = _neighbours.decode(rho)
-    margin = 2 * error(squared)
-    low = _neighbours.code(jnp.maximum(squared - margin, 0))[:, None]
-    high = _neighbours.code(squared + margin)[:, None]
-
-    def between(codes: list[jax.Array]) -> jax.Array:
-        def inside(*codes: jax.Array) -> jax.Array:
-            return (_farther(*codes) >= low) & (_farther(*codes) <= high)
-
-        return _neighbours.count(inside, *codes)
-
-    # Beyond doubt, the k-th neighbour alone is at rho, in one of the variables.
-    at_rho = sum(between([codes]) for codes in spaces)
-    doubtful = (between(spaces) > 1) | (at_rho > 1) | (squared <= margin)
-    near = tuple(
-        _neighbours.count(lambda *c: _farther(*c) < low, *[spaces[v] for v in s])
-        for s in subspaces
-    )
-    joint = jnp.full(rho.shape, k, near[0].dtype)
-    return JointCounts(joint, near, jnp.zeros(rho.shape, bool)), doubtful
-
-
-def _inverse_spread(x: jax.Array, columns: jax.Array, metric: Metric) -> jax.Array:
+def _inverse_spread(x: jax.Array, metric: Metric) -> jax.Array:
     """1 / root mean square distance from the mean, squared where distances are."""
     mean = jnp.mean(x, axis=0, keepdims=True)
-    distance = _neighbours.distances(mean, columns, metric)[0, : len(x)]
+    distance = _distances.distances(mean, x.T, metric)[0]
     squared = metric == "euclidean"
     spread = jnp.mean(distance) if squared else jnp.sqrt(jnp.mean(distance**2))
     return jnp.where(spread > 0, 1 / spread, 1)

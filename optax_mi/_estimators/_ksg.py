@@ -10,7 +10,8 @@ from jax.scipy.special import digamma, ndtri
 from jax.typing import ArrayLike
 
 from optax_mi import _checks
-from optax_mi._estimators import _joint, _neighbours
+from optax_mi._estimators import _distances, _joint
+from optax_mi._estimators._ties import mean_digamma
 from optax_mi._types import Metric
 
 
@@ -98,7 +99,7 @@ def ksg(
         _checks.fail("k", "an integer or at least one of them", k)
     _checks.one_of("algorithm", algorithm, (1, 2))
     _checks.one_of("margins", margins, ("raw", "gaussian"))
-    _neighbours.check_options(metric, block_size)
+    _distances.check_options(metric, block_size)
     return _ksg(
         x,
         y,
@@ -118,18 +119,19 @@ def _ksg(x, y, *, ks, algorithm, metric, margins, block_size):
     finite = jnp.all(jnp.isfinite(x)) & jnp.all(jnp.isfinite(y))
     if margins == "gaussian":
         x, y = gaussian_margins(x), gaussian_margins(y)
-    estimates = [
-        _mutual_information(counts, algorithm, jnp.result_type(x, y))
-        for counts in _joint.joint_counts(
-            (x, y),
-            ((0,), (1,)),
-            ks=ks,
-            metric=metric,
-            block_size=block_size,
-            rectangle=algorithm == 2,
-        )
-    ]
-    return jnp.where(finite, sum(estimates) / len(estimates), jnp.nan)
+    counts = _joint.joint_counts(
+        (x, y),
+        ((0,), (1,)),
+        ks=ks,
+        metric=metric,
+        block_size=block_size,
+        edges=algorithm == 2,
+    )
+    form = _first if algorithm == 1 else _second
+    dtype = jnp.result_type(x, y)
+    terms = sum(form(c, k, dtype) for c, k in zip(counts, ks, strict=True)) / len(ks)
+    mi = digamma(jnp.asarray(len(x), dtype)) + jnp.mean(terms)
+    return jnp.where(finite, mi, jnp.nan)
 
 
 def gaussian_margins(x: jax.Array) -> jax.Array:
@@ -144,16 +146,21 @@ def gaussian_margins(x: jax.Array) -> jax.Array:
     return jax.vmap(feature, in_axes=1, out_axes=1)(x)
 
 
-def _mutual_information(
-    counts: _joint.JointCounts, algorithm: int, dtype: Any
-) -> jax.Array:
-    n = len(counts.joint)
-    joint, n_x, n_y = (c.astype(dtype) for c in (counts.joint, *counts.near))
-    if algorithm == 1:
-        terms = digamma(joint) - digamma(n_x + 1) - digamma(n_y + 1)  # eq. (8)
-    else:
-        terms = digamma(joint) - 1 / joint - digamma(n_x) - digamma(n_y)  # eq. (9)
-    # Gao et al. (2017): a point among coincident ones, itself counted in all three.
-    discrete = digamma(joint + 1) - digamma(n_x + 1) - digamma(n_y + 1)
-    terms = jnp.where(counts.coincident, discrete, terms)
-    return digamma(jnp.asarray(n, dtype)) + jnp.mean(terms)
+def _first(counts: _joint.JointCounts, k: int, dtype: Any) -> jax.Array:
+    """Terms of equation (8): psi(k) - psi(n_x + 1) - psi(n_y + 1)."""
+    joint, near_x, near_y = _joint.mean_digammas(counts, k, dtype)
+    return joint - near_x - near_y
+
+
+def _second(counts: _joint.JointCounts, k: int, dtype: Any) -> jax.Array:
+    """Terms of equation (9): psi(k) - 1 / k - psi(n_x) - psi(n_y)."""
+
+    def mean(edge: _joint.Edge) -> jax.Array:
+        closer, tied = (c.astype(dtype) for c in edge.near)
+        neighbours = edge.neighbours.astype(dtype)
+        # The farthest neighbour is the last of those at the edge.
+        return mean_digamma(closer, neighbours, neighbours, tied)
+
+    terms = digamma(jnp.asarray(k, dtype)) - 1 / k - sum(map(mean, counts.edges))
+    # Which of the points at rho are neighbours decides where the edges are.
+    return jnp.where(counts.joint.tied > 1, _first(counts, k, dtype), terms)

@@ -1,16 +1,18 @@
 """Mutual information between a continuous variable and class labels."""
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.scipy.special import digamma, polygamma
+from jax.scipy.special import digamma
 from jax.typing import ArrayLike
 
 from optax_mi import _checks
-from optax_mi._estimators import _gram, _neighbours
+from optax_mi._estimators import _distances, _gram, _neighbours
 from optax_mi._estimators._entropy import class_sizes
+from optax_mi._estimators._ties import mean_digamma
 from optax_mi._types import Metric
 
 
@@ -96,7 +98,7 @@ def ksg_discrete(
     labels = _checks.class_labels("labels", labels)
     n = _checks.same_length([("x", x), ("labels", labels)])
     _checks.neighbours(k, n)
-    _neighbours.check_options(metric, block_size)
+    _distances.check_options(metric, block_size)
     return _ksg_discrete(x, labels, k=k, metric=metric, block_size=block_size)
 
 
@@ -122,7 +124,6 @@ def _ksg_discrete(x, labels, *, k, metric, block_size):
 class _Rows(NamedTuple):
     """A block of points."""
 
-    position: jax.Array
     label: jax.Array
     class_size: jax.Array
     k: jax.Array
@@ -138,66 +139,103 @@ def neighbour_counts(
     block_size: int | None,
 ) -> Counts:
     """Counts, for each point, the neighbours within its k-th of the same class."""
-    n = len(x)
-    block_size = _neighbours.choose_block_size(n, block_size)
-    x = _neighbours.rescale(x)
+    n, d = x.shape
+    x = _distances.rescale(x)
     size = class_sizes(labels)
-    rows = _Rows(jnp.arange(n), labels, size, jnp.minimum(k, size - 1), x)
-    columns = _neighbours.as_columns(x)
-    column_label = _neighbours.pad_points(labels, 0)
+    rows = _Rows(labels, size, jnp.minimum(k, size - 1), x)
+    columns = _distances.as_columns(x)
+    column_label = _distances.pad_points(labels, 0)
+    within = k + 1  # each point is the nearest to itself
+    width = _neighbours.width(n, (d,), within)
+    block_size = _neighbours.choose_block_size(n, width, block_size)
 
-    def flagged(distance: jax.Array, block: _Rows) -> jax.Array:
+    def flagged(block: _Rows, codes: jax.Array, label: jax.Array) -> jax.Array:
         """Codes, with the highest bit set where the class is another one."""
-        codes = _neighbours.code(distance)
-        other_class = block.label[:, None] != column_label[None]
-        codes = jnp.where(other_class, codes | _neighbours.highest_bit(codes), codes)
-        return _neighbours.without_itself(codes, block.position, n)
+        other_class = block.label[:, None] != label[None]
+        return jnp.where(other_class, codes | _distances.highest_bit(codes), codes)
 
-    def radius(codes: jax.Array, block: _Rows) -> jax.Array:
-        return _neighbours.kth_smallest(lambda c: c, codes, k=block.k, max_k=k)
+    def flagged_from(block: _Rows) -> Callable[[Any], jax.Array]:
+        def value(tile: tuple[jax.Array, jax.Array]) -> jax.Array:
+            codes = _distances.codes_from(block.x, tile[0], metric)
+            return flagged(block, codes, tile[1])
 
-    def between(codes, low, high, block: _Rows) -> Counts:
-        """Counts the points closer than low and those from low to high."""
-        low, high = low[:, None], high[:, None]
-        mask = ~_neighbours.highest_bit(codes)
-        same_closer = _neighbours.count(lambda c: c < low, codes)
-        same_within = _neighbours.count(lambda c: c <= high, codes)
-        any_closer = _neighbours.count(lambda c: (c & mask) < low, codes)
-        any_within = _neighbours.count(lambda c: (c & mask) <= high, codes)
-        alone = block.k == 0
+        return value
+
+    def radius(value: Callable[..., jax.Array], arrays: Any, block: _Rows) -> jax.Array:
+        return _neighbours.kth_smallest(value, arrays, k=block.k + 1, max_k=within)
+
+    def by_groups(
+        value: Callable[..., jax.Array], arrays: Any, block: _Rows
+    ) -> jax.Array:
+        minima = _neighbours.group_minima(value, arrays, within)
+        return radius(_neighbours.stored, minima, block)
+
+    def between(low, high, value, arrays, block: _Rows) -> Counts:
+        """Counts the other points closer than low and those from low to high."""
+
+        def predicates(tile: Any) -> list[jax.Array]:
+            same = value(tile)
+            any_class = same & ~_distances.highest_bit(same)
+            closer, within = low[:, None], high[:, None]
+            return [
+                same < closer,
+                same <= within,
+                any_class < closer,
+                any_class <= within,
+            ]
+
+        same_closer, same_within, any_closer, any_within = _neighbours.count(
+            predicates, arrays
+        )
+        itself = (low > 0).astype(jnp.int32)
+        counted = (block.k > 0).astype(jnp.int32)
         return Counts(
             block.class_size,
             block.k,
-            same_closer=jnp.where(alone, 0, same_closer),
-            same_tied=jnp.where(alone, 0, same_within - same_closer),
-            any_closer=jnp.where(alone, 0, any_closer),
-            any_tied=jnp.where(alone, 0, any_within - any_closer),
+            same_closer=counted * (same_closer - itself),
+            same_tied=counted * (same_within - same_closer - 1 + itself),
+            any_closer=counted * (any_closer - itself),
+            any_tied=counted * (any_within - any_closer - 1 + itself),
         )
 
     def exact(block: _Rows) -> Counts:
-        codes = flagged(_neighbours.distances(block.x, columns, metric), block)
-        r = radius(codes, block)
-        return between(codes, r, r, block)
+        codes = flagged_from(block)((columns, column_label))
+        r = radius(_neighbours.stored, codes, block)
+        return between(r, r, _neighbours.stored, codes, block)
 
-    if metric != "euclidean" or x.shape[1] < _gram.MIN_FEATURES:
-        return _neighbours.map_blocks(exact, rows, block_size)
+    def fast(block: _Rows) -> tuple[Counts, jax.Array]:
+        value, arrays = _neighbours.view(
+            flagged_from(block), (columns, column_label), (d,)
+        )
+        r = by_groups(value, arrays, block)
+        counts = between(r, r, value, arrays, block)
+        return counts, _is_beyond_kth(counts)
+
+    if not _gram.applies(d, metric):
+        return _neighbours.map_rechecked(fast, exact, rows, block_size)
 
     gram_rows, gram_columns = _gram.prepare(x)
 
     def approximate(block: tuple[_Rows, _gram.Points]) -> tuple[Counts, jax.Array]:
         points, gram = block
-        codes = flagged(_gram.squared_distances(gram, gram_columns), points)
-        r = _neighbours.decode(radius(codes, points))
+        codes = _distances.code(_gram.squared_distances(gram, gram_columns))
+        codes = flagged(points, codes, column_label)
+        r = _distances.decode(by_groups(_neighbours.stored, codes, points))
         margin = 2 * _gram.error(gram, r)
-        low = _neighbours.code(jnp.maximum(r - margin, 0))
-        high = _neighbours.code(r + margin)
-        counts = between(codes, low, high, points)
-        return counts, (counts.same_tied > 1) | (counts.any_tied > 1)
+        low = _distances.code(jnp.maximum(r - margin, 0))
+        high = _distances.code(r + margin)
+        counts = between(low, high, _neighbours.stored, codes, points)
+        tied = (counts.same_tied > 1) | (counts.any_tied > 1) | (r <= 2 * margin)
+        return counts, tied | _is_beyond_kth(counts)
 
-    counts, doubtful = _neighbours.map_blocks(
-        approximate, (rows, gram_rows), block_size
+    return _neighbours.map_rechecked(
+        approximate, lambda block: exact(block[0]), (rows, gram_rows), block_size
     )
-    return _gram.recheck(exact, counts, doubtful, rows, block_size)
+
+
+def _is_beyond_kth(counts: Counts) -> jax.Array:
+    """Whether the distance counted to is not that of the k-th of the same class."""
+    return (counts.k > 0) & (counts.same_closer >= counts.k)
 
 
 def _mutual_information(counts: Counts, dtype: Any) -> jax.Array:
@@ -207,16 +245,6 @@ def _mutual_information(counts: Counts, dtype: Any) -> jax.Array:
     size, k_i, a, t_same, m0, t_any = (
         jnp.where(counted, c, 1).astype(dtype) for c in counts
     )
-    terms = digamma(k_i) - digamma(size) - _mean_digamma(m0, k_i - a, t_same, t_any)
+    rank = mean_digamma(m0, k_i - a, t_same, t_any)
+    terms = digamma(k_i) - digamma(size) - rank
     return digamma(jnp.asarray(n, dtype)) + jnp.mean(terms, where=counted)
-
-
-def _mean_digamma(m0, j, t_same, t_any):
-    """E psi(m0 + p), p the rank of the j-th of t_same among t_any in random order."""
-    exact = digamma(j) + digamma(t_any + 1) - digamma(t_same + 1)
-    mean = j * (t_any + 1) / (t_same + 1)
-    variance = mean * (t_any - t_same) * (t_same - j + 1)
-    variance = variance / ((t_same + 1) * (t_same + 2))
-    mu = m0 + mean
-    expansion = digamma(mu) + polygamma(2, mu) * variance / 2
-    return jnp.where(m0 == 0, exact, expansion)

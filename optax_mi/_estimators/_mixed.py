@@ -4,11 +4,10 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
-from jax.scipy.special import digamma
 from jax.typing import ArrayLike
 
 from optax_mi import _checks
-from optax_mi._estimators import _joint, _neighbours
+from optax_mi._estimators import _distances, _joint
 from optax_mi._types import Metric
 
 
@@ -72,7 +71,7 @@ def ksg_mixed(
     x, y = _checks.points("x", x), _checks.points("y", y)
     n = _checks.same_length([("x", x), ("y", y)])
     _checks.neighbours(k, n)
-    _neighbours.check_options(metric, block_size)
+    _distances.check_options(metric, block_size)
     return _ksg_mixed(x, y, k=k, metric=metric, block_size=block_size)
 
 
@@ -87,9 +86,7 @@ def _ksg_mixed(x, y, *, k, metric, block_size):
         block_size=block_size,
     )
     dtype = jnp.result_type(x, y)
-    joint, n_x, n_y = (c.astype(dtype) for c in (counts.joint, *counts.near))
-    joint += counts.coincident
-    terms = digamma(joint) - digamma(n_x + 1) - digamma(n_y + 1)
-    mi = jnp.log(jnp.asarray(len(x), dtype)) + jnp.mean(terms)
+    joint, near_x, near_y = _joint.mean_digammas(counts, k, dtype)
+    mi = jnp.log(jnp.asarray(len(x), dtype)) + jnp.mean(joint - near_x - near_y)
     finite = jnp.all(jnp.isfinite(x)) & jnp.all(jnp.isfinite(y))
     return jnp.where(finite, mi, jnp.nan)

@@ -1,0 +1,124 @@
+"""Distances from a block of points to others, held as integers with the same order.
+
+A distance is held as its `code`, the unsigned integer with the same bits: for numbers
+>= 0 it has the same order. Distances only ever meet distances taken by the same metric
+within the same variable, so any increasing function of the metric will do, and the
+Euclidean one stays squared. They are accumulated over the features in one fixed order:
+rows that coincide are at exactly equal distances, and counts of `<` and `<=` against a
+neighbour's distance need no tolerance.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental.layout import Layout, with_layout_constraint
+
+from optax_mi import _checks
+from optax_mi._types import Metric
+
+METRICS: tuple[Metric, ...] = ("euclidean", "chebyshev", "manhattan")
+
+# Up to this many features the loop over them is written out, and distances are cheap
+# enough to be taken again in every pass; a longer loop is unrolled by as many.
+FEW_FEATURES = 16
+
+# Columns are padded to a multiple of this many points.
+ALIGNMENT = 1024
+
+# Largest magnitude after `rescale`, as a power of two. Squares of differences, summed
+# over 2^20 features and 2^20 samples, stay below the largest float32; differences down
+# to 1e-31 of the largest value keep a square that does not underflow.
+_LARGEST_EXPONENT = 40
+
+
+def check_options(metric: Metric, block_size: int | None) -> None:
+    """Checks the options that every neighbour estimator takes."""
+    _checks.one_of("metric", metric, METRICS)
+    if block_size is not None:
+        _checks.positive_integer("block_size", block_size)
+
+
+def rescale(x: jax.Array) -> jax.Array:
+    """Multiplies x by the power of two that keeps squared distances representable.
+
+    A power of two changes no mantissa: ties stay ties and every comparison of two
+    distances comes out as before.
+    """
+    _, exponent = jnp.frexp(jnp.max(jnp.abs(x)))
+    return jnp.ldexp(x, _LARGEST_EXPONENT - exponent)
+
+
+def pad_points(values: jax.Array, fill: float) -> jax.Array:
+    """Pads the first axis, the points, to a multiple of `ALIGNMENT`."""
+    padding = [(0, -len(values) % ALIGNMENT)] + [(0, 0)] * (values.ndim - 1)
+    return jnp.pad(values, padding, constant_values=fill)
+
+
+def as_columns(x: jax.Array) -> jax.Array:
+    """Points [n, d] as features [d, m]; the m - n points of padding lie at infinity."""
+    # Left alone, XLA would transpose by calling the rows columns, and a feature's values
+    # would not lie side by side.
+    return with_layout_constraint(pad_points(x, jnp.inf).T, Layout((0, 1)))
+
+
+def distances(points: jax.Array, columns: jax.Array, metric: Metric) -> jax.Array:
+    """Distances [rows, m] of points [rows, d] from columns [d, m].
+
+    Euclidean distances come squared.
+    """
+
+    def add_feature(f, total):
+        difference = columns[None, f] - points[:, f, None]
+        if metric == "euclidean":
+            return total + difference * difference
+        if metric == "manhattan":
+            return total + jnp.abs(difference)
+        # The larger of two codes is twice as fast as the larger of two floats, which
+        # must look out for NaN.
+        return jnp.maximum(total, code(jnp.abs(difference)))
+
+    d, m = columns.shape
+    total = jnp.zeros((len(points), m), columns.dtype)
+    total = code(total) if metric == "chebyshev" else total
+    if d <= FEW_FEATURES:
+        for f in range(d):
+            total = add_feature(f, total)
+    else:
+        total = jax.lax.fori_loop(0, d, add_feature, total, unroll=FEW_FEATURES)
+    return decode(total) if metric == "chebyshev" else total
+
+
+def code(distance: jax.Array) -> jax.Array:
+    """The unsigned integer with the bits of a distance, which has the same order."""
+    unsigned = jnp.uint64 if distance.dtype == jnp.float64 else jnp.uint32
+    return jax.lax.bitcast_convert_type(distance, unsigned)
+
+
+def decode(codes: jax.Array) -> jax.Array:
+    """The distance of a code."""
+    floating = jnp.float64 if codes.dtype == jnp.uint64 else jnp.float32
+    return jax.lax.bitcast_convert_type(codes, floating)
+
+
+def farthest(codes: jax.Array) -> np.unsignedinteger:
+    """A code beyond that of any distance, infinity included."""
+    return codes.dtype.type(np.iinfo(codes.dtype).max)
+
+
+def highest_bit(codes: jax.Array) -> np.unsignedinteger:
+    """The bit that no distance has set: it is that of the sign."""
+    return codes.dtype.type(1 << (8 * codes.dtype.itemsize - 1))
+
+
+def codes_from(
+    points: jax.Array,
+    columns: jax.Array,
+    metric: Metric,
+    unit: jax.Array | float = 1.0,
+) -> jax.Array:
+    """Codes [rows, m] of the distances of points [rows, d] from columns [d, m].
+
+    Scaling the distances by a unit, rather than the data, keeps tied distances tied.
+    """
+    distance = distances(points, columns, metric)
+    return code(distance * unit)

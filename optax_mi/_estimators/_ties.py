@@ -1,0 +1,28 @@
+"""Tied distances: the mean over their random order."""
+
+import jax
+import jax.numpy as jnp
+from jax.scipy.special import digamma, polygamma
+
+
+def mean_digamma(
+    closer: jax.Array, j: jax.Array, subset: jax.Array, tied: jax.Array
+) -> jax.Array:
+    r"""E psi(m), m the rank of a neighbour among points of which some are tied.
+
+    `closer` points are nearer than the neighbour and `tied` are as near, itself among
+    them; it is the j-th of a `subset` of the tied ones in random order. So
+    m = closer + p, and p is negative hypergeometric. Exact where nothing is closer,
+
+    .. math:: \mathbb{E}\,\psi(p) = \psi(j) + \psi(T + 1) - \psi(T_s + 1),
+
+    and to second order about the mean elsewhere (docs/method.md). Without ties,
+    psi(closer + 1).
+    """
+    exact = digamma(j) + (digamma(tied + 1) - digamma(subset + 1))
+    mean = j * (tied + 1) / (subset + 1)
+    variance = mean * (tied - subset) * (subset - j + 1)
+    variance = variance / ((subset + 1) * (subset + 2))
+    mu = closer + mean
+    expansion = digamma(mu) + polygamma(2, mu) * variance / 2
+    return jnp.where(closer == 0, exact, expansion)
