@@ -12,9 +12,10 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.scipy.special import digamma
 
-from optax_mi._estimators import _distances, _gram, _neighbours, _pruned
+from optax_mi._estimators import _axes, _distances, _gram, _neighbours, _pruned
 from optax_mi._estimators._ties import mean_digamma
 from optax_mi._types import Metric
 
@@ -76,11 +77,7 @@ def joint_counts(
     units = [
         _inverse_spread(v, metric) * (1 + i * _APART) for i, v in enumerate(variables)
     ]
-    features = [v.shape[1] for v in variables]
-    if not edges and _pruned.applies(len(variables[0]), features, ks, metric):
-        measured = [_pruned.Variable(*v) for v in zip(variables, units, strict=True)]
-        return _pruned_counts(measured, subspaces, ks, metric)
-
+    n, features = len(variables[0]), [v.shape[1] for v in variables]
     columns = [_distances.as_columns(v) for v in variables]
     spaces = (tuple(range(len(variables))), *subspaces)
     within = max(ks) + 1  # each point is the nearest to itself
@@ -119,8 +116,11 @@ def joint_counts(
         _gram.prepare(v) if w else None for v, w in zip(variables, wide, strict=True)
     ]
     rows = _Block(tuple(variables), tuple(g and g[0] for g in grams))
-    width = _neighbours.width(len(variables[0]), features, within)
-    block_size = _neighbours.choose_block_size(len(variables[0]), width, block_size)
+    width = _neighbours.width(n, features, within)
+    block_size = _neighbours.choose_block_size(n, width, block_size)
+    if not edges and _is_sparse(n, features, subspaces, ks, metric):
+        found, tied = _without_all_pairs(variables, units, subspaces, ks, metric)
+        return _neighbours.redo(found, tied, exact, rows, block_size)
     if not any(wide):
         return _neighbours.map_rechecked(fast, exact, rows, block_size)
 
@@ -265,26 +265,38 @@ def _edges(rho, codes, arrays) -> tuple[Edge, ...]:
     return tuple(edge(v) for v in variables)
 
 
-def _pruned_counts(
-    variables: list[_pruned.Variable],
-    subspaces: Sequence[Sequence[int]],
-    ks: Sequence[int],
-    metric: Metric,
-) -> list[JointCounts]:
-    """The same in few dimensions, without looking at all pairs of points."""
-    rhos = _pruned.radii(variables, ks, metric)
-    spaces = (range(len(variables)), *subspaces)
-    found = [
-        [
-            Near(*own)
-            for own in _pruned.counts([variables[v] for v in space], rhos, metric)
-        ]
-        for space in spaces
+def _is_sparse(n, features, subspaces, ks, metric) -> bool:
+    """Whether neighbours and counts need no look at all pairs of points."""
+    axes = [d if metric == "chebyshev" or d == 1 else np.inf for d in features]
+    most = max(sum(axes[v] for v in s) for s in subspaces)
+    return most <= 2 and _pruned.applies(n, sum(features), ks)
+
+
+def _without_all_pairs(
+    variables, units, subspaces, ks, metric
+) -> tuple[list[JointCounts], jax.Array]:
+    """Counts in few dimensions, and where ties may have been left out."""
+    found = _pruned.neighbours(
+        [_pruned.Variable(*v) for v in zip(variables, units, strict=True)], ks, metric
+    )
+    axes = [_axes.axes_of(*v, metric) for v in zip(variables, units, strict=True)]
+
+    def near(subspace: Sequence[int], radius: jax.Array) -> Near:
+        own = [axis for v in subspace for axis in axes[v]]
+        closer, within = _axes.counts(own, radius, metric)
+        itself = (radius > 0).astype(closer.dtype)
+        return Near(closer - itself, within - closer - 1 + itself)
+
+    counts = [
+        JointCounts(
+            Near(about.closer, about.tied),
+            tuple(near(s, about.radius) for s in subspaces),
+            about.radius == 0,
+            (),
+        )
+        for about in found
     ]
-    return [
-        JointCounts(joint, tuple(near), rho == 0, ())
-        for rho, (joint, *near) in zip(rhos, zip(*found, strict=True), strict=True)
-    ]
+    return counts, ~reduce(jnp.logical_and, [about.certain for about in found])
 
 
 def _inverse_spread(x: jax.Array, metric: Metric) -> jax.Array:

@@ -285,6 +285,17 @@ def map_rechecked(
     results that are right for any row.
     """
     results, doubtful = map_blocks(fast, rows, block_size)
+    return redo(results, doubtful, exact, rows, block_size)
+
+
+def redo(
+    results: Any,
+    doubtful: jax.Array,
+    exact: Callable[[Any], Any],
+    rows: Any,
+    block_size: int,
+) -> Any:
+    """Replaces the results of doubtful rows by exact ones, a block of them at a time."""
     n = len(doubtful)
     # Few are doubtful where no distances are tied, and `exact` may hold distances.
     block_size = min(block_size, max(min(n, 32), min(n // 64, elements() // n)))
