@@ -121,18 +121,16 @@ def _kl_entropy(x, *, k, metric, block_size):
     def codes_from(points: jax.Array) -> Callable[[jax.Array], jax.Array]:
         return lambda tile: _distances.codes_from(points, tile, metric)
 
-    def radius(codes: Callable[..., jax.Array], arrays: jax.Array) -> jax.Array:
-        return _neighbours.kth_smallest(codes, arrays, k=within, max_k=within)
-
     def fast(points: jax.Array) -> tuple[jax.Array, jax.Array]:
         codes, arrays = _neighbours.view(codes_from(points), columns, (d,))
         minima = _neighbours.group_minima(codes, arrays, within)
-        found = radius(_neighbours.stored, minima)
-        (closer,) = _neighbours.count(lambda c: [codes(c) < found[:, None]], arrays)
-        return found, closer >= within
+        radius = _neighbours.kth_of_minima(minima, k=within, max_k=within)
+        (closer,) = _neighbours.count(lambda c: [codes(c) < radius[:, None]], arrays)
+        return radius, closer >= within
 
     def exact(points: jax.Array) -> jax.Array:
-        return radius(_neighbours.stored, codes_from(points)(columns))
+        codes = codes_from(points)(columns)
+        return _neighbours.kth_smallest(codes, k=within, max_k=within)
 
     width = _neighbours.width(n, (d,), within)
     block_size = _neighbours.choose_block_size(n, width, block_size)

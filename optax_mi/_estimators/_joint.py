@@ -96,15 +96,18 @@ def joint_counts(
         return counts._replace(edges=_edges(rho, codes, arrays) if edges else ())
 
     def exact(block: _Block) -> list[JointCounts]:
-        arrays = codes_from(block)(columns)
-        rhos = [_kth(_farthest, arrays, k) for k in ks]
-        return [about(rho, _neighbours.stored, arrays) for rho in rhos]
+        codes = codes_from(block)(columns)
+        joint = _farthest(codes)
+        rhos = [_neighbours.kth_smallest(joint, k=k + 1, max_k=k + 1) for k in ks]
+        return [about(rho, _neighbours.stored, codes) for rho in rhos]
 
     def by_groups(codes: Callable[..., Any], arrays: Any) -> list[jax.Array]:
         minima = _neighbours.group_minima(
             lambda tile: _farthest(codes(tile)), arrays, within
         )
-        return [_kth(_neighbours.stored, minima, k) for k in ks]
+        return [
+            _neighbours.kth_of_minima(minima, k=k + 1, max_k=k + 1) for k in ks
+        ]
 
     def fast(block: _Block) -> tuple[list[JointCounts], jax.Array]:
         codes, arrays = _neighbours.view(codes_from(block), columns, features)
@@ -187,10 +190,6 @@ def _farthest(codes: Sequence[jax.Array]) -> jax.Array:
 
 def _any(conditions: Any) -> jax.Array:
     return reduce(jnp.logical_or, conditions)
-
-
-def _kth(value: Callable[..., jax.Array], arrays: Any, k: int) -> jax.Array:
-    return _neighbours.kth_smallest(value, arrays, k=k + 1, max_k=k + 1)
 
 
 def _count_between(low, high, spaces, codes, arrays) -> JointCounts:

@@ -161,14 +161,11 @@ def neighbour_counts(
 
         return value
 
-    def radius(value: Callable[..., jax.Array], arrays: Any, block: _Rows) -> jax.Array:
-        return _neighbours.kth_smallest(value, arrays, k=block.k + 1, max_k=within)
-
     def by_groups(
         value: Callable[..., jax.Array], arrays: Any, block: _Rows
     ) -> jax.Array:
         minima = _neighbours.group_minima(value, arrays, within)
-        return radius(_neighbours.stored, minima, block)
+        return _neighbours.kth_of_minima(minima, k=block.k + 1, max_k=within)
 
     def between(low, high, value, arrays, block: _Rows) -> Counts:
         """Counts the other points closer than low and those from low to high."""
@@ -200,7 +197,7 @@ def neighbour_counts(
 
     def exact(block: _Rows) -> Counts:
         codes = flagged_from(block)((columns, column_label))
-        r = radius(_neighbours.stored, codes, block)
+        r = _neighbours.kth_smallest(codes, k=block.k + 1, max_k=within)
         return between(r, r, _neighbours.stored, codes, block)
 
     def fast(block: _Rows) -> tuple[Counts, jax.Array]:

@@ -102,8 +102,8 @@ def group_minima(
     return _fold_minima(value, arrays, tile)
 
 
-def kth_smallest(
-    value: Callable[..., jax.Array], arrays: Any, *, k: jax.Array | int, max_k: int
+def kth_of_minima(
+    minima: jax.Array, *, k: jax.Array | int, max_k: int
 ) -> jax.Array:
     """The k-th smallest code of each row, counting multiplicity.
 
@@ -114,16 +114,37 @@ def kth_smallest(
 
     def step(_, kth):
         limit = kth[:, None]
-        (reached,) = count(lambda tile: [value(tile) <= limit], arrays)
-        following = minimum(lambda tile: beyond(value(tile), limit), arrays)
+        (reached,) = count(lambda codes: [codes <= limit], minima)
+        following = minimum(
+            lambda codes: jnp.where(codes > limit, codes, farthest(codes)), minima
+        )
         return jnp.where(reached < k, following, kth)
 
-    return jax.lax.fori_loop(1, max_k, step, minimum(value, arrays))
+    return jax.lax.fori_loop(1, max_k, step, minimum(stored, minima))
 
 
-def beyond(codes: jax.Array, limit: jax.Array) -> jax.Array:
-    """Codes larger than a limit, and the farthest for the others."""
-    return jnp.where(codes > limit, codes, farthest(codes))
+def kth_smallest(codes: jax.Array, *, k: jax.Array | int, max_k: int) -> jax.Array:
+    """The k-th smallest code of each row [rows, m], counting multiplicity.
+
+    As the k-th smallest of the minima of groups, from which it steps down to the next
+    smaller code while k or more are smaller.
+    """
+
+    def too_large(kth: jax.Array) -> jax.Array:
+        (smaller,) = count(lambda codes: [codes < kth[:, None]], codes)
+        return smaller >= jnp.maximum(k, 1)
+
+    def step_down(state: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        kth, wrong = state
+        following = maximum(
+            lambda codes: jnp.where(codes < kth[:, None], codes, 0), codes
+        )
+        kth = jnp.where(wrong, following, kth)
+        return kth, too_large(kth)
+
+    kth = kth_of_minima(group_minima(stored, codes, max_k), k=k, max_k=max_k)
+    state = (kth, too_large(kth))
+    return jax.lax.while_loop(lambda state: jnp.any(state[1]), step_down, state)[0]
 
 
 def minimum(value: Callable[..., jax.Array], arrays: Any) -> jax.Array:
@@ -297,9 +318,9 @@ def redo(
 ) -> Any:
     """Replaces the results of doubtful rows by exact ones, a block of them at a time."""
     n = len(doubtful)
-    # Few are doubtful where no distances are tied, and `exact` may hold distances.
+    # Few are doubtful where no distances are tied, and `exact` holds their distances.
     block_size = min(block_size, max(min(n, 32), min(n // 64, elements() // n)))
-    order = jnp.argsort(~doubtful)
+    order = jnp.nonzero(doubtful, size=n, fill_value=0)[0]
     number = jnp.sum(doubtful)
 
     def unfinished(state: Any) -> jax.Array:

@@ -92,7 +92,7 @@ def neighbours(
 
     def about(nearest: Sequence[jax.Array], k: int) -> Found:
         lanes = jnp.stack(nearest, axis=2).reshape(-1, LEAF * kept)
-        radius = _neighbours.kth_smallest(_neighbours.stored, lanes, k=k, max_k=k)
+        radius = _neighbours.kth_of_minima(lanes, k=k, max_k=k)
         limit = radius[:, None]
         found = Found(
             radius,
