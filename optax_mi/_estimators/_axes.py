@@ -37,9 +37,14 @@ def axes_of(
     """The axes of a variable [n, d], or None where it is more than its features."""
     if metric != "chebyshev" and x.shape[1] > 1:
         return None
-    position = jnp.arange(len(x))
-    orders = [jax.lax.sort((f, position), num_keys=1)[1] for f in x.T]
-    return [Axis(f, order, unit) for f, order in zip(x.T, orders, strict=True)]
+    features = [x[:, f] for f in range(x.shape[1])]
+    return [Axis(values, order(values), unit) for values in features]
+
+
+def order(values: jax.Array) -> jax.Array:
+    """The points in the order of their values."""
+    position = jnp.arange(len(values))
+    return jax.lax.sort((values, position), num_keys=1)[1]
 
 
 def counts(

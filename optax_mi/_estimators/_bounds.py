@@ -113,7 +113,7 @@ def _bounds(x, labels, noise, *, block_size):
         _neighbours.map_blocks(
             log_means,
             (x, labels, class_sizes(labels)),
-            _neighbours.choose_block_size(n, n, block_size),
+            _neighbours.choose_block_size(n, x.shape[1:], n, block_size),
         ),
     )
     return Bounds(

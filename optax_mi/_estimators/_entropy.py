@@ -132,8 +132,7 @@ def _kl_entropy(x, *, k, metric, block_size):
         codes = codes_from(points)(columns)
         return _neighbours.kth_smallest(codes, k=within, max_k=within)
 
-    width = _neighbours.width(n, (d,), within)
-    block_size = _neighbours.choose_block_size(n, width, block_size)
+    block_size = _neighbours.choose_block_size(n, (d,), within, block_size)
     codes = _neighbours.map_rechecked(fast, exact, scaled, block_size)
     log_radius = jnp.log(_distances.decode(codes))
     if metric == "euclidean":

@@ -119,8 +119,7 @@ def joint_counts(
         _gram.prepare(v) if w else None for v, w in zip(variables, wide, strict=True)
     ]
     rows = _Block(tuple(variables), tuple(g and g[0] for g in grams))
-    width = _neighbours.width(n, features, within)
-    block_size = _neighbours.choose_block_size(n, width, block_size)
+    block_size = _neighbours.choose_block_size(n, features, within, block_size)
     if not edges and _is_sparse(n, features, subspaces, ks, metric):
         found, tied = _without_all_pairs(variables, units, subspaces, ks, metric)
         return _neighbours.redo(found, tied, exact, rows, block_size)

@@ -146,8 +146,7 @@ def neighbour_counts(
     columns = _distances.as_columns(x)
     column_label = _distances.pad_points(labels, 0)
     within = k + 1  # each point is the nearest to itself
-    width = _neighbours.width(n, (d,), within)
-    block_size = _neighbours.choose_block_size(n, width, block_size)
+    block_size = _neighbours.choose_block_size(n, (d,), within, block_size)
 
     def flagged(block: _Rows, codes: jax.Array, label: jax.Array) -> jax.Array:
         """Codes, with the highest bit set where the class is another one."""

@@ -33,26 +33,26 @@ _GROUPS = 256
 # Most counts that are held in the bits of one word.
 _COUNTS = 8
 
-# Numbers that a pass should hold: what fits into a core's cache, or fills a GPU.
-_CPU_ELEMENTS, _ELEMENTS = 2**18, 2**25
+# Numbers that fit into a core's cache, or fill a GPU.
+_CPU_CACHE, _CACHE = 2**18, 2**25
 
 
-def elements() -> int:
-    return _CPU_ELEMENTS if jax.default_backend() == "cpu" else _ELEMENTS
+def _cache() -> int:
+    return _CPU_CACHE if jax.default_backend() == "cpu" else _CACHE
 
 
-def choose_block_size(n: int, width: int, block_size: int | None) -> int:
-    """Rows of a block, of which `width` numbers each are held."""
+def choose_block_size(
+    n: int, features: Sequence[int], k: int, block_size: int | None
+) -> int:
+    """Rows of a block, of points of so many features and to find the k nearest."""
     if block_size is not None:
         return min(n, block_size)
-    blocks = -(-n * width // elements())
-    return -(-n // blocks)
-
-
-def width(n: int, features: Sequence[int], k: int) -> int:
-    """Numbers of a row that are held to find its k nearest of n points."""
     m = n + -n % ALIGNMENT
-    return m if max(features) > FEW_FEATURES else groups(k, m)
+    # A row's distances are stored, or the minima of its groups are kept at hand.
+    stored = max(features) > FEW_FEATURES
+    held, room = (m, 8 * _CPU_CACHE) if stored else (groups(k, m), _CPU_CACHE)
+    blocks = -(-n * held // max(room, _cache()))
+    return -(-n // blocks)
 
 
 def view(
@@ -184,7 +184,7 @@ def count(
 
     def add(word: jax.Array, tile: Any) -> jax.Array:
         for i, holds in enumerate(predicates(tile)):
-            word += jnp.where(holds, np.uint32(1 << bits * i), np.uint32(0))
+            word = jnp.where(holds, word + np.uint32(1 << bits * i), word)
         return word
 
     def collect(i: jax.Array, totals: list[jax.Array]) -> list[jax.Array]:
@@ -216,14 +216,16 @@ class _Tile(NamedTuple):
 
 
 def _tile(value: Callable[..., jax.Array], arrays: Any) -> _Tile:
-    """The largest tile whose slices of a block's rows stay within a core's cache."""
+    """All columns where codes are stored, else what stays within a core's cache."""
     shape = jax.eval_shape(value, _cut(arrays, 0, _LANES))
     rows, m = shape.shape[0], _columns(arrays)
     parts = max(1, m // (_LANES * _FOLDS))
+    is_stored = all(a.shape == (rows, m) for a in jax.tree.leaves(arrays))
     tiles = next(
         t
         for t in range(1, parts + 1)
-        if parts % t == 0 and (rows * m // (_FOLDS * t) <= elements() // 4 or t == parts)
+        if parts % t == 0
+        and (is_stored or rows * m // (_FOLDS * t) <= _cache() // 4 or t == parts)
     )
     return _Tile(rows, m // (_FOLDS * tiles), _FOLDS, shape.dtype)
 
@@ -319,7 +321,7 @@ def redo(
     """Replaces the results of doubtful rows by exact ones, a block of them at a time."""
     n = len(doubtful)
     # Few are doubtful where no distances are tied, and `exact` holds their distances.
-    block_size = min(block_size, max(min(n, 32), min(n // 64, elements() // n)))
+    block_size = min(block_size, max(min(n, 32), min(n // 64, 4 * _CPU_CACHE // n)))
     order = jnp.nonzero(doubtful, size=n, fill_value=0)[0]
     number = jnp.sum(doubtful)
 

@@ -1,6 +1,6 @@
 """Neighbours in few dimensions without looking at all pairs of points.
 
-Points are ordered so that every `LEAF` consecutive ones, a leaf, lie in a compact box.
+Points are ordered so that a few consecutive ones, a leaf, lie in a compact box.
 For a leaf of queries only those leaves are visited whose box comes within a bound of
 the radius. The results are those of all pairs: boxes only tell which points need no
 look, with a margin for rounding, and points are looked at by the same operations.
@@ -14,23 +14,28 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from optax_mi._estimators import _distances, _neighbours
+from optax_mi._estimators import _axes, _distances, _neighbours
 from optax_mi._types import Metric
 
-LEAF = 32
 
-# From how many points on this beats looking at all pairs by what its longer compilation
-# is worth, by the number of features of all variables (docs/performance.md).
-MIN_POINTS = {2: 16_000, 3: 30_000, 4: 30_000}
+class _Sizes(NamedTuple):
+    """What was measured to be fast (docs/performance.md)."""
+
+    min_points: int  # from which on this is worth its longer compilation
+    leaf: int  # points of a leaf
+    batch: int  # leaves of queries that are worked on at once
+    visited: int  # leaves that each of them visits at a time
+
+
+# By the number of features of all variables.
+SIZES = {
+    2: _Sizes(16_000, leaf=64, batch=8, visited=8),
+    3: _Sizes(30_000, leaf=32, batch=32, visited=16),
+    4: _Sizes(30_000, leaf=32, batch=32, visited=16),
+}
 
 # More neighbours are not looked for here: the k nearest of a leaf's lanes are kept.
 _MAX_K = 8
-
-# Leaves that are visited at a time.
-_VISITED = 8
-
-# Leaves of queries that are worked on at once.
-_BATCH = 64
 
 # How much closer than its points a box is taken to be, relatively.
 _MARGIN = 1e-5
@@ -49,11 +54,10 @@ class _Leaves(NamedTuple):
     The features of all variables, D of them, lie side by side.
     """
 
-    position: jax.Array  # [L, LEAF], into the original order; n for padding
-    points: jax.Array  # [L, D, LEAF], padding infinite
+    position: jax.Array  # [L, leaf], into the original order; n for padding
+    points: jax.Array  # [L, D, leaf], padding infinite
     low: jax.Array  # [L, D], the boxes
     high: jax.Array
-    size: jax.Array  # [L]
 
 
 class Found(NamedTuple):
@@ -67,60 +71,69 @@ class Found(NamedTuple):
 
 def applies(n: int, features: int, ks: Sequence[int]) -> bool:
     """Whether n points of so many features in all are searched here."""
-    least = MIN_POINTS.get(features)
-    return least is not None and n >= least and max(ks) <= _MAX_K
+    return features in SIZES and n >= SIZES[features].min_points and max(ks) <= _MAX_K
 
 
 def neighbours(
     variables: Sequence[Variable], ks: Sequence[int], metric: Metric
 ) -> list[Found]:
     """Finds the k-th neighbour in the space of all variables, for each k."""
-    leaves, n = _build(variables), len(variables[0].x)
+    n = len(variables[0].x)
+    sizes = SIZES[sum(v.x.shape[1] for v in variables)]
+    leaves = _build(variables, sizes.leaf)
     distance = _distance(variables, metric)
-    empty = len(leaves.size) - 1
+    empty = len(leaves.position) - 1
     kept = max(ks) + 1  # one more than the k-th tells whether others are tied with it
     dtype = _distances.code(variables[0].unit).dtype
     far = dtype.type(np.iinfo(dtype).max)
 
     def codes(q: jax.Array, index: jax.Array) -> jax.Array:
-        """Codes [V, B, LEAF, LEAF] of leaves q [B] from those of an index [B, V]."""
+        """Codes [V, B, leaf, leaf] of leaves q [B] from those of an index [B, V]."""
         return distance.between(leaves.points[q], leaves.points[index])
 
     def within_leaf(q: jax.Array) -> Any:
-        own = jnp.where(np.eye(LEAF, dtype=bool), far, codes(q, q[:, None])[0])
+        own = jnp.where(np.eye(sizes.leaf, dtype=bool), far, codes(q, q[:, None])[0])
         return _insert((jnp.full_like(own, far),) * kept, own[None])
 
     def about(nearest: Sequence[jax.Array], k: int) -> Found:
-        lanes = jnp.stack(nearest, axis=2).reshape(-1, LEAF * kept)
+        *within, further = nearest
+        lanes = jnp.stack(within, axis=2).reshape(-1, sizes.leaf * len(within))
         radius = _neighbours.kth_of_minima(lanes, k=k, max_k=k)
         limit = radius[:, None]
         found = Found(
             radius,
             jnp.sum(lanes < limit, axis=1),
             jnp.sum(lanes == limit, axis=1),
-            jnp.all(nearest[-1].reshape(-1, LEAF) > limit, axis=1),
+            jnp.all(further.reshape(-1, sizes.leaf) > limit, axis=1),
         )
-        return Found(*(value.reshape(-1, LEAF) for value in found))
+        return Found(*(value.reshape(-1, sizes.leaf) for value in found))
 
     def bound(q: jax.Array) -> jax.Array:
         # The neighbours in the order bound the radius, and so what is to be visited.
         beside = jnp.stack([q - 1, q + 1], axis=1)
         beside = jnp.where((beside < 0) | (beside > empty), empty, beside)
-        nearest = _insert(within_leaf(q), codes(q, beside))
-        radius = about(nearest, max(ks)).radius
+        nearest = _insert(within_leaf(q), codes(q, beside))[0].reshape(-1, sizes.leaf)
+        radius = _neighbours.kth_of_minima(nearest, k=max(ks), max_k=max(ks))
+        radius = radius.reshape(-1, sizes.leaf)
         return jnp.max(radius, axis=1, where=leaves.position[q] < n, initial=0)
 
-    bounds = _in_batches(bound, jnp.arange(empty), empty)
+    bounds = _in_batches(bound, jnp.arange(empty), empty, sizes.batch)
 
     def search(q: jax.Array) -> list[Found]:
         near = jax.vmap(lambda own: distance.least(leaves, own))(q) <= bounds[q, None]
         near &= jnp.arange(empty + 1) != q[:, None]
-        nearest = _visit(near, lambda index: codes(q, index), _insert, within_leaf(q))
+        nearest = _visit(
+            near,
+            lambda index: codes(q, index),
+            _insert,
+            within_leaf(q),
+            sizes.visited,
+        )
         return [about(nearest, k) for k in ks]
 
     # A batch takes as long as the one of its leaves that visits most others.
     order = jnp.argsort(bounds)
-    found = _in_batches(search, order, empty)
+    found = _in_batches(search, order, empty, sizes.batch)
     position = leaves.position[order].reshape(-1)
 
     def unordered(values: jax.Array) -> jax.Array:
@@ -130,10 +143,12 @@ def neighbours(
     return jax.tree.map(unordered, found)
 
 
-def _in_batches(fn: Callable[[jax.Array], Any], order: jax.Array, empty: int) -> Any:
-    """Applies fn to indices of leaves, `_BATCH` of them at a time."""
-    batches = jnp.pad(order, (0, -len(order) % _BATCH), constant_values=empty)
-    found = jax.lax.map(fn, batches.reshape(-1, _BATCH))
+def _in_batches(
+    fn: Callable[[jax.Array], Any], order: jax.Array, empty: int, size: int
+) -> Any:
+    """Applies fn to indices of leaves, so many of them at a time."""
+    batches = jnp.pad(order, (0, -len(order) % size), constant_values=empty)
+    found = jax.lax.map(fn, batches.reshape(-1, size))
 
     def join(values: jax.Array) -> jax.Array:
         return values.reshape(-1, *values.shape[2:])[: len(order)]
@@ -160,7 +175,7 @@ class _Distance(NamedTuple):
         return reduce(jnp.maximum, codes)
 
     def between(self, own: jax.Array, others: jax.Array) -> jax.Array:
-        """Codes [V, B, LEAF, LEAF] of leaves [B, D, LEAF] from others [B, V, ...]."""
+        """Codes [V, B, leaf, leaf] of leaves [B, D, leaf] from others [B, V, ...]."""
         of_leaf = jax.vmap(lambda own, other: self.codes(own.T, other))
         return jax.vmap(of_leaf, in_axes=(None, 1))(own, others)
 
@@ -186,22 +201,23 @@ def _visit(
     look: Callable[[jax.Array], jax.Array],
     step: Callable[[Any, jax.Array], Any],
     state: Any,
+    at_a_time: int,
 ) -> Any:
-    """Folds what `look` finds in the leaves of a mask [B, L], `_VISITED` at a time."""
-    index = jax.vmap(_members)(mask)
+    """Folds what `look` finds in the leaves of a mask [B, L], some at a time."""
+    index = jax.vmap(lambda own: _members(own, at_a_time))(mask)
     most = jnp.max(jnp.sum(mask, axis=1))
 
     def fold(carry: Any) -> Any:
         start, state = carry
-        visited = jax.lax.dynamic_slice_in_dim(index, start, _VISITED, axis=1)
-        return start + _VISITED, step(state, look(visited))
+        visited = jax.lax.dynamic_slice_in_dim(index, start, at_a_time, axis=1)
+        return start + at_a_time, step(state, look(visited))
 
     carry = (jnp.zeros_like(most), state)
     return jax.lax.while_loop(lambda carry: carry[0] < most, fold, carry)[1]
 
 
-def _members(mask: jax.Array) -> jax.Array:
-    """The indices in a mask [L], then that of the last, empty leaf."""
+def _members(mask: jax.Array, more: int) -> jax.Array:
+    """The indices in a mask [L], then some of the last, empty leaf."""
     empty = len(mask) - 1
     # Sums of the ones before each by products with a triangle, far faster on a CPU than
     # `jnp.cumsum` and so than `jnp.nonzero`.
@@ -213,7 +229,7 @@ def _members(mask: jax.Array) -> jax.Array:
     size = within[:, -1]
     before = jnp.matmul(size, upto, precision=precision) - size
     rank = (before[:, None] + within).astype(jnp.int32).reshape(-1)[: len(mask)] - 1
-    room = len(mask) + _VISITED
+    room = len(mask) + more
     index = jnp.full(room, empty)
     return index.at[jnp.where(mask, rank, room)].set(jnp.arange(len(mask)), mode="drop")
 
@@ -227,29 +243,29 @@ def _insert(nearest: Sequence[jax.Array], codes: jax.Array) -> Any:
     return tuple(kept)
 
 
-def _build(variables: Sequence[Variable]) -> _Leaves:
+def _build(variables: Sequence[Variable], size: int) -> _Leaves:
     """Splits into slices along one feature after the other, by sorting."""
     x = jnp.concatenate([v.x for v in variables], axis=1)
     n, d = x.shape
-    slices = max(1, round((n / LEAF) ** (1 / d)))
+    slices = max(1, round((n / size) ** (1 / d)))
     splits = [slices] * (d - 1)
-    splits.append(-(-n // (LEAF * slices ** (d - 1))))
+    splits.append(-(-n // (size * slices ** (d - 1))))
     leaves = int(np.prod(splits))
-    padded = jnp.concatenate([x, jnp.full((leaves * LEAF - n, d), jnp.inf, x.dtype)])
-    position = jnp.arange(leaves * LEAF)
-    groups = 1
-    for feature, parts in enumerate(splits):
-        keys = padded[position, feature].reshape(groups, -1)
+    # The first feature's order is that of its axis, and so sorted only once.
+    order = _axes.order(variables[0].x[:, 0])
+    position = jnp.concatenate([order, jnp.full(leaves * size - n, n)])
+    ended = jnp.concatenate([x, jnp.full((1, d), jnp.inf, x.dtype)])
+    groups = splits[0]
+    for feature, parts in enumerate(splits[1:], start=1):
+        keys = ended[position, feature].reshape(groups, -1)
         _, position = jax.lax.sort((keys, position.reshape(groups, -1)), num_keys=1)
         position = position.reshape(-1)
         groups *= parts
-    position = jnp.minimum(position, n).reshape(leaves, LEAF)
-    position = jnp.concatenate([position, jnp.full((1, LEAF), n)])
-    points = jnp.concatenate([x, jnp.full((1, d), jnp.inf, x.dtype)])[position]
+    position = jnp.concatenate([position, jnp.full(size, n)]).reshape(-1, size)
+    points = ended[position]
     return _Leaves(
         position,
         points.transpose(0, 2, 1),
         low=jnp.min(points, axis=1),
         high=jnp.max(jnp.where(points < jnp.inf, points, -jnp.inf), axis=1),
-        size=jnp.sum(position < n, axis=1),
     )
