@@ -8,8 +8,6 @@ from scipy.special import ndtri
 import optax_mi
 from optax_mi._estimators import _joint, _ksg
 
-NAMES = ["joint", "n_x", "n_y", "coincident"]
-
 
 def sample(n, d_x, d_y, seed=0, step=None):
     """Dependent Gaussians as float32, rounded to multiples of `step`."""
@@ -50,12 +48,16 @@ def test_counts_equal_the_twins_and_the_estimate_agrees(shape, k, algorithm, met
         ks=(k,),
         metric=metric,
         block_size=None,
-        rectangle=algorithm == 2,
+        edges=algorithm == 2,
     )
-    expected = twins.ksg_counts(x, y, **options)
-    got = (counts.joint, *counts.near, counts.coincident)
-    for name, have, want in zip(NAMES, got, expected, strict=True):
-        np.testing.assert_array_equal(have, want, err_msg=name)
+    coincident, expected = twins.joint_counts((x, y), ((0,), (1,)), k, metric)
+    np.testing.assert_array_equal(counts.coincident, coincident)
+    np.testing.assert_array_equal([counts.joint, *counts.near], expected)
+    if algorithm == 2:
+        for edge, want in zip(
+            counts.edges, twins.rectangle_counts(x, y, k, metric), strict=True
+        ):
+            np.testing.assert_array_equal([*edge.near, edge.neighbours], want)
     np.testing.assert_allclose(
         optax_mi.ksg(x, y, **options),
         twins.ksg(x, y, **options),

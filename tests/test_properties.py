@@ -53,8 +53,8 @@ def test_joint_counts(data, n, d, metric):
         ks=(k,),
         metric=metric,
         block_size=None,
-        rectangle=algorithm == 2,
+        edges=algorithm == 2,
     )
-    expected = twins.ksg_counts(x, y, k, algorithm, metric)
-    for have, want in zip((counts.joint, *counts.near), expected, strict=False):
-        np.testing.assert_array_equal(have, want)
+    coincident, expected = twins.joint_counts((x, y), ((0,), (1,)), k, metric)
+    np.testing.assert_array_equal(counts.coincident, coincident)
+    np.testing.assert_array_equal([counts.joint, *counts.near], expected)

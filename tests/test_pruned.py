@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import twins
 
-from optax_mi._estimators import _joint, _pruned
+from optax_mi._estimators import _axes, _distances, _joint, _pruned
 from optax_mi._types import Metric
 
 KINDS = ["Gaussian", "on a grid", "heavy tails", "repeated", "in clusters"]
@@ -36,9 +36,16 @@ def counts(variables, subspaces, ks, metric):
     return [np.asarray(a) for a in jax.tree.leaves(found)]
 
 
+def search_few_points(monkeypatch):
+    sizes = {d: s._replace(min_points=1) for d, s in _pruned.SIZES.items()}
+    monkeypatch.setattr(_pruned, "SIZES", sizes)
+
+
 CASES = [
     *[(kind, (1, 1), "chebyshev") for kind in KINDS],
-    *[(kind, (2, 1), "manhattan") for kind in ("on a grid", "heavy tails")],
+    ("heavy tails", (1, 1), "euclidean"),
+    ("on a grid", (1, 1), "manhattan"),
+    *[(kind, (2, 1), "chebyshev") for kind in ("on a grid", "heavy tails")],
     *[(kind, (2, 2), "chebyshev") for kind in ("Gaussian", "in clusters")],
 ]
 
@@ -49,9 +56,9 @@ def test_counts_equal_those_of_all_pairs(kind, dims, metric, monkeypatch):
     x, y = sample(kind, n, dims[0]), sample("Gaussian", n, dims[1], seed=1)
     y[:, 0] += x[:, 0] / np.std(x)
     arguments = ((x, y), ((0,), (1,)), (2, 5), metric)
-    assert not _pruned.applies([x.shape, y.shape], (5,), metric)
     plain = counts(*arguments)
-    monkeypatch.setattr(_pruned, "MIN_POINTS", {2: 1, 3: 1, 4: 1})
+    search_few_points(monkeypatch)
+    assert _joint.without_all_pairs(n, dims, ((0,), (1,)), (2, 5), metric)
     for have, want in zip(counts(*arguments), plain, strict=True):
         np.testing.assert_array_equal(have, want)
 
@@ -60,28 +67,64 @@ def test_three_variables_and_their_subspaces(monkeypatch):
     variables = [sample("Gaussian", 700, 1, seed) for seed in range(3)]
     arguments = (variables, ((0, 2), (1, 2), (2,)), (3,), "chebyshev")
     plain = counts(*arguments)
-    monkeypatch.setattr(_pruned, "MIN_POINTS", {3: 1})
+    search_few_points(monkeypatch)
     for have, want in zip(counts(*arguments), plain, strict=True):
         np.testing.assert_array_equal(have, want)
 
 
 @pytest.mark.parametrize("n", [6, 33, 200])
 def test_small_samples_equal_the_twin(n, monkeypatch):
-    monkeypatch.setattr(_pruned, "MIN_POINTS", {2: 1})
+    search_few_points(monkeypatch)
     x, y = sample("Gaussian", n, 1), sample("Gaussian", n, 1, seed=1)
     found = counts((x, y), ((0,), (1,)), (3,), "chebyshev")
-    expected = twins.ksg_counts(x, y)
-    for have, want in zip(found, expected, strict=True):
-        np.testing.assert_array_equal(have, want)
+    coincident, expected = twins.joint_counts((x, y), ((0,), (1,)))
+    np.testing.assert_array_equal(found[:-1], np.concatenate(expected))
+    np.testing.assert_array_equal(found[-1], coincident)
+
+
+def test_points_tied_beyond_what_is_kept_are_looked_at_again(monkeypatch):
+    x = np.repeat(np.arange(30.0, dtype=np.float32), 30)[:, None]
+    search_few_points(monkeypatch)
+    found = counts((x, x), ((0,), (1,)), (3,), "chebyshev")
+    for closer, tied in (found[:2], found[2:4], found[4:6]):
+        np.testing.assert_array_equal(closer, 0)
+        np.testing.assert_array_equal(tied, 29)
 
 
 def test_it_is_used_for_many_points_in_few_dimensions_alone():
     def applies(n, d_x, d_y, ks=(3,), metric: Metric = "chebyshev"):
-        return _pruned.applies([(n, d_x), (n, d_y)], ks, metric)
+        return _joint.without_all_pairs(n, (d_x, d_y), ((0,), (1,)), ks, metric)
 
     assert applies(100_000, 1, 1)
-    assert applies(100_000, 2, 2, metric="manhattan")
+    assert applies(100_000, 1, 1, metric="euclidean")
+    assert applies(100_000, 2, 2)
     assert not applies(1000, 1, 1)
-    assert not applies(100_000, 3, 3)
-    assert not applies(100_000, 1, 1, metric="euclidean")
+    assert not applies(100_000, 2, 2, metric="manhattan")
+    assert not applies(100_000, 3, 1)
     assert not applies(100_000, 1, 1, ks=(100,))
+
+
+@pytest.mark.parametrize("metric", ["chebyshev", "euclidean"])
+@pytest.mark.parametrize("n", [1, 2, 50, 700])
+def test_counts_along_axes_equal_those_by_comparing(n, metric):
+    rng = np.random.default_rng(n)
+    x = np.round(rng.normal(size=(n, 2)) * 20).astype(np.float32) / 8
+    radius = np.round(rng.random(n) * 10).astype(np.float32) / 8
+    radius = radius**2 if metric == "euclidean" else radius
+    units = [jnp.float32(1), jnp.float32(2)]
+    axes = [
+        axis
+        for f, unit in enumerate(units)
+        for axis in _axes.axes_of(jnp.asarray(x[:, [f]]), unit, metric) or []
+    ]
+    distance = np.abs(x[:, None] - x[None])
+    distance = distance**2 if metric == "euclidean" else distance
+    for used in ([0], [0, 1]):
+        farther = np.max(distance[..., used] * np.array([1, 2])[used], axis=-1)
+        closer, within = _axes.counts(
+            [axes[i] for i in used], _distances.code(jnp.asarray(radius)), metric
+        )
+        np.testing.assert_array_equal(closer, np.sum(farther < radius[:, None], axis=1))
+        np.testing.assert_array_equal(
+            within, np.sum(farther <= radius[:, None], axis=1)
+        )

@@ -49,16 +49,7 @@ def ksg_discrete(x, labels, k=3, metric="euclidean"):
     ).T.tolist():
         if k_i == 0:
             continue
-        j = k_i - a
-        mean = j * (t_any + 1) / (t_same + 1)
-        variance = (j * (t_any - t_same) * (t_any + 1) * (t_same - j + 1)) / (
-            (t_same + 1) ** 2 * (t_same + 2)
-        )
-        if m0 == 0:
-            rank = digamma(j) + digamma(t_any + 1) - digamma(t_same + 1)
-        else:
-            mu = m0 + mean
-            rank = digamma(mu) + polygamma(2, mu) * variance / 2
+        rank = mean_digamma(m0, k_i - a, t_same, t_any)
         terms.append(digamma(k_i) - digamma(class_size) - rank)
     return digamma(len(labels)) + np.mean(terms) if terms else np.nan
 
@@ -83,42 +74,98 @@ def _spread(x, metric):
     return np.sqrt(np.mean(from_mean**2)) or 1.0
 
 
-def ksg_counts(x, y, k=3, algorithm=1, metric="chebyshev", standardise=True):
-    """Neighbours in both, in x and in y, and whether rho = 0, each [n]."""
-    dx, dy = distances(x, metric), distances(y, metric)
+def mean_digamma(closer, j, subset, tied):
+    """E psi of the rank of the j-th of a subset of tied points in random order."""
+    mean = j * (tied + 1) / (subset + 1)
+    variance = j * (tied - subset) * (tied + 1) * (subset - j + 1)
+    variance /= (subset + 1) ** 2 * (subset + 2)
+    if closer == 0:
+        return digamma(j) + digamma(tied + 1) - digamma(subset + 1)
+    return digamma(closer + mean) + polygamma(2, closer + mean) * variance / 2
+
+
+def _spaces(variables, metric, standardise):
+    """Distances within each variable, those of equal spread told apart."""
+    own = [distances(v, metric) for v in variables]
     if standardise:
-        dx, dy = dx / _spread(x, metric), dy / _spread(y, metric)
-    joint = np.maximum(dx, dy)
+        own = [d / _spread(v, metric) for d, v in zip(own, variables, strict=True)]
+    apart = 2.0**-20 if metric != "euclidean" else 2.0**-21  # of squares: twice that
+    return [d * (1 + i * apart) for i, d in enumerate(own)]
+
+
+def joint_counts(variables, subspaces, k=3, metric="chebyshev", standardise=True):
+    """For the whole space and each subspace, points closer than rho and at rho, [n]."""
+    own = _spaces(variables, metric, standardise)
+    joint = np.max(own, axis=0)
+    spaces = [joint, *(np.max([own[v] for v in s], axis=0) for s in subspaces)]
     rows = []
-    for i in range(len(dx)):
-        others = np.arange(len(dx)) != i
+    for i in range(len(joint)):
+        others = np.arange(len(joint)) != i
         rho = np.sort(joint[i, others])[k - 1]
-        neighbours = others & (joint[i] <= rho)
-        if rho == 0:
-            near_x, near_y = dx[i] <= 0, dy[i] <= 0
-        elif algorithm == 1:
-            near_x, near_y = dx[i] < rho, dy[i] < rho
-        else:
-            near_x = dx[i] <= dx[i, neighbours].max()
-            near_y = dy[i] <= dy[i, neighbours].max()
-        n_joint = k if algorithm == 1 and rho > 0 else neighbours.sum()
-        n_x, n_y = (others & near_x).sum(), (others & near_y).sum()
-        rows.append((n_joint, n_x, n_y, rho == 0))
-    return np.array(rows).T
+        row = [rho == 0]
+        for space in spaces:
+            row += [np.sum(space[i, others] < rho), np.sum(space[i, others] == rho)]
+        rows.append(row)
+    coincident, *counts = np.array(rows).T
+    return coincident.astype(bool), list(zip(counts[::2], counts[1::2], strict=True))
+
+
+def _terms(variables, subspaces, signs, k, metric, standardise=True):
+    """psi(k) + sum of sign psi(n_S + 1), ties averaged over their random order."""
+    coincident, (joint, *near) = joint_counts(
+        variables, subspaces, k, metric, standardise
+    )
+    terms = []
+    for i in range(len(coincident)):
+        closer, tied = joint[0][i], joint[1][i]
+        term = digamma(tied + 1) if coincident[i] else digamma(k)
+        for sign, (m, t) in zip(signs, near, strict=True):
+            if coincident[i]:  # Gao et al. (2017), Mesner and Shalizi (2019)
+                rank = digamma(t[i] + 1)
+            elif t[i] == 0:
+                rank = digamma(m[i] + 1)
+            else:
+                rank = mean_digamma(m[i], k - closer, tied, t[i])
+            term += sign * rank
+        terms.append(term)
+    return np.array(terms)
+
+
+def rectangle_counts(x, y, k=3, metric="chebyshev"):
+    """For each variable, points closer than the edge, at it, and neighbours at it."""
+    own = _spaces((x, y), metric, True)
+    joint = np.maximum(*own)
+    found = []
+    for d in own:
+        rows = []
+        for i in range(len(joint)):
+            others = np.arange(len(joint)) != i
+            rho = np.sort(joint[i, others])[k - 1]
+            neighbours = others & (joint[i] <= rho)
+            edge = d[i, neighbours].max()
+            rows.append(
+                (
+                    np.sum(d[i, others] < edge),
+                    np.sum(d[i, others] == edge),
+                    np.sum(d[i, neighbours] == edge),
+                )
+            )
+        found.append(np.array(rows).T)
+    return found
 
 
 def ksg(x, y, k=3, algorithm=1, metric="chebyshev", standardise=True):
-    """Kraskov et al. (2004), equations (8) and (9); Gao et al. (2017) where rho = 0."""
-    terms = []
-    counts = ksg_counts(x, y, k, algorithm, metric, standardise)
-    for n_joint, n_x, n_y, coincident in counts.T.tolist():
-        if coincident:
-            term = digamma(n_joint + 1) - digamma(n_x + 1) - digamma(n_y + 1)
-        elif algorithm == 1:
-            term = digamma(k) - digamma(n_x + 1) - digamma(n_y + 1)
-        else:
-            term = digamma(n_joint) - 1 / n_joint - digamma(n_x) - digamma(n_y)
-        terms.append(term)
+    """Kraskov et al. (2004), equations (8) and (9), ties averaged."""
+    terms = _terms((x, y), ((0,), (1,)), (-1, -1), k, metric, standardise)
+    if algorithm == 2:
+        _, ((_, tied), *_) = joint_counts((x, y), (), k, metric)
+        edges = rectangle_counts(x, y, k, metric)
+        for i in np.flatnonzero(tied == 1):
+            terms[i] = digamma(k) - 1 / k
+            for closer, at_edge, neighbours in edges:
+                terms[i] -= mean_digamma(
+                    closer[i], neighbours[i], neighbours[i], at_edge[i]
+                )
     return digamma(len(terms)) + np.mean(terms)
 
 
@@ -130,37 +177,15 @@ def label_entropy(labels):
 
 
 def ksg_mixed(x, y, k=3, metric="chebyshev"):
-    """Gao et al. (2017), as their published code has it."""
-    dx = distances(x, metric) / _spread(x, metric)
-    dy = distances(y, metric) / _spread(y, metric)
-    terms = []
-    for own_x, own_y in zip(dx, dy, strict=True):
-        joint = np.maximum(own_x, own_y)
-        rho = np.sort(joint)[k]  # the point itself is first
-        if rho == 0:
-            n_joint, n_x, n_y = (np.sum(d == 0) for d in (joint, own_x, own_y))
-        else:
-            n_joint, n_x, n_y = k, np.sum(own_x < rho), np.sum(own_y < rho)
-        terms.append(digamma(n_joint) - digamma(n_x) - digamma(n_y))
+    """Gao et al. (2017), as their published code has it, ties averaged."""
+    terms = _terms((x, y), ((0,), (1,)), (-1, -1), k, metric)
     return np.log(len(terms)) + np.mean(terms)
 
 
 def conditional_ksg(x, y, z, k=3, metric="chebyshev"):
-    """Frenzel and Pompe (2007); Mesner and Shalizi (2019) where rho = 0."""
-    dx, dy, dz = (distances(v, metric) / _spread(v, metric) for v in (x, y, z))
-    terms = []
-    for own_x, own_y, own_z in zip(dx, dy, dz, strict=True):
-        joint = np.maximum(np.maximum(own_x, own_y), own_z)
-        xz, yz = np.maximum(own_x, own_z), np.maximum(own_y, own_z)
-        rho = np.sort(joint)[k]
-        if rho == 0:
-            n_joint = np.sum(joint == 0)
-            n_xz, n_yz, n_z = (np.sum(d == 0) for d in (xz, yz, own_z))
-        else:
-            n_joint = k
-            n_xz, n_yz, n_z = (np.sum(d < rho) for d in (xz, yz, own_z))
-        terms.append(digamma(n_joint) - digamma(n_xz) - digamma(n_yz) + digamma(n_z))
-    return np.mean(terms)
+    """Frenzel and Pompe (2007), ties averaged."""
+    subspaces = ((0, 2), (1, 2), (2,))
+    return np.mean(_terms((x, y, z), subspaces, (-1, -1, 1), k, metric))
 
 
 def kl_entropy(x, k=3, metric="euclidean"):

@@ -8,6 +8,8 @@ rows that coincide are at exactly equal distances, and counts of `<` and `<=` ag
 neighbour's distance need no tolerance.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -56,8 +58,8 @@ def pad_points(values: jax.Array, fill: float) -> jax.Array:
 
 def as_columns(x: jax.Array) -> jax.Array:
     """Points [n, d] as features [d, m]; the m - n points of padding lie at infinity."""
-    # Left alone, XLA would transpose by calling the rows columns, and a feature's values
-    # would not lie side by side.
+    # Left alone, XLA would transpose by calling rows columns, and the values of a
+    # feature would not lie side by side.
     return with_layout_constraint(pad_points(x, jnp.inf).T, Layout((0, 1)))
 
 
@@ -100,7 +102,7 @@ def decode(codes: jax.Array) -> jax.Array:
     return jax.lax.bitcast_convert_type(codes, floating)
 
 
-def farthest(codes: jax.Array) -> np.unsignedinteger:
+def farthest(codes: Any) -> np.unsignedinteger:
     """A code beyond that of any distance, infinity included."""
     return codes.dtype.type(np.iinfo(codes.dtype).max)
 

@@ -105,9 +105,7 @@ def joint_counts(
         minima = _neighbours.group_minima(
             lambda tile: _farthest(codes(tile)), arrays, within
         )
-        return [
-            _neighbours.kth_of_minima(minima, k=k + 1, max_k=k + 1) for k in ks
-        ]
+        return [_neighbours.kth_of_minima(minima, k=k + 1, max_k=k + 1) for k in ks]
 
     def fast(block: _Block) -> tuple[list[JointCounts], jax.Array]:
         codes, arrays = _neighbours.view(codes_from(block), columns, features)
@@ -116,12 +114,13 @@ def joint_counts(
 
     wide = [_gram.applies(d, metric) and not edges for d in features]
     grams = [
-        _gram.prepare(v) if w else None for v, w in zip(variables, wide, strict=True)
+        _gram.prepare(v) if w else (None, None)
+        for v, w in zip(variables, wide, strict=True)
     ]
-    rows = _Block(tuple(variables), tuple(g and g[0] for g in grams))
+    rows = _Block(tuple(variables), tuple(gram for gram, _ in grams))
     block_size = _neighbours.choose_block_size(n, features, within, block_size)
-    if not edges and _is_sparse(n, features, subspaces, ks, metric):
-        found, tied = _without_all_pairs(variables, units, subspaces, ks, metric)
+    if not edges and without_all_pairs(n, features, subspaces, ks, metric):
+        found, tied = _searched(variables, units, subspaces, ks, metric)
         return _neighbours.redo(found, tied, exact, rows, block_size)
     if not any(wide):
         return _neighbours.map_rechecked(fast, exact, rows, block_size)
@@ -129,9 +128,9 @@ def joint_counts(
     def approximate(block: _Block) -> tuple[list[JointCounts], jax.Array]:
         arrays = [
             _distances.codes_from(x, own, metric, unit)
-            if gram is None
-            else _distances.code(_gram.squared_distances(gram, other[1]) * unit)
-            for x, own, unit, gram, other in zip(
+            if gram is None or others is None
+            else _distances.code(_gram.squared_distances(gram, others) * unit)
+            for x, own, unit, gram, (_, others) in zip(
                 block.x, columns, units, block.gram, grams, strict=True
             )
         ]
@@ -263,21 +262,27 @@ def _edges(rho, codes, arrays) -> tuple[Edge, ...]:
     return tuple(edge(v) for v in variables)
 
 
-def _is_sparse(n, features, subspaces, ks, metric) -> bool:
+def without_all_pairs(
+    n: int,
+    features: Sequence[int],
+    subspaces: Sequence[Sequence[int]],
+    ks: Sequence[int],
+    metric: Metric,
+) -> bool:
     """Whether neighbours and counts need no look at all pairs of points."""
     axes = [d if metric == "chebyshev" or d == 1 else np.inf for d in features]
     most = max(sum(axes[v] for v in s) for s in subspaces)
     return most <= 2 and _pruned.applies(n, sum(features), ks)
 
 
-def _without_all_pairs(
+def _searched(
     variables, units, subspaces, ks, metric
 ) -> tuple[list[JointCounts], jax.Array]:
     """Counts in few dimensions, and where ties may have been left out."""
     found = _pruned.neighbours(
         [_pruned.Variable(*v) for v in zip(variables, units, strict=True)], ks, metric
     )
-    axes = [_axes.axes_of(*v, metric) for v in zip(variables, units, strict=True)]
+    axes = [_axes.axes_of(*v, metric) or [] for v in zip(variables, units, strict=True)]
 
     def near(subspace: Sequence[int], radius: jax.Array) -> Near:
         own = [axis for v in subspace for axis in axes[v]]

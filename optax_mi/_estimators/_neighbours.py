@@ -82,9 +82,7 @@ def groups(k: int, m: int) -> int:
     return m if m <= enough else min(enough, ALIGNMENT)
 
 
-def group_minima(
-    value: Callable[..., jax.Array], arrays: Any, k: int
-) -> jax.Array:
+def group_minima(value: Callable[..., jax.Array], arrays: Any, k: int) -> jax.Array:
     """The smallest code of each of `groups` groups of columns, [rows, groups].
 
     Their k-th smallest is the k-th smallest of all, unless two of the k nearest are in
@@ -102,9 +100,7 @@ def group_minima(
     return _fold_minima(value, arrays, tile)
 
 
-def kth_of_minima(
-    minima: jax.Array, *, k: jax.Array | int, max_k: int
-) -> jax.Array:
+def kth_of_minima(minima: jax.Array, *, k: jax.Array | int, max_k: int) -> jax.Array:
     """The k-th smallest code of each row, counting multiplicity.
 
     `k` may differ from row to row and is at most the static `max_k`; below 1 it counts
@@ -318,7 +314,7 @@ def redo(
     rows: Any,
     block_size: int,
 ) -> Any:
-    """Replaces the results of doubtful rows by exact ones, a block of them at a time."""
+    """Replaces the results of doubtful rows by exact ones, some rows at a time."""
     n = len(doubtful)
     # Few are doubtful where no distances are tied, and `exact` holds their distances.
     block_size = min(block_size, max(min(n, 32), min(n // 64, 4 * _CPU_CACHE // n)))

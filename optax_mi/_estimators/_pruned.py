@@ -92,7 +92,8 @@ def neighbours(
         return distance.between(leaves.points[q], leaves.points[index])
 
     def within_leaf(q: jax.Array) -> Any:
-        own = jnp.where(np.eye(sizes.leaf, dtype=bool), far, codes(q, q[:, None])[0])
+        itself = np.eye(sizes.leaf, dtype=bool)[None]
+        own = jnp.where(itself, far, codes(q, q[:, None])[0])
         return _insert((jnp.full_like(own, far),) * kept, own[None])
 
     def about(nearest: Sequence[jax.Array], k: int) -> Found:
@@ -121,7 +122,7 @@ def neighbours(
 
     def search(q: jax.Array) -> list[Found]:
         near = jax.vmap(lambda own: distance.least(leaves, own))(q) <= bounds[q, None]
-        near &= jnp.arange(empty + 1) != q[:, None]
+        near &= jnp.arange(empty + 1)[None] != q[:, None]
         nearest = _visit(
             near,
             lambda index: codes(q, index),
@@ -181,7 +182,7 @@ class _Distance(NamedTuple):
 
     def least(self, leaves: _Leaves, q: jax.Array) -> jax.Array:
         """Codes [L], no larger than that of any point of q from any of a leaf."""
-        low, high = leaves.low[q], leaves.high[q]
+        low, high = leaves.low[q][None], leaves.high[q][None]
         gap = jnp.maximum(jnp.maximum(leaves.low - high, low - leaves.high), 0)
         return self.codes(jnp.zeros_like(gap[:1]), gap.T, 1 - _MARGIN)[0]
 
