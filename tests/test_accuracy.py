@@ -39,6 +39,27 @@ def test_gaussians(algorithm, rho, bias, spread):
     assert_near(errors, bias, spread)
 
 
+@pytest.mark.parametrize("algorithm", [1, 2])
+@pytest.mark.parametrize(
+    ("step", "rho", "pairs", "truth", "bias", "spread"),
+    [
+        # Truths by quadrature (`benchmarks/tasks.py`).
+        (0.1, 0.5, 1, 0.1436, 0.011, 0.029),
+        (0.3, 0.9, 1, 0.7997, 0.007, 0.030),
+        (0.3, 0.6, 2, 0.4380, -0.018, 0.028),
+        (1.0, 0.0, 2, 0.0000, -0.001, 0.015),
+    ],
+)
+def test_rounded_gaussians(step, rho, pairs, truth, bias, spread, algorithm):
+    errors = []
+    for seed in range(SEEDS):
+        x, noise = np.random.default_rng(seed).normal(size=(2, N, pairs))
+        y = rho * x + np.sqrt(1 - rho**2) * noise
+        x, y = np.round(x / step), np.round(y / step)
+        errors.append(optax_mi.ksg(x, y, algorithm=algorithm) - truth)
+    assert_near(errors, bias, spread)
+
+
 def mixture_information(means):
     """I(X; C) of equally likely unit Gaussians with these means, by quadrature."""
     x = np.linspace(-12, 30, 100_001)

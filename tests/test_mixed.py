@@ -41,6 +41,6 @@ def test_a_zero_inflated_poisson_of_an_exponential():
     ratio = p / (p * weight).sum(axis=1, keepdims=True)
     truth = np.sum(weight * p * np.log(np.where(p > 0, ratio, 1)))
     assert truth == pytest.approx(0.2298, abs=1e-4)
-    # 40 seeds at n = 1000: bias 0.003, spread 0.021.
+    # 40 seeds at n = 1000: bias -0.004, spread 0.021.
     errors = [optax_mi.ksg_mixed(*zero_inflated(1000, s)) - truth for s in range(8)]
-    assert abs(np.mean(errors) - 0.003) < 4 * 0.021 * np.sqrt(1 / 8 + 1 / 40)
+    assert abs(np.mean(errors) + 0.004) < 4 * 0.021 * np.sqrt(1 / 8 + 1 / 40)

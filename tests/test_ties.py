@@ -5,8 +5,10 @@ import itertools
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import twins
 from scipy.special import digamma, gammaln
 
+import optax_mi
 from optax_mi._estimators._ties import mean_digamma
 
 TIED = [1, 2, 3, 5, 10, 30, 100, 1000]  # T
@@ -63,3 +65,33 @@ def test_the_second_order_elsewhere_has_the_documented_error():
     assert max(common) < 0.041
     no_ties = [e for (_, case), e in errors.items() if case == (1, 1, 1)]
     assert max(no_ties) < 1e-6
+
+
+@pytest.mark.parametrize(
+    ("steps", "k", "excess"),
+    [((0.5, 0.3), 3, 0.1), ((1.0, 0.0), 3, 0.0), ((0.3, 0.3), 1, 0.05)],
+)
+def test_joint_ties_agree_with_breaking_them_at_random(steps, k, excess):
+    """Independent levels in X and in Y, far below the steps, then strict counts."""
+    rng = np.random.default_rng(0)
+    n, draws = 150, 200
+    x, noise = rng.normal(size=(2, n))
+    x, y = x, 0.8 * x + 0.6 * noise
+    x, y = (np.round(v / s) * s if s else v for v, s in zip((x, y), steps, strict=True))
+    d_x, d_y = (np.abs(v[:, None] - v) / np.std(v) for v in (x, y))
+    estimates = []
+    for _ in range(draws):
+        own_x, own_y = (d + 1e-9 * rng.random((n, n)) for d in (d_x, d_y))
+        joint = np.maximum(own_x, own_y)
+        np.fill_diagonal(joint, np.inf)
+        rho = np.sort(joint, axis=1)[:, k - 1]
+        n_x, n_y = (
+            np.sum((d < rho[:, None]) & ~np.eye(n, dtype=bool), axis=1)
+            for d in (own_x, own_y)
+        )
+        terms = digamma(k) - digamma(n_x + 1) - digamma(n_y + 1)
+        estimates.append(digamma(n) + np.mean(terms))
+    standard_error = np.std(estimates) / np.sqrt(draws)
+    mi = float(optax_mi.ksg(x, y, k=k))
+    assert abs(mi - np.mean(estimates)) < 4 * standard_error + 0.01
+    assert twins.ksg_strict(x, y, k) > np.mean(estimates) + excess

@@ -169,6 +169,15 @@ def ksg(x, y, k=3, algorithm=1, metric="chebyshev", standardise=True):
     return digamma(len(terms)) + np.mean(terms)
 
 
+def ksg_strict(x, y, k=3, metric="chebyshev"):
+    """Kraskov et al. (2004), equation (8), with no care for ties but at rho = 0."""
+    coincident, (joint, *near) = joint_counts((x, y), ((0,), (1,)), k, metric)
+    terms = np.where(coincident, digamma(joint[1] + 1), digamma(k))
+    for closer, tied in near:
+        terms -= digamma(closer + np.where(coincident, tied, 0) + 1)
+    return digamma(len(terms)) + np.mean(terms)
+
+
 def label_entropy(labels):
     """Plug-in entropy."""
     _, counts = np.unique(labels, return_counts=True)

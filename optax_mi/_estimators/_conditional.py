@@ -31,9 +31,10 @@ def conditional_ksg(
 
     Where more than k points coincide, :math:`\rho = 0` and the term is the one for
     discrete variables (Mesner and Shalizi 2019), with the point itself counted:
-    :math:`\psi(\tilde k) - \psi(n_{xz}) - \psi(n_{yz}) + \psi(n_z)`. Each variable is
-    divided by its spread first, as in `ksg`. The raw estimate is returned; it may be
-    slightly negative.
+    :math:`\psi(\tilde k) - \psi(n_{xz}) - \psi(n_{yz}) + \psi(n_z)`. Ties at a positive
+    distance are averaged over their random order, and each variable is divided by its
+    spread first, as in `ksg`. The raw estimate is returned; it may be slightly
+    negative.
 
     Args:
       x: Points, shape [n] or [n, ...]; trailing axes are flattened.
@@ -49,8 +50,7 @@ def conditional_ksg(
     Raises:
       ValueError: For unequal lengths, k < 1, n <= k or an unknown metric.
 
-    Cost: n^2 (d_x + d_y + d_z) operations for the distances and about 2 k n^2 for the
-    neighbours; memory n * block_size.
+    Cost: about n^2 (d_x + d_y + d_z + 15) operations; memory as that of `ksg`.
 
     Example:
       >>> import numpy as np

@@ -86,8 +86,7 @@ def kl_entropy(
     Raises:
       ValueError: For k < 1, n <= k or an unknown metric.
 
-    Cost: n^2 d operations for the distances and about 2 k n^2 for the neighbours;
-    memory n * block_size.
+    Cost: about n^2 (d + 10) operations; memory n * d and block_size * n at most.
 
     Example:
       >>> import numpy as np

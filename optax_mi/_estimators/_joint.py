@@ -110,7 +110,7 @@ def joint_counts(
     def fast(block: _Block) -> tuple[list[JointCounts], jax.Array]:
         codes, arrays = _neighbours.view(codes_from(block), columns, features)
         found = [about(rho, codes, arrays) for rho in by_groups(codes, arrays)]
-        return found, _any(c.joint.closer >= k for c, k in zip(found, ks, strict=True))
+        return found, _any(_is_not_kth(c, k) for c, k in zip(found, ks, strict=True))
 
     wide = [_gram.applies(d, metric) and not edges for d in features]
     grams = [
@@ -148,7 +148,7 @@ def joint_counts(
             for rho in by_groups(_neighbours.stored, arrays)
         ]
         return [counts for counts, _ in found], _any(
-            doubtful | (counts.joint.closer >= k)
+            doubtful | _is_not_kth(counts, k)
             for (counts, doubtful), k in zip(found, ks, strict=True)
         )
 
@@ -188,6 +188,12 @@ def _farthest(codes: Sequence[jax.Array]) -> jax.Array:
 
 def _any(conditions: Any) -> jax.Array:
     return reduce(jnp.logical_or, conditions)
+
+
+def _is_not_kth(counts: JointCounts, k: int) -> jax.Array:
+    """Whether rho is too large, or rounded otherwise by the kernel that found it."""
+    within = counts.joint.closer + counts.joint.tied
+    return (counts.joint.closer >= k) | (within < k)
 
 
 def _count_between(low, high, spaces, codes, arrays) -> JointCounts:

@@ -78,8 +78,7 @@ def ksg_discrete(
       ValueError: For unequal lengths, k < 1, n <= k, labels that are not integers of
         shape [n], or an unknown metric.
 
-    Cost: n^2 d operations for the distances and about 2 k n^2 for the neighbours;
-    memory n * block_size.
+    Cost: about n^2 (d + 10) operations; memory n * d and block_size * n at most.
 
     Example:
       >>> import numpy as np
@@ -205,7 +204,7 @@ def neighbour_counts(
         )
         r = by_groups(value, arrays, block)
         counts = between(r, r, value, arrays, block)
-        return counts, _is_beyond_kth(counts)
+        return counts, _is_not_kth(counts)
 
     if not _gram.applies(d, metric):
         return _neighbours.map_rechecked(fast, exact, rows, block_size)
@@ -222,16 +221,21 @@ def neighbour_counts(
         high = _distances.code(r + margin)
         counts = between(low, high, _neighbours.stored, codes, points)
         tied = (counts.same_tied > 1) | (counts.any_tied > 1) | (r <= 2 * margin)
-        return counts, tied | _is_beyond_kth(counts)
+        return counts, tied | _is_not_kth(counts)
 
     return _neighbours.map_rechecked(
         approximate, lambda block: exact(block[0]), (rows, gram_rows), block_size
     )
 
 
-def _is_beyond_kth(counts: Counts) -> jax.Array:
-    """Whether the distance counted to is not that of the k-th of the same class."""
-    return (counts.k > 0) & (counts.same_closer >= counts.k)
+def _is_not_kth(counts: Counts) -> jax.Array:
+    """Whether the distance counted to is not that of the k-th of the same class.
+
+    Too large, or rounded otherwise by the kernel that found it.
+    """
+    within = counts.same_closer + counts.same_tied
+    wrong = (counts.same_closer >= counts.k) | (within < counts.k)
+    return (counts.k > 0) & wrong
 
 
 def _mutual_information(counts: Counts, dtype: Any) -> jax.Array:

@@ -32,7 +32,8 @@ def ksg_mixed(
     Where :math:`\rho_i = 0`, the points at distance zero are counted instead, and
     :math:`\tilde k_i` is their number, itself included; elsewhere it is k. This is the
     form of the authors' published code. Their algorithm 1 prints logarithms of closed
-    counts, which at small k read far too low (docs/accuracy.md). The joint distance is
+    counts, which at small k read far too low (docs/method.md). Ties at a positive
+    distance are averaged over their random order, as in `ksg`. The joint distance is
     the larger of the distances in X and in Y, each divided by its variable's spread as
     in `ksg`, from which this estimate differs by 1 / 2N.
 
@@ -52,8 +53,7 @@ def ksg_mixed(
     Raises:
       ValueError: For unequal lengths, k < 1, n <= k or an unknown metric.
 
-    Cost: n^2 (d_x + d_y) operations for the distances and about 2 k n^2 for the
-    neighbours; memory n * block_size.
+    Cost: that of `ksg`.
 
     Example:
       >>> import numpy as np
@@ -62,7 +62,7 @@ def ksg_mixed(
       >>> x = rng.exponential(size=2000)
       >>> y = rng.poisson(x) * (rng.random(2000) > 0.15)         # I = 0.230
       >>> print(f"{optax_mi.ksg_mixed(x, y, k=10):.2f}")
-      0.27
+      0.25
 
     References:
       Gao et al., `Estimating mutual information for discrete-continuous mixtures

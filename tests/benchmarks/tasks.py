@@ -170,10 +170,87 @@ def repeated_rows(copies: int) -> tuple[Any, float]:
     return sample, np.log(3)
 
 
+def rounded(step: float, rho: float, pairs: int = 1) -> tuple[Any, float]:
+    """Pairs of correlated Gaussians, all rounded to multiples of a step."""
+    gauss, _ = gaussian(pairs, rho)
+
+    def sample(rng: np.random.Generator, n: int) -> Pair:
+        x, y = gauss(rng, n)
+        return np.round(x / step), np.round(y / step)
+
+    x = np.linspace(-8, 8, 4001)
+    cell = np.round(x / step)
+    edges = (np.unique(cell)[None] + np.array([[-0.5], [0.5]])) * step
+    upper, lower = (
+        ndtr((edge - rho * x[:, None]) / np.sqrt(1 - rho**2)) for edge in edges[::-1]
+    )
+    given_x = (upper - lower) * (x[1] - x[0])
+    density = np.exp(-(x**2) / 2) / np.sqrt(2 * np.pi)
+    table = np.stack([density[cell == c] @ given_x[cell == c] for c in np.unique(cell)])
+    return sample, pairs * table_information(table)
+
+
+def table_information(table: np.ndarray) -> float:
+    """The information of a table of joint probabilities."""
+    p = table / table.sum()
+    independent = p.sum(axis=1, keepdims=True) * p.sum(axis=0, keepdims=True)
+    ratio = np.where(p > 0, p, 1) / np.where(p > 0, independent, 1)
+    return float(np.sum(p * np.log(ratio)))
+
+
+def counts_of_a_rate(inflation: float, exponential_rate: bool) -> tuple[Any, float]:
+    """A Poisson count and its mean, exponential or Poisson; some counts become 0."""
+
+    def sample(rng: np.random.Generator, n: int) -> Pair:
+        x = rng.exponential(size=n) if exponential_rate else rng.poisson(5, n)
+        y = rng.poisson(x) * (rng.random(n) >= inflation)
+        return x[:, None].astype(float), y[:, None].astype(float)
+
+    if exponential_rate:
+        x = np.linspace(0, 40, 40_001)[1:]
+        weight = np.exp(-x)
+    else:
+        x = np.arange(60.0)
+        weight = np.exp(x * np.log(5) - gammaln(x + 1))
+    y = np.arange(150)
+    log_p = y * np.log(np.maximum(x, 1e-300))[:, None] - x[:, None] - gammaln(y + 1)
+    given_x = (1 - inflation) * np.exp(log_p)
+    given_x[:, 0] += inflation
+    return sample, table_information(weight[:, None] * given_x)
+
+
+def half_rounded(step: float, rho: float) -> tuple[Any, float]:
+    """Correlated Gaussians of which the one is rounded to multiples of a step."""
+    gauss, _ = gaussian(1, rho)
+
+    def sample(rng: np.random.Generator, n: int) -> Pair:
+        x, y = gauss(rng, n)
+        return np.round(x / step), y
+
+    y = np.linspace(-8, 8, 4001)[:, None]
+    cell = np.arange(-round(8 / step), round(8 / step) + 1) * step
+    upper, lower = (
+        ndtr((cell + side * step / 2 - rho * y) / np.sqrt(1 - rho**2))
+        for side in (1, -1)
+    )
+    return sample, table_information(np.exp(-(y**2) / 2) * (upper - lower))
+
+
+def numbers(task: tuple[Any, float]) -> tuple[Any, float]:
+    """Symbols taken for numbers, in both variables."""
+    sample, truth = task
+
+    def changed(rng: np.random.Generator, n: int) -> Pair:
+        x, y = sample(rng, n)
+        return x, y[:, None].astype(float)
+
+    return changed, truth
+
+
 def all_tasks() -> list[Task]:
     """Every task, grouped in bands."""
     one, few, many, ties = "1 + 1", "2 to 5", "25 to 50", "labels, ties"
-    wide = "labels, no ties"
+    wide, grids = "labels, no ties", "numbers, ties"
     bands: dict[str, dict[str, tuple[Any, float]]] = {
         one: {
             "independent": gaussian(1, 0.0),
@@ -206,6 +283,19 @@ def all_tasks() -> list[Task]:
             "Gaussian 25 + 25, rho 0.3": gaussian(25, 0.3),
             "Gaussian 50 + 50, two pairs 0.8": gaussian(50, 0.8, 2),
             "Student-t 25 + 25, 5": student(25, 0.0, 5),
+        },
+        grids: {
+            "rounded to 0.1, rho 0": rounded(0.1, 0.0),
+            "rounded to 0.1, rho 0.5": rounded(0.1, 0.5),
+            "rounded to 0.3, rho 0.9": rounded(0.3, 0.9),
+            "rounded to 1, rho 0.9": rounded(1.0, 0.9),
+            "rounded to 0.3, 2 + 2, rho 0.6": rounded(0.3, 0.6, 2),
+            "rounded to 1, 2 + 2, rho 0": rounded(1.0, 0.0, 2),
+            "Poisson of a Poisson": counts_of_a_rate(0.0, exponential_rate=False),
+            "Poisson of an exponential": counts_of_a_rate(0.0, exponential_rate=True),
+            "zero-inflated Poisson": counts_of_a_rate(0.15, exponential_rate=True),
+            "one rounded to 0.3, rho 0.7": half_rounded(0.3, 0.7),
+            "channel of 10 numbers, 0.3": numbers(channel(10, 0.3)),
         },
         ties: {
             "noiseless channel": channel(10, 0.0),
