@@ -1,12 +1,13 @@
 """Euclidean distances by a matrix product: their error, and what is done about it."""
 
+import compiled
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import twins
 
 import optax_mi
-from optax_mi._estimators import _gram, _joint, _ksg_discrete, _neighbours
+from optax_mi._estimators import _gram, _neighbours
 
 N = 150
 
@@ -64,9 +65,7 @@ def test_counts_equal_the_float64_twins(kind, d):
     if kind == "quantised":
         # Thirds are no float32 numbers: distances that tie on paper do not in float64.
         x = np.round(3 * x)
-    counts = _ksg_discrete.neighbour_counts(
-        jnp.asarray(x), jnp.asarray(labels), k=3, metric="euclidean", block_size=None
-    )
+    counts = compiled.discrete_counts(x, labels, k=3, metric="euclidean")
     expected = twins.discrete_counts(x, labels, 3, "euclidean")
     for name, have, want in zip(counts._fields, counts, expected, strict=True):
         np.testing.assert_array_equal(have, want, err_msg=name)
@@ -79,13 +78,7 @@ def test_counts_equal_the_float64_twins(kind, d):
 def test_joint_counts_equal_the_float64_twins(kind, d_y):
     x, y = data(kind, 60), data("plain", d_y, seed=1)
     y[:, 0] += x[:, 0]
-    (counts,) = _joint.joint_counts(
-        (jnp.asarray(x), jnp.asarray(y)),
-        ((0,), (1,)),
-        ks=(3,),
-        metric="euclidean",
-        block_size=None,
-    )
+    counts = compiled.joint_counts(x, y, k=3, metric="euclidean")
     coincident, expected = twins.joint_counts((x, y), ((0,), (1,)), 3, "euclidean")
     np.testing.assert_array_equal(counts.coincident, coincident)
     np.testing.assert_array_equal([counts.joint, *counts.near], expected)

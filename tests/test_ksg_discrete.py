@@ -1,3 +1,4 @@
+import compiled
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -5,7 +6,6 @@ import pytest
 import twins
 
 import optax_mi
-from optax_mi._estimators import _ksg_discrete
 
 
 def sample(n, d, classes, seed=0, step=None, shift=0.5):
@@ -29,21 +29,26 @@ SHAPES = {
 }
 
 
-@pytest.mark.parametrize(
-    ("metric", "k"), [("euclidean", 3), ("chebyshev", 1), ("manhattan", 7)]
-)
+OPTIONS = [("euclidean", 3), ("chebyshev", 1), ("manhattan", 7)]
+
+
+@pytest.mark.parametrize(("metric", "k"), OPTIONS)
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
-def test_counts_equal_the_twins_and_the_estimate_agrees(shape, k, metric):
+def test_counts_equal_the_twins(shape, k, metric):
     x, labels = sample(**shape)
-    counts = _ksg_discrete.neighbour_counts(
-        jnp.asarray(x), jnp.asarray(labels), k=k, metric=metric, block_size=None
-    )
+    counts = compiled.discrete_counts(x, labels, k=k, metric=metric)
     expected = twins.discrete_counts(x, labels, k, metric)
     has_neighbour = expected[1] > 0
     for name, got, want in zip(counts._fields, counts, expected, strict=True):
         np.testing.assert_array_equal(
             np.asarray(got)[has_neighbour], want[has_neighbour], err_msg=name
         )
+
+
+@pytest.mark.parametrize(("metric", "k"), OPTIONS)
+@pytest.mark.parametrize("name", ["odd n", "integers"])
+def test_the_estimate_agrees_with_the_twin(name, k, metric):
+    x, labels = sample(**SHAPES[name])
     np.testing.assert_allclose(
         optax_mi.ksg_discrete(x, labels, k=k, metric=metric),
         twins.ksg_discrete(x, labels, k, metric),
