@@ -23,9 +23,7 @@ def sample(n, d_x, d_y, seed=0, step=None):
 OPTIONS = [
     (1, "chebyshev", 1),
     (1, "euclidean", 4),
-    (1, "manhattan", 3),
     (2, "chebyshev", 4),
-    (2, "euclidean", 1),
 ]
 
 FEW = {
