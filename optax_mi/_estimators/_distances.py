@@ -13,7 +13,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.experimental.layout import Layout, with_layout_constraint
 
 from optax_mi import _checks
 from optax_mi._types import Metric
@@ -58,9 +57,12 @@ def pad_points(values: jax.Array, fill: float) -> jax.Array:
 
 def as_columns(x: jax.Array) -> jax.Array:
     """Points [n, d] as features [d, m]; the m - n points of padding lie at infinity."""
-    # Left alone, XLA would transpose by calling rows columns, and the values of a
-    # feature would not lie side by side.
-    return with_layout_constraint(pad_points(x, jnp.inf).T, Layout((0, 1)))
+    padded = pad_points(x, jnp.inf)
+    if x.shape[1] > FEW_FEATURES:
+        return padded.T
+    # Of a transpose XLA would leave the numbers where they are and call rows columns;
+    # the values of a feature would not lie side by side.
+    return jnp.stack([padded[:, f] for f in range(x.shape[1])])
 
 
 def distances(points: jax.Array, columns: jax.Array, metric: Metric) -> jax.Array:
