@@ -206,9 +206,8 @@ def _count_between(low, high, spaces, codes, arrays) -> JointCounts:
         return closer + [c <= high[:, None] for c in farthest]
 
     counts = _neighbours.count(predicates, arrays)
-    itself = (low > 0).astype(jnp.int32)
     joint, *near = (
-        Near(closer - itself, within - closer - 1 + itself)
+        Near(*_neighbours.others(low, closer, within))
         for closer, within in zip(
             counts[: len(spaces)], counts[len(spaces) :], strict=True
         )
@@ -261,9 +260,9 @@ def _edges(rho, codes, arrays) -> tuple[Edge, ...]:
 
     def edge(v: int) -> Edge:
         closer, within, neighbours = counts[3 * v : 3 * v + 3]
-        itself = (sides[v] > 0).astype(jnp.int32)
-        near = Near(closer - itself, within - closer - 1 + itself)
-        return Edge(near, neighbours - 1 + itself)
+        near = Near(*_neighbours.others(sides[v], closer, within))
+        # The point itself is at an edge of zero, and was counted among the neighbours.
+        return Edge(near, neighbours - (sides[v] == 0))
 
     return tuple(edge(v) for v in variables)
 
@@ -292,9 +291,7 @@ def _searched(
 
     def near(subspace: Sequence[int], radius: jax.Array) -> Near:
         own = [axis for v in subspace for axis in axes[v]]
-        closer, within = _axes.counts(own, radius, metric)
-        itself = (radius > 0).astype(closer.dtype)
-        return Near(closer - itself, within - closer - 1 + itself)
+        return Near(*_neighbours.others(radius, *_axes.counts(own, radius, metric)))
 
     counts = [
         JointCounts(

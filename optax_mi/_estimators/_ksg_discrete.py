@@ -182,15 +182,13 @@ def neighbour_counts(
         same_closer, same_within, any_closer, any_within = _neighbours.count(
             predicates, arrays
         )
-        itself = (low > 0).astype(jnp.int32)
-        counted = (block.k > 0).astype(jnp.int32)
+        near = (
+            *_neighbours.others(low, same_closer, same_within),
+            *_neighbours.others(low, any_closer, any_within),
+        )
+        counted = block.k > 0
         return Counts(
-            block.class_size,
-            block.k,
-            same_closer=counted * (same_closer - itself),
-            same_tied=counted * (same_within - same_closer - 1 + itself),
-            any_closer=counted * (any_closer - itself),
-            any_tied=counted * (any_within - any_closer - 1 + itself),
+            block.class_size, block.k, *(jnp.where(counted, c, 0) for c in near)
         )
 
     def exact(block: _Rows) -> Counts:

@@ -198,6 +198,14 @@ def count(
     return [jnp.sum(total, axis=1) for total in totals]
 
 
+def others(
+    limit: jax.Array, closer: jax.Array, within: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Other points closer than a limit and at it, of counts that hold each itself."""
+    itself = (limit > 0).astype(closer.dtype)
+    return closer - itself, within - closer - 1 + itself
+
+
 class _Tile(NamedTuple):
     """Columns that are folded at a time: `folds` slices of `lanes` of them."""
 
