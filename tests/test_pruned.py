@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import twins
 
-from optax_mi._estimators import _axes, _distances, _joint, _pruned
+import optax_mi
+from optax_mi._estimators import _axes, _distances, _joint, _ksg_discrete, _pruned
 from optax_mi._types import Metric
 
 KINDS = ["Gaussian", "on a grid", "heavy tails", "repeated", "in clusters"]
@@ -37,8 +38,9 @@ def counts(variables, subspaces, ks, metric):
 
 
 def search_few_points(monkeypatch):
-    sizes = {d: s._replace(min_points=1) for d, s in _pruned.SIZES.items()}
-    monkeypatch.setattr(_pruned, "SIZES", sizes)
+    for table in ("MIN_POINTS", "MIN_POINTS_ALONE"):
+        least = dict.fromkeys(getattr(_pruned, table), 1)
+        monkeypatch.setattr(_pruned, table, least)
 
 
 CASES = [
@@ -89,6 +91,58 @@ def test_points_tied_beyond_what_is_kept_are_looked_at_again(monkeypatch):
     for closer, tied in (found[:2], found[2:4], found[4:6]):
         np.testing.assert_array_equal(closer, 0)
         np.testing.assert_array_equal(tied, 29)
+
+
+def discrete_counts(x, labels, metric):
+    def count(x, labels):
+        return _ksg_discrete.neighbour_counts(
+            x, labels, k=3, metric=metric, block_size=None
+        )
+
+    return [np.asarray(a) for a in jax.jit(count)(jnp.asarray(x), jnp.asarray(labels))]
+
+
+@pytest.mark.parametrize(
+    ("kind", "d", "metric"),
+    [
+        *[(kind, 2, "euclidean") for kind in KINDS],
+        ("on a grid", 3, "manhattan"),
+        ("Gaussian", 5, "chebyshev"),
+    ],
+)
+def test_counts_of_classes_equal_those_of_all_pairs(kind, d, metric, monkeypatch):
+    n = 901
+    # Classes of one to hundreds of points, in no order.
+    labels = np.random.default_rng(2).permutation(np.arange(n) ** 3 // n**2 % 97 - 40)
+    x = sample(kind, n, d)
+    x[:, 0] += np.std(x) / 40 * labels
+    plain = discrete_counts(x, labels, metric)
+    search_few_points(monkeypatch)
+    assert _pruned.applies(n, (d,), (3,))
+    for have, want in zip(discrete_counts(x, labels, metric), plain, strict=True):
+        np.testing.assert_array_equal(have, want)
+
+
+@pytest.mark.parametrize("d", [2, 4])
+def test_entropy_is_that_of_all_pairs(d, monkeypatch):
+    x = sample("heavy tails", 700, d)
+    plain = optax_mi.kl_entropy(x)
+    search_few_points(monkeypatch)
+    jax.clear_caches()  # of programs that look at all pairs
+    np.testing.assert_allclose(optax_mi.kl_entropy(x), plain, rtol=1e-6)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_neighbours_along_an_axis_equal_sorted_distances(kind):
+    x = sample(kind, 300, 1)[:, 0]
+    labels = np.random.default_rng(1).integers(0, 8, 300) ** 2
+    k = np.minimum(4, np.bincount(labels)[labels] - 1)
+    axis = _axes.axis(jnp.asarray(x), labels=jnp.asarray(labels))
+    codes = _axes.kth_distances(axis, jnp.asarray(k), 4, "manhattan")
+    distance = np.abs(x[:, None] - x[None])
+    distance = np.where(labels[:, None] == labels[None], distance, np.inf)
+    expected = np.sort(distance, axis=1)[np.arange(300), k]  # each is its own nearest
+    np.testing.assert_array_equal(_distances.decode(codes), expected)
 
 
 def test_it_is_used_for_many_points_in_few_dimensions_alone():

@@ -21,10 +21,11 @@ class Axis(NamedTuple):
 
     values: jax.Array  # [n]
     order: jax.Array  # [n], the points in the order of their values
-    unit: jax.Array  # the factor of the distances
+    unit: jax.Array | float  # the factor of the distances
+    group: "Interval"  # where each point's group is in that order
 
 
-class _Interval(NamedTuple):
+class Interval(NamedTuple):
     """The sorted values from `begin` to `end` - 1, of each point [n]."""
 
     begin: jax.Array
@@ -36,13 +37,88 @@ def axes_of(x: jax.Array, unit: jax.Array, metric: Metric) -> list[Axis] | None:
     if metric != "chebyshev" and x.shape[1] > 1:
         return None
     features = [x[:, f] for f in range(x.shape[1])]
-    return [Axis(values, order(values), unit) for values in features]
+    return [axis(values, unit) for values in features]
+
+
+def axis(
+    values: jax.Array, unit: jax.Array | float = 1.0, labels: jax.Array | None = None
+) -> Axis:
+    """Sorts one feature; where there are labels, within each of them."""
+    places = jnp.arange(len(values))
+    if labels is None:
+        everywhere = Interval(
+            jnp.zeros_like(places), jnp.full_like(places, len(values))
+        )
+        return Axis(values, order(values), unit, everywhere)
+    in_order, points = order_within(labels, values, places)
+    group = jax.tree.map(
+        lambda end: jnp.zeros_like(end).at[points].set(end), groups_of(in_order)
+    )
+    return Axis(values, points, unit, group)
+
+
+def kth_distances(axis: Axis, k: jax.Array, max_k: int, metric: Metric) -> jax.Array:
+    """Codes [n] of the distance to the k-th nearest other point of the group.
+
+    `k` is at most `max_k` and may differ from point to point. Where the group has fewer
+    others the result means nothing.
+    """
+    own = axis.values[axis.order]
+    k, begin, end = (a[axis.order] for a in (k, *axis.group))
+    places = jnp.arange(len(own))
+
+    def distance(step: jax.Array | int) -> jax.Array:
+        """Codes of the distance to what is so many steps further in order."""
+        other = places + step
+        inside = (other >= begin) & (other < end)
+        codes = _codes(own.at[other].get(mode="clip") - own, axis.unit, metric)
+        return jnp.where(inside, codes, _distances.farthest(codes))
+
+    # Some i of the k are to the left, and the others to the right: of two ascending
+    # sequences the k-th smallest is the least of max(left[i], right[k - i]) over i.
+    def split(i: jax.Array, kth: jax.Array) -> jax.Array:
+        farther = jnp.maximum(distance(-i), distance(k - i))
+        return jnp.where(i <= k, jnp.minimum(kth, farther), kth)
+
+    kth = jax.lax.fori_loop(1, max_k + 1, split, distance(k))
+    return jnp.zeros_like(kth).at[axis.order].set(kth)
 
 
 def order(values: jax.Array) -> jax.Array:
     """The points in the order of their values."""
-    position = jnp.arange(len(values))
-    return jax.lax.sort((values, position), num_keys=1)[1]
+    return jax.lax.sort((_sort_key(values), jnp.arange(len(values))), num_keys=1)[1]
+
+
+def order_within(
+    groups: jax.Array, values: jax.Array, points: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Groups in order, and the points by group and then by their values."""
+    keys = (groups, _sort_key(values))
+    groups, _, points = jax.lax.sort((*keys, points), num_keys=2)
+    return groups, points
+
+
+def groups_of(ordered: jax.Array) -> Interval:
+    """Where the group of each of [n] is, of groups in order."""
+    places, n = jnp.arange(len(ordered)), len(ordered)
+    is_last = jnp.append(ordered[1:] != ordered[:-1], True)
+    return Interval(
+        begin=jax.lax.cummax(jnp.where(jnp.roll(is_last, 1), places, 0)),
+        end=jax.lax.cummin(jnp.where(is_last, places + 1, n), reverse=True),
+    )
+
+
+def _codes(difference: jax.Array, unit: jax.Array | float, metric: Metric) -> jax.Array:
+    squared = metric == "euclidean"
+    distance = difference * difference if squared else jnp.abs(difference)
+    return _distances.code(distance * unit)
+
+
+def _sort_key(values: jax.Array) -> jax.Array:
+    """Integers in the order of the values, which XLA sorts faster than floats."""
+    signed = jnp.int64 if values.dtype == jnp.float64 else jnp.int32
+    bits = jax.lax.bitcast_convert_type(values, signed)
+    return jnp.where(bits < 0, bits ^ jnp.iinfo(signed).max, bits)
 
 
 def counts(
@@ -68,37 +144,35 @@ def counts(
 
 def _interval(
     axis: Axis, inside: Callable[[jax.Array], jax.Array], metric: Metric
-) -> _Interval:
+) -> Interval:
     """The sorted values at distances from each point that satisfy a condition."""
     n = len(axis.values)
     ordered = axis.values[axis.order]
 
     def is_inside(other: jax.Array) -> jax.Array:
-        difference = other - axis.values
-        squared = metric == "euclidean"
-        distance = difference * difference if squared else jnp.abs(difference)
-        return inside(_distances.code(distance * axis.unit))
+        return inside(_codes(other - axis.values, axis.unit, metric))
 
     def first(holds: Callable[[jax.Array], jax.Array]) -> jax.Array:
-        """The first of the sorted values from which on a condition holds, or n."""
+        """The first of the group from which on a condition holds, or its end."""
 
-        def halve(_, ends: tuple[jax.Array, jax.Array]) -> Any:
+        def halve(_, ends: Interval) -> Interval:
             low, high = ends
             middle = (low + high) // 2
-            before = (low < high) & ~holds(ordered[middle])
-            return jnp.where(before, middle + 1, low), jnp.where(before, high, middle)
+            after = (low < high) & ~holds(ordered[middle])
+            return Interval(
+                jnp.where(after, middle + 1, low), jnp.where(after, high, middle)
+            )
 
-        ends = (jnp.zeros_like(axis.order), jnp.full_like(axis.order, n))
-        return jax.lax.fori_loop(0, n.bit_length(), halve, ends)[0]
+        return jax.lax.fori_loop(0, n.bit_length(), halve, axis.group)[0]
 
-    return _Interval(
+    return Interval(
         begin=first(lambda other: (other > axis.values) | is_inside(other)),
         end=first(lambda other: (other > axis.values) & ~is_inside(other)),
     )
 
 
 def _in_rectangles(
-    ranks: jax.Array, rectangles: Sequence[Sequence[_Interval]]
+    ranks: jax.Array, rectangles: Sequence[Sequence[Interval]]
 ) -> jax.Array:
     """How many of the ranks lie in each rectangle, [rectangles, n].
 

@@ -114,6 +114,12 @@ def highest_bit(codes: jax.Array) -> np.unsignedinteger:
     return codes.dtype.type(1 << (8 * codes.dtype.itemsize - 1))
 
 
+def flagged(codes: jax.Array, label: jax.Array, other: jax.Array) -> jax.Array:
+    """Codes [rows, m], with the highest bit set where labels [rows], [m] differ."""
+    differ = label[:, None] != other[None]
+    return jnp.where(differ, codes | highest_bit(codes), codes)
+
+
 def codes_from(
     points: jax.Array,
     columns: jax.Array,

@@ -10,7 +10,7 @@ from jax.scipy.special import digamma, gammaln
 from jax.typing import ArrayLike
 
 from optax_mi import _checks
-from optax_mi._estimators import _distances, _neighbours
+from optax_mi._estimators import _axes, _distances, _neighbours, _pruned
 from optax_mi._types import Metric
 
 
@@ -114,7 +114,27 @@ def _kl_entropy(x, *, k, metric, block_size):
     largest = jnp.max(jnp.abs(x - jnp.mean(x, axis=0, keepdims=True)))
     unit = jnp.where(largest > 0, largest, 1)
     scaled = x / unit
-    columns = _distances.as_columns(scaled)
+    codes = _kth_distances(scaled, k, metric, block_size)
+    log_radius = jnp.log(_distances.decode(codes))
+    if metric == "euclidean":
+        log_radius = log_radius / 2  # it came squared
+    entropy = digamma(jnp.asarray(n, x.dtype)) - digamma(jnp.asarray(k, x.dtype))
+    entropy += _log_unit_ball(d, metric)
+    entropy += d * (jnp.mean(log_radius) + jnp.log(unit))
+    return jnp.where(jnp.all(jnp.isfinite(x)), entropy, jnp.nan)
+
+
+def _kth_distances(
+    x: jax.Array, k: int, metric: Metric, block_size: int | None
+) -> jax.Array:
+    """Codes [n] of the distance of each point to its k-th neighbour."""
+    n, d = x.shape
+    if d == 1:
+        axis = _axes.axis(x[:, 0])
+        return _axes.kth_distances(axis, jnp.full(n, k), k, metric)
+    if _pruned.applies(n, (d,), (k,)):
+        return _pruned.kth_distances(x, jnp.full(n, k), k, metric)
+    columns = _distances.as_columns(x)
     within = k + 1  # each point is the nearest to itself
 
     def codes_from(points: jax.Array) -> Callable[[jax.Array], jax.Array]:
@@ -132,14 +152,7 @@ def _kl_entropy(x, *, k, metric, block_size):
         return _neighbours.kth_smallest(codes, k=within, max_k=within)
 
     block_size = _neighbours.choose_block_size(n, (d,), within, block_size)
-    codes = _neighbours.map_rechecked(fast, exact, scaled, block_size)
-    log_radius = jnp.log(_distances.decode(codes))
-    if metric == "euclidean":
-        log_radius = log_radius / 2  # it came squared
-    entropy = digamma(jnp.asarray(n, x.dtype)) - digamma(jnp.asarray(k, x.dtype))
-    entropy += _log_unit_ball(d, metric)
-    entropy += d * (jnp.mean(log_radius) + jnp.log(unit))
-    return jnp.where(jnp.all(jnp.isfinite(x)), entropy, jnp.nan)
+    return _neighbours.map_rechecked(fast, exact, x, block_size)
 
 
 def _log_unit_ball(d: int, metric: Metric) -> jax.Array:

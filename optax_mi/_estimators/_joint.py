@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.scipy.special import digamma
 
-from optax_mi._estimators import _axes, _distances, _gram, _neighbours, _pruned
+from optax_mi._estimators import _axes, _distances, _gram, _leaves, _neighbours, _pruned
 from optax_mi._estimators._ties import mean_digamma
 from optax_mi._types import Metric
 
@@ -277,7 +277,7 @@ def without_all_pairs(
     """Whether neighbours and counts need no look at all pairs of points."""
     axes = [d if metric == "chebyshev" or d == 1 else np.inf for d in features]
     most = max(sum(axes[v] for v in s) for s in subspaces)
-    return most <= 2 and _pruned.applies(n, sum(features), ks)
+    return most <= 2 and _pruned.applies(n, features, ks)
 
 
 def _searched(
@@ -285,7 +285,7 @@ def _searched(
 ) -> tuple[list[JointCounts], jax.Array]:
     """Counts in few dimensions, and where ties may have been left out."""
     found = _pruned.neighbours(
-        [_pruned.Variable(*v) for v in zip(variables, units, strict=True)], ks, metric
+        [_leaves.Variable(*v) for v in zip(variables, units, strict=True)], ks, metric
     )
     axes = [_axes.axes_of(*v, metric) or [] for v in zip(variables, units, strict=True)]
 

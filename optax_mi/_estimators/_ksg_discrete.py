@@ -1,6 +1,6 @@
 """Mutual information between a continuous variable and class labels."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -10,7 +10,7 @@ from jax.scipy.special import digamma
 from jax.typing import ArrayLike
 
 from optax_mi import _checks
-from optax_mi._estimators import _distances, _gram, _neighbours
+from optax_mi._estimators import _axes, _distances, _gram, _neighbours, _pruned
 from optax_mi._estimators._entropy import class_sizes
 from optax_mi._estimators._ties import mean_digamma
 from optax_mi._types import Metric
@@ -147,15 +147,10 @@ def neighbour_counts(
     within = k + 1  # each point is the nearest to itself
     block_size = _neighbours.choose_block_size(n, (d,), within, block_size)
 
-    def flagged(block: _Rows, codes: jax.Array, label: jax.Array) -> jax.Array:
-        """Codes, with the highest bit set where the class is another one."""
-        other_class = block.label[:, None] != label[None]
-        return jnp.where(other_class, codes | _distances.highest_bit(codes), codes)
-
     def flagged_from(block: _Rows) -> Callable[[Any], jax.Array]:
         def value(tile: tuple[jax.Array, jax.Array]) -> jax.Array:
             codes = _distances.codes_from(block.x, tile[0], metric)
-            return flagged(block, codes, tile[1])
+            return _distances.flagged(codes, block.label, tile[1])
 
         return value
 
@@ -169,27 +164,9 @@ def neighbour_counts(
         """Counts the other points closer than low and those from low to high."""
 
         def predicates(tile: Any) -> list[jax.Array]:
-            same = value(tile)
-            any_class = same & ~_distances.highest_bit(same)
-            closer, within = low[:, None], high[:, None]
-            return [
-                same < closer,
-                same <= within,
-                any_class < closer,
-                any_class <= within,
-            ]
+            return _closer_and_within(value(tile), low[:, None], high[:, None])
 
-        same_closer, same_within, any_closer, any_within = _neighbours.count(
-            predicates, arrays
-        )
-        near = (
-            *_neighbours.others(low, same_closer, same_within),
-            *_neighbours.others(low, any_closer, any_within),
-        )
-        counted = block.k > 0
-        return Counts(
-            block.class_size, block.k, *(jnp.where(counted, c, 0) for c in near)
-        )
+        return _counts(low, _neighbours.count(predicates, arrays), block)
 
     def exact(block: _Rows) -> Counts:
         codes = flagged_from(block)((columns, column_label))
@@ -204,6 +181,11 @@ def neighbour_counts(
         counts = between(r, r, value, arrays, block)
         return counts, _is_not_kth(counts)
 
+    if d == 1:
+        return _along_axis(rows, k, metric)
+    if _pruned.applies(n, (d,), (k,)):
+        counts = _searched(rows, k, metric)
+        return _neighbours.redo(counts, _is_not_kth(counts), exact, rows, block_size)
     if not _gram.applies(d, metric):
         return _neighbours.map_rechecked(fast, exact, rows, block_size)
 
@@ -212,7 +194,7 @@ def neighbour_counts(
     def approximate(block: tuple[_Rows, _gram.Points]) -> tuple[Counts, jax.Array]:
         points, gram = block
         codes = _distances.code(_gram.squared_distances(gram, gram_columns))
-        codes = flagged(points, codes, column_label)
+        codes = _distances.flagged(codes, points.label, column_label)
         r = _distances.decode(by_groups(_neighbours.stored, codes, points))
         margin = 2 * _gram.error(gram, r)
         low = _distances.code(jnp.maximum(r - margin, 0))
@@ -224,6 +206,46 @@ def neighbour_counts(
     return _neighbours.map_rechecked(
         approximate, lambda block: exact(block[0]), (rows, gram_rows), block_size
     )
+
+
+def _along_axis(rows: _Rows, k: int, metric: Metric) -> Counts:
+    """Counts in one feature."""
+    values = rows.x[:, 0]
+    within_class = _axes.axis(values, labels=rows.label)
+    radius = _axes.kth_distances(within_class, rows.k, k, metric)
+    same = _axes.counts([within_class], radius, metric)
+    any_class = _axes.counts([_axes.axis(values)], radius, metric)
+    return _counts(radius, [*same, *any_class], rows)
+
+
+def _searched(rows: _Rows, k: int, metric: Metric) -> Counts:
+    """Counts in a few features."""
+    radius = _pruned.kth_distances(rows.x, rows.k, k, metric, rows.label)
+
+    def predicates(codes: jax.Array, limit: jax.Array) -> list[jax.Array]:
+        return _closer_and_within(codes, limit, limit)
+
+    counts = _pruned.counts_within(rows.x, radius, predicates, metric, rows.label)
+    return _counts(radius, counts, rows)
+
+
+def _closer_and_within(
+    flagged: jax.Array, low: jax.Array, high: jax.Array
+) -> list[jax.Array]:
+    """Which codes are below low and which up to high: of the same class, of any."""
+    any_class = flagged & ~_distances.highest_bit(flagged)
+    return [flagged < low, flagged <= high, any_class < low, any_class <= high]
+
+
+def _counts(low: jax.Array, counts: Sequence[jax.Array], rows: _Rows) -> Counts:
+    """Counts of other points, from those of `_closer_and_within`."""
+    same_closer, same_within, any_closer, any_within = counts
+    near = (
+        *_neighbours.others(low, same_closer, same_within),
+        *_neighbours.others(low, any_closer, any_within),
+    )
+    # A class of one member has no radius.
+    return Counts(rows.class_size, rows.k, *(jnp.where(rows.k > 0, c, 0) for c in near))
 
 
 def _is_not_kth(counts: Counts) -> jax.Array:
