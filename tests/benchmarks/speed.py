@@ -46,6 +46,9 @@ ROWS = [
     Row(10_000, 2, 2, "chebyshev"),
     Row(100_000, 1, 1, "chebyshev"),
     Row(100_000, 2, 2, "chebyshev"),
+    Row(100_000, 1, 0, "euclidean"),
+    Row(100_000, 2, 0, "euclidean"),
+    Row(100_000, 5, 0, "euclidean"),
     Row(100_000, 10, 0, "euclidean"),
 ]
 
