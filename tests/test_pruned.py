@@ -8,7 +8,6 @@ import twins
 
 import optax_mi
 from optax_mi._estimators import _axes, _distances, _joint, _ksg_discrete, _pruned
-from optax_mi._types import Metric
 
 KINDS = ["Gaussian", "on a grid", "heavy tails", "repeated", "in clusters"]
 
@@ -49,6 +48,8 @@ CASES = [
     ("on a grid", (1, 1), "manhattan"),
     *[(kind, (2, 1), "chebyshev") for kind in ("on a grid", "heavy tails")],
     *[(kind, (2, 2), "chebyshev") for kind in ("Gaussian", "in clusters")],
+    ("on a grid", (2, 2), "euclidean"),
+    ("Gaussian", (3, 2), "manhattan"),
 ]
 
 
@@ -60,7 +61,7 @@ def test_counts_equal_those_of_all_pairs(kind, dims, metric, monkeypatch):
     arguments = ((x, y), ((0,), (1,)), (2, 5), metric)
     plain = counts(*arguments)
     search_few_points(monkeypatch)
-    assert _joint.without_all_pairs(n, dims, ((0,), (1,)), (2, 5), metric)
+    assert _pruned.applies(n, dims, (2, 5))
     for have, want in zip(counts(*arguments), plain, strict=True):
         np.testing.assert_array_equal(have, want)
 
@@ -146,16 +147,13 @@ def test_neighbours_along_an_axis_equal_sorted_distances(kind):
 
 
 def test_it_is_used_for_many_points_in_few_dimensions_alone():
-    def applies(n, d_x, d_y, ks=(3,), metric: Metric = "chebyshev"):
-        return _joint.without_all_pairs(n, (d_x, d_y), ((0,), (1,)), ks, metric)
-
-    assert applies(100_000, 1, 1)
-    assert applies(100_000, 1, 1, metric="euclidean")
-    assert applies(100_000, 2, 2)
-    assert not applies(1000, 1, 1)
-    assert not applies(100_000, 2, 2, metric="manhattan")
-    assert not applies(100_000, 3, 1)
-    assert not applies(100_000, 1, 1, ks=(100,))
+    assert _pruned.applies(100_000, (1, 1), (3,))
+    assert _pruned.applies(100_000, (2, 3), (3, 5))
+    assert _pruned.applies(100_000, (5,), (3,))
+    assert not _pruned.applies(1000, (1, 1), (3,))
+    assert not _pruned.applies(100_000, (3, 3), (3,))
+    assert not _pruned.applies(100_000, (6,), (3,))
+    assert not _pruned.applies(100_000, (1, 1), (100,))
 
 
 @pytest.mark.parametrize("metric", ["chebyshev", "euclidean"])

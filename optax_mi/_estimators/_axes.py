@@ -32,7 +32,7 @@ class Interval(NamedTuple):
     end: jax.Array
 
 
-def axes_of(x: jax.Array, unit: jax.Array, metric: Metric) -> list[Axis] | None:
+def axes_of(x: jax.Array, unit: jax.Array | float, metric: Metric) -> list[Axis] | None:
     """The axes of a variable [n, d], or None where it is more than its features."""
     if metric != "chebyshev" and x.shape[1] > 1:
         return None

@@ -11,6 +11,7 @@ from jax.typing import ArrayLike
 
 from optax_mi import _checks
 from optax_mi._estimators import _axes, _distances, _neighbours, _pruned
+from optax_mi._estimators._leaves import Variable
 from optax_mi._types import Metric
 
 
@@ -135,7 +136,7 @@ def _kth_distances(
         axis = _axes.axis(x[:, 0])
         return _axes.kth_distances(axis, jnp.full(n, k), k, metric)
     if _pruned.applies(n, (d,), (k,)):
-        return _pruned.kth_distances(x, jnp.full(n, k), k, metric)
+        return _pruned.kth_distances(Variable(x), jnp.full(n, k), k, metric)
     columns = _distances.as_columns(x)
     within = k + 1  # each point is the nearest to itself
 

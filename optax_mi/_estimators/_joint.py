@@ -12,10 +12,10 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.scipy.special import digamma
 
-from optax_mi._estimators import _axes, _distances, _gram, _leaves, _neighbours, _pruned
+from optax_mi._estimators import _axes, _distances, _gram, _neighbours, _pruned
+from optax_mi._estimators._leaves import Variable
 from optax_mi._estimators._ties import mean_digamma
 from optax_mi._types import Metric
 
@@ -119,7 +119,7 @@ def joint_counts(
     ]
     rows = _Block(tuple(variables), tuple(gram for gram, _ in grams))
     block_size = _neighbours.choose_block_size(n, features, within, block_size)
-    if not edges and without_all_pairs(n, features, subspaces, ks, metric):
+    if not edges and _pruned.applies(n, features, ks):
         found, tied = _searched(variables, units, subspaces, ks, metric)
         return _neighbours.redo(found, tied, exact, rows, block_size)
     if not any(wide):
@@ -267,33 +267,30 @@ def _edges(rho, codes, arrays) -> tuple[Edge, ...]:
     return tuple(edge(v) for v in variables)
 
 
-def without_all_pairs(
-    n: int,
-    features: Sequence[int],
-    subspaces: Sequence[Sequence[int]],
-    ks: Sequence[int],
-    metric: Metric,
-) -> bool:
-    """Whether neighbours and counts need no look at all pairs of points."""
-    axes = [d if metric == "chebyshev" or d == 1 else np.inf for d in features]
-    most = max(sum(axes[v] for v in s) for s in subspaces)
-    return most <= 2 and _pruned.applies(n, features, ks)
-
-
 def _searched(
     variables, units, subspaces, ks, metric
 ) -> tuple[list[JointCounts], jax.Array]:
     """Counts in few dimensions, and where ties may have been left out."""
-    found = _pruned.neighbours(
-        [_leaves.Variable(*v) for v in zip(variables, units, strict=True)], ks, metric
-    )
-    axes = [_axes.axes_of(*v, metric) or [] for v in zip(variables, units, strict=True)]
+    spaces = [Variable(*v) for v in zip(variables, units, strict=True)]
+    found = _pruned.neighbours(spaces, ks, metric)
+    axes = [_axes.axes_of(*v, metric) for v in spaces]
+
+    def counts(subspace: Sequence[int], radius: jax.Array) -> Sequence[jax.Array]:
+        own = [axes[v] for v in subspace]
+        along = [axis for several in own if several is not None for axis in several]
+        if None not in own and len(along) <= 2:
+            return _axes.counts(along, radius, metric)
+
+        def predicates(codes: jax.Array, limit: jax.Array) -> list[jax.Array]:
+            return [codes < limit, codes <= limit]
+
+        within = [spaces[v] for v in subspace]
+        return _pruned.counts_within(within, radius, predicates, metric)
 
     def near(subspace: Sequence[int], radius: jax.Array) -> Near:
-        own = [axis for v in subspace for axis in axes[v]]
-        return Near(*_neighbours.others(radius, *_axes.counts(own, radius, metric)))
+        return Near(*_neighbours.others(radius, *counts(subspace, radius)))
 
-    counts = [
+    counted = [
         JointCounts(
             Near(about.closer, about.tied),
             tuple(near(s, about.radius) for s in subspaces),
@@ -302,7 +299,7 @@ def _searched(
         )
         for about in found
     ]
-    return counts, ~reduce(jnp.logical_and, [about.certain for about in found])
+    return counted, ~reduce(jnp.logical_and, [about.certain for about in found])
 
 
 def _inverse_spread(x: jax.Array, metric: Metric) -> jax.Array:

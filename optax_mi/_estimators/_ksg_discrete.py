@@ -12,6 +12,7 @@ from jax.typing import ArrayLike
 from optax_mi import _checks
 from optax_mi._estimators import _axes, _distances, _gram, _neighbours, _pruned
 from optax_mi._estimators._entropy import class_sizes
+from optax_mi._estimators._leaves import Variable
 from optax_mi._estimators._ties import mean_digamma
 from optax_mi._types import Metric
 
@@ -222,12 +223,13 @@ def _along_axis(rows: _Rows, k: int, metric: Metric) -> Counts:
 
 def _searched(rows: _Rows, k: int, metric: Metric) -> Counts:
     """Counts in a few features."""
-    radius = _pruned.kth_distances(rows.x, rows.k, k, metric, rows.label)
+    x = Variable(rows.x)
+    radius = _pruned.kth_distances(x, rows.k, k, metric, rows.label)
 
     def predicates(codes: jax.Array, limit: jax.Array) -> list[jax.Array]:
         return _closer_and_within(codes, limit, limit)
 
-    counts = _pruned.counts_within(rows.x, radius, predicates, metric, rows.label)
+    counts = _pruned.counts_within([x], radius, predicates, metric, rows.label)
     return _counts(radius, counts, rows)
 
 

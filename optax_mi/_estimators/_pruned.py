@@ -23,7 +23,7 @@ SIZES = {
     4: Sizes(leaf=32, batch=32, visited=16),
     5: Sizes(leaf=32, batch=32, visited=16),
 }
-MIN_POINTS = {2: 16_000, 3: 30_000, 4: 30_000}
+MIN_POINTS = {2: 16_000, 3: 30_000, 4: 30_000, 5: 30_000}
 MIN_POINTS_ALONE = {2: 16_000, 3: 16_000, 4: 30_000, 5: 30_000}
 
 # More neighbours are not looked for here: the k nearest of a leaf's lanes are kept.
@@ -74,7 +74,7 @@ def neighbours(
 
 
 def kth_distances(
-    x: jax.Array,
+    variable: Variable,
     k: jax.Array,
     max_k: int,
     metric: Metric,
@@ -85,8 +85,7 @@ def kth_distances(
     `k` is at most `max_k` and may differ from point to point; where it is zero there
     is no such point, and the result means nothing.
     """
-    sizes = SIZES[x.shape[1]]
-    variables = [Variable(x)]
+    sizes = SIZES[variable.x.shape[1]]
 
     def kth(lanes: Sequence[jax.Array], k: jax.Array) -> jax.Array:
         return _neighbours.kth_of_minima(
@@ -94,8 +93,8 @@ def kth_distances(
         )
 
     return _nearest(
-        _leaves.build(variables, sizes.leaf, labels),
-        _leaves.distance(variables, metric),
+        _leaves.build([variable], sizes.leaf, labels),
+        _leaves.distance([variable], metric),
         kth,
         k=k,
         kept=max_k,
@@ -164,7 +163,7 @@ def _nearest(
 
 
 def counts_within(
-    x: jax.Array,
+    variables: Sequence[Variable],
     radius: jax.Array,
     predicates: Callable[[jax.Array, jax.Array], Sequence[jax.Array]],
     metric: Metric,
@@ -175,9 +174,7 @@ def counts_within(
     A predicate is given codes [..., m], flagged where labels differ, and limits
     [..., 1]; it holds for no code above the limit but for the flag.
     """
-    n = len(x)
-    sizes = SIZES[x.shape[1]]
-    variables = [Variable(x)]
+    sizes = SIZES[sum(v.x.shape[1] for v in variables)]
     leaves = _leaves.build(variables, sizes.leaf)
     if labels is not None:
         leaves = leaves._replace(label=leaves.of(labels))
@@ -220,7 +217,7 @@ def counts_within(
         )
         return [jnp.sum(total, axis=2) for total in unpack(totals, word)]
 
-    return _leaves.visiting(count, near, leaves, n, sizes.batch)
+    return _leaves.visiting(count, near, leaves, len(radius), sizes.batch)
 
 
 def _insert(nearest: Sequence[jax.Array], codes: jax.Array) -> Any:
