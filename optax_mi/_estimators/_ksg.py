@@ -80,9 +80,9 @@ def ksg(
       ValueError: For unequal lengths, k < 1, n <= k, or an unknown algorithm, metric or
         kind of margins.
 
-    Cost: about n^2 (d_x + d_y + 10) operations, and a small part of that in up to four
-    features in all from 16,000 or 30,000 points on (docs/performance.md). Memory n * d
-    and block_size * n at most.
+    Cost: about n^2 (d_x + d_y + 10) operations, and a small part of that by algorithm 1
+    in up to five features in all from 10,000 to 25,000 points on (docs/performance.md).
+    Memory n * d and block_size * n at most.
 
     Example:
       >>> import numpy as np

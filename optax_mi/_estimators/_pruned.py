@@ -23,7 +23,7 @@ SIZES = {
     4: Sizes(leaf=32, batch=32, visited=16),
     5: Sizes(leaf=32, batch=32, visited=16),
 }
-MIN_POINTS = {2: 16_000, 3: 30_000, 4: 30_000, 5: 30_000}
+MIN_POINTS = {2: 10_000, 3: 16_000, 4: 16_000, 5: 25_000}
 MIN_POINTS_ALONE = {2: 16_000, 3: 16_000, 4: 30_000, 5: 30_000}
 
 # More neighbours are not looked for here: the k nearest of a leaf's lanes are kept.
