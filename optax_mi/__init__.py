@@ -13,6 +13,7 @@ from optax_mi._estimators import ksg_mixed as ksg_mixed
 from optax_mi._estimators import label_entropy as label_entropy
 from optax_mi._estimators import mine as mine
 from optax_mi._estimators import pairwise_distance_bounds as pairwise_distance_bounds
+from optax_mi._layerwise import layerwise_mi_dynamic_lr as layerwise_mi_dynamic_lr
 from optax_mi._measure import estimate_mi as estimate_mi
 from optax_mi._measure import reference_mi as reference_mi
 from optax_mi._policies import Policy as Policy
@@ -21,13 +22,13 @@ from optax_mi._policies import change_policy as change_policy
 from optax_mi._policies import reference_policy as reference_policy
 from optax_mi._probe import Probe as Probe
 from optax_mi._probe import sample_probe as sample_probe
+from optax_mi._record import learning_rates as learning_rates
+from optax_mi._record import record_mi as record_mi
+from optax_mi._record import track_value_only as track_value_only
 from optax_mi._sample_size import SampleSizeCurve as SampleSizeCurve
 from optax_mi._sample_size import sample_size_curve as sample_size_curve
 from optax_mi._transform import MIDynamicLRState as MIDynamicLRState
-from optax_mi._transform import learning_rates as learning_rates
 from optax_mi._transform import mi_dynamic_lr as mi_dynamic_lr
-from optax_mi._transform import record_mi as record_mi
-from optax_mi._transform import track_value_only as track_value_only
 from optax_mi._types import Estimator as Estimator
 
 __version__ = _version("optax_mi")

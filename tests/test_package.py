@@ -16,11 +16,12 @@ ROOT = pathlib.Path(optax_mi.__file__).parent
 LAYERS = [
     ["_types"],
     ["_checks"],
-    ["_probe", "_capture", "_estimators"],
+    ["_layers", "_probe", "_capture", "_estimators"],
     ["_measure"],
     ["_sample_size"],
     ["_policies"],
     ["_transform"],
+    ["_layerwise", "_record"],
     ["__init__"],
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}

@@ -1,0 +1,93 @@
+"""Which layer's measurement a group of parameters follows.
+
+Layers are named by the path of their module, its names joined by "/". A group has such
+a path as its label.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import jax
+
+from optax_mi import _checks
+
+
+def match(
+    labels: Iterable[str],
+    layers: Iterable[str],
+    *,
+    default: str | None = None,
+    argument: str,
+    every_layer: bool,
+) -> dict[str, str]:
+    """The layer that each group of parameters follows, by label.
+
+    That is the layer whose path is the label or the longest beginning of it, else the
+    default one, without which it is the model's own output, "". (The last layer could
+    not be told by the order: ``jax.jit`` sorts the keys of a mapping.)
+
+    Args:
+      labels: Of the groups.
+      layers: What there is a measurement of, or whatever else a mapping gives.
+      default: The layer that groups without one of their own follow.
+      argument: The name of the argument that holds the layers.
+      every_layer: Whether each layer must have a group, but those followed by default.
+
+    Raises:
+      ValueError: Where a group follows no layer, or a layer that must has no group.
+    """
+    labels, layers = sorted(set(labels)), list(layers)
+    if default is not None and default not in layers:
+        _checks.fail("default", f"one of {layers}", repr(default))
+    own = {label: _longest_prefix(label, layers) for label in labels}
+    fallback = "" if default is None else default
+    without_layer = [n for n in labels if own[n] is None and fallback not in layers]
+    without_group = [
+        n
+        for n in layers
+        if n != fallback and not any(_is_prefix(n, label) for label in labels)
+    ]
+    if without_layer or (every_layer and without_group):
+        _checks.fail(
+            argument,
+            f"a mapping from layers that the labels of parameters, {labels}, belong to",
+            f"{layers} ({without_layer or without_group} without a counterpart)",
+        )
+    return {label: fallback if name is None else name for label, name in own.items()}
+
+
+def _longest_prefix(label: str, layers: Iterable[str]) -> str | None:
+    prefixes = (name for name in layers if _is_prefix(name, label))
+    return max(prefixes, key=len, default=None)
+
+
+def module_paths(params: Any) -> Any:
+    """A tree like params, of the paths of the modules that Flax keeps them in."""
+    return jax.tree_util.tree_map_with_path(
+        lambda path, _: "/".join(_module_path(path)), params
+    )
+
+
+def _module_path(path: Sequence[Any]) -> list[str]:
+    # The last of the keys is the parameter's own name. Around it NNX has the variable
+    # that holds the value, and Linen the collection of all parameters.
+    names = [
+        str(getattr(key, "key", getattr(key, "idx", None)))
+        for key in path
+        if not isinstance(key, jax.tree_util.GetAttrKey)
+    ]
+    return names[1 if names[:1] == ["params"] else 0 : -1]
+
+
+def _is_prefix(name: str, label: str) -> bool:
+    return label == name or label.startswith(name + "/")
+
+
+def partition_label(path: Sequence[Any]) -> str:
+    """The label of the `optax.partition` that a state lies in, or ""."""
+    return "/".join(
+        str(inner.key)
+        for outer, inner in zip(path, path[1:], strict=False)
+        if getattr(outer, "name", None) == "inner_states"
+        and isinstance(inner, jax.tree_util.DictKey)
+    )

@@ -1,0 +1,140 @@
+"""A learning rate for each layer, from what that layer says."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import optax
+from jax.typing import ArrayLike
+
+from optax_mi import _checks
+from optax_mi._layers import match, module_paths
+from optax_mi._policies import Policy
+from optax_mi._transform import mi_dynamic_lr
+from optax_mi._types import Measurement
+
+
+def layerwise_mi_dynamic_lr(
+    param_labels: Any,
+    lr_min: ArrayLike | Mapping[str, ArrayLike],
+    lr_max: ArrayLike | Mapping[str, ArrayLike],
+    *,
+    policy: Policy | Mapping[str, Policy] | None = None,
+    reference: ArrayLike | Mapping[str, ArrayLike] | None = None,
+    default: str | None = None,
+    init_lr: ArrayLike | Mapping[str, ArrayLike] | None = None,
+) -> optax.GradientTransformationExtraArgs:
+    """Scales the updates of each layer by a rate that its own information sets.
+
+    One `mi_dynamic_lr` for each label, over ``optax.partition`` (the paper's Figure 6).
+    Labels are paths of modules, as `capture_activations` names layers, and a group of
+    parameters follows the measured layer whose path is its label or the longest
+    beginning of it: of the measured ``block_0`` and ``block_0/conv``, parameters in
+    ``block_0/conv`` follow the second and those in ``block_0/norm`` the first.
+
+    Give measurements as to `mi_dynamic_lr`, as mappings: ``{layer: nats}``, what
+    `estimate_mi` returns. A scalar moves all rates alike.
+
+    Args:
+      param_labels: "auto": each parameter's label is the path of its Flax module, Linen
+        or NNX. Or a pytree like the parameters (or a prefix of it) with strings as
+        leaves, or a function from parameters to one.
+      lr_min: Lower bound, and the rate at the start. Here and below a mapping gives one
+        for each label, found as measurements are: ``{"encoder": 1e-4, "head": 1e-3}``.
+      lr_max: Upper bound.
+      policy: As in `mi_dynamic_lr`.
+      reference: In nats. Layers share one: all are held against the same outcomes.
+      default: The measured layer that parameters without one of their own follow, such
+        as norms and embeddings. By default the model's own output, "", where that was
+        measured.
+      init_lr: The rate at the start, if not lr_min.
+
+    Returns:
+      A ``GradientTransformationExtraArgs`` whose state is that of ``optax.partition``,
+      with an `MIDynamicLRState` for each label; `learning_rates` names them.
+
+    Raises:
+      ValueError: As `mi_dynamic_lr`. If labels are not strings, or a mapping lacks one
+        or has a name that is nobody's. From `update`, with both sets listed: if
+        parameters have no measured layer, nor a default one; or, where labels were
+        given, if a measured layer has no parameters.
+
+    Example:
+      >>> import jax.numpy as jnp, optax, optax_mi
+      >>> params = {"conv": {"kernel": jnp.ones(3)}, "dense": {"kernel": jnp.ones(2)}}
+      >>> tx = optax.chain(
+      ...     optax.sgd(1.0),
+      ...     optax_mi.layerwise_mi_dynamic_lr("auto", 0.001, 0.05, reference=2.0))
+      >>> state = tx.init(params)
+      >>> for mi in ({"conv": 0.5, "dense": 1.8}, {"conv": 1.6, "dense": 1.8}):
+      ...     updates, state = tx.update(params, state, params, mi=mi)
+      >>> print({k: round(v, 3) for k, v in optax_mi.learning_rates(state).items()})
+      {'conv': 0.021, 'dense': 0.001}
+
+    References:
+      Vasudevan, `Dynamic learning rate using Mutual Information
+      <https://arxiv.org/abs/1805.07249>`_, 2018.
+    """
+    options = {
+        "lr_min": lr_min,
+        "lr_max": lr_max,
+        "policy": policy,
+        "reference": reference,
+        "init_lr": init_lr,
+    }
+    if not any(isinstance(value, Mapping) for value in options.values()):
+        mi_dynamic_lr(**options)  # refuses bad numbers here and not at the first step
+    automatic = isinstance(param_labels, str)
+    if automatic:
+        _checks.one_of("param_labels", param_labels, ("auto",))
+    labelled: Callable[[Any], Any] = (
+        module_paths
+        if automatic
+        else param_labels
+        if callable(param_labels)
+        else lambda _: param_labels
+    )
+
+    def partition(params: Any) -> tuple[list[str], Any]:
+        labels = labelled(params)
+        names = list(dict.fromkeys(jax.tree.leaves(labels)))
+        for name in names:
+            if not isinstance(name, str):
+                _checks.fail("param_labels", "strings", repr(name))
+        own = {name: _of_label(name, names, options) for name in names}
+        transforms = {name: mi_dynamic_lr(layer=name, **own[name]) for name in names}
+        return names, optax.partition(transforms, labels)
+
+    def init_fn(params: optax.Params) -> Any:
+        return partition(params)[1].init(params)
+
+    def update_fn(
+        updates: optax.Updates,
+        state: Any,
+        params: optax.Params | None = None,
+        *,
+        mi: Measurement | None = None,
+        **extra_args: Any,
+    ) -> tuple[optax.Updates, Any]:
+        names, inner = partition(updates)
+        if isinstance(mi, Mapping):
+            layers = match(
+                names, mi, default=default, argument="mi", every_layer=not automatic
+            )
+            mi = {name: mi[layer] for name, layer in layers.items()}
+        return inner.update(updates, state, params, mi=mi, **extra_args)
+
+    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+
+
+def _of_label(
+    label: str, labels: list[str], options: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The options of one label, of which some are mappings."""
+    own = {}
+    for argument, value in options.items():
+        if isinstance(value, Mapping):
+            layers = match(labels, value, argument=argument, every_layer=True)
+            value = value[layers[label]]
+        own[argument] = value
+    return own

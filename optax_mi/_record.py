@@ -1,0 +1,189 @@
+"""What training loops do with a state: give it measurements, and look at its rates."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from optax_mi import _checks
+from optax_mi._layers import match, partition_label
+from optax_mi._transform import (
+    MIDynamicLRState,
+    entry,
+    require_reference,
+)
+from optax_mi._types import Measurement
+
+
+def record_mi(
+    opt_state: Any,
+    mi: Measurement | None,
+    reference: Measurement | None = None,
+    *,
+    layer: str | None = None,
+    default: str | None = None,
+) -> Any:
+    """Gives a measurement to the optimizer state, outside the training step.
+
+    The policy is not known here (the state holds arrays alone), so the measurement
+    waits in the state until the next update that runs applies it; steps skipped by
+    ``optax.MultiSteps`` or ``optax.apply_if_finite`` do not lose it. A second one
+    recorded before that update replaces the first: the parameters were the same.
+
+    Args:
+      opt_state: The state of any optimizer with a `mi_dynamic_lr` in it, however
+        nested; ``train_state.opt_state`` for Flax.
+      mi: The measurement in nats. A scalar goes to every `mi_dynamic_lr` found. From a
+        mapping, each within ``optax.partition`` or `layerwise_mi_dynamic_lr` takes the
+        entry of its label, or that with the longest beginning of the label's path, and
+        one that is alone the only entry. None or NaN: nothing new.
+      reference: The reference in nats, if it is to be set or changed; likewise.
+      layer: The entry of a mapping to take instead, where it holds several and no label
+        says which: "" for the model's own output.
+      default: The entry that labels without one of their own take, as in
+        `layerwise_mi_dynamic_lr`: by default "" where that was measured.
+
+    Returns:
+      The optimizer state, of the same structure, shapes and dtypes.
+
+    Raises:
+      ValueError: If there is no `mi_dynamic_lr` state, a mapping lacks an entry or does
+        not say which, a value is not a scalar, a reference is negative, or the policy
+        needs a reference and none was ever given.
+
+    Example:
+      >>> import jax.numpy as jnp, optax, optax_mi
+      >>> tx = optax.chain(optax.sgd(1.0), optax_mi.mi_dynamic_lr(1e-3, 0.1))
+      >>> params = jnp.ones(3)
+      >>> opt_state = tx.init(params)
+      >>> for mi in (0.5, 1.0):                             # two epochs' ends
+      ...     opt_state = optax_mi.record_mi(opt_state, mi, reference=2.3)
+      ...     updates, opt_state = tx.update(params, opt_state)
+      >>> round(optax_mi.learning_rates(opt_state)[""], 3)
+      0.058
+    """
+    labels = [partition_label(path) for path, _ in _states(opt_state)]
+
+    def own(values: Any, label: str, argument: str) -> jax.Array | None:
+        name = layer
+        if isinstance(values, Mapping) and layer is None:
+            if len(values) == 1 and (len(labels) == 1 or not label):
+                name = next(iter(values))
+            elif not label:
+                _checks.fail("layer", f"one of {list(values)}", layer)
+            else:
+                name = match(
+                    labels,
+                    values,
+                    default=default,
+                    argument=argument,
+                    every_layer=False,
+                )[label]
+        return entry(values, name, argument)
+
+    def record(label: str, state: MIDynamicLRState) -> MIDynamicLRState:
+        new_reference = own(reference, label, "reference")
+        if new_reference is not None:
+            if not _checks.is_traced(new_reference) and new_reference < 0:
+                _checks.fail("reference", ">= 0", new_reference)
+            known = jnp.where(jnp.isnan(new_reference), state.reference, new_reference)
+            state = state._replace(reference=known)
+        new_mi = own(mi, label, "mi")
+        if new_mi is None:
+            return state
+        require_reference(state)
+        pending = jnp.where(jnp.isfinite(new_mi), new_mi, state.pending)
+        return state._replace(pending=pending)
+
+    return _map_states(record, opt_state)
+
+
+def track_value_only(opt_state: Any, measurements: int = 5) -> Any:
+    """Judges the coming measurements by their value alone, not by their change.
+
+    For use after a change of batch size or the like (the paper's Figure 5): with
+    `reference_policy` the rate then rises while the information is below the reference,
+    whether or not it has just grown. `change_policy` is not affected.
+
+    Args:
+      opt_state: The state of any optimizer with a `mi_dynamic_lr` in it.
+      measurements: For how many finite measurements, not steps. 0 ends it.
+
+    Returns:
+      The optimizer state, of the same structure and dtypes.
+
+    Raises:
+      ValueError: If there is no `mi_dynamic_lr` state, or measurements is negative.
+
+    Example:
+      >>> import jax.numpy as jnp, optax, optax_mi
+      >>> tx = optax_mi.mi_dynamic_lr(1e-3, 0.1, reference=2.3)
+      >>> state = optax_mi.track_value_only(tx.init(jnp.ones(3)), measurements=5)
+      >>> int(state.value_only)
+      5
+    """
+    _checks.nonnegative("measurements", measurements)
+
+    def track(_: str, state: MIDynamicLRState) -> MIDynamicLRState:
+        value_only = jnp.full_like(state.value_only, measurements)
+        return state._replace(value_only=value_only)
+
+    return _map_states(track, opt_state)
+
+
+def learning_rates(opt_state: Any) -> dict[str, float]:
+    """The learning rates in force, as Python floats, for logging.
+
+    Args:
+      opt_state: The state of any optimizer with a `mi_dynamic_lr` in it.
+
+    Returns:
+      ``{label: rate}``: the label within ``optax.partition``, "" elsewhere. Where
+      several would share a label, the place in the state is the key. In compiled code
+      ``optax.tree.get_all_with_path(opt_state, "learning_rate")`` finds them.
+
+    Raises:
+      ValueError: If there is no `mi_dynamic_lr` state.
+
+    Example:
+      >>> import jax.numpy as jnp, optax, optax_mi
+      >>> tx = optax.chain(optax.sgd(1.0), optax_mi.mi_dynamic_lr(0.25, 0.5))
+      >>> optax_mi.learning_rates(tx.init(jnp.ones(3)))
+      {'': 0.25}
+    """
+    found = _states(opt_state)
+    labels = [partition_label(path) for path, _ in found]
+    return {
+        label if labels.count(label) == 1 else jax.tree_util.keystr(path): float(
+            state.learning_rate
+        )
+        for label, (path, state) in zip(labels, found, strict=True)
+    }
+
+
+def _is_state(node: Any) -> bool:
+    return isinstance(node, MIDynamicLRState)
+
+
+def _states(opt_state: Any) -> list[tuple[Any, MIDynamicLRState]]:
+    leaves = jax.tree_util.tree_leaves_with_path(opt_state, is_leaf=_is_state)
+    found = [(path, leaf) for path, leaf in leaves if _is_state(leaf)]
+    if not found:
+        _checks.fail(
+            "opt_state",
+            "the state of an optimizer with `mi_dynamic_lr` in it",
+            jax.tree.structure(opt_state),
+        )
+    return found
+
+
+def _map_states(
+    fn: Callable[[str, MIDynamicLRState], MIDynamicLRState], opt_state: Any
+) -> Any:
+    _states(opt_state)
+
+    def visit(path: Any, node: Any) -> Any:
+        return fn(partition_label(path), node) if _is_state(node) else node
+
+    return jax.tree_util.tree_map_with_path(visit, opt_state, is_leaf=_is_state)

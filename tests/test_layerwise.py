@@ -1,0 +1,188 @@
+"""Each layer's rate follows that layer's own measurement."""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import nnx
+
+import optax_mi
+
+PARAMS = {"conv": {"kernel": jnp.ones(3)}, "dense": {"kernel": jnp.ones(2)}}
+EPOCHS = ({"conv": 0.5, "dense": 1.8}, {"conv": 1.6, "dense": 1.8})
+# Policy B, gammas 0.1, reference 2: 0.001 + 0.1 * (1 - 1.6 / 2); dense has saturated.
+RATES = {"conv": 0.021, "dense": 0.001}
+
+
+def layerwise(
+    param_labels: Any = "auto", lr_min: Any = 0.001, lr_max: Any = 0.05, **options: Any
+) -> optax.GradientTransformationExtraArgs:
+    options.setdefault("reference", 2.0)
+    return optax.chain(
+        optax.sgd(1.0),
+        optax_mi.layerwise_mi_dynamic_lr(param_labels, lr_min, lr_max, **options),
+    )
+
+
+def rates(tx, params, epochs) -> tuple[Any, dict[str, float]]:
+    updates, state = None, tx.init(params)
+    for mi in epochs:
+        updates, state = tx.update(params, state, params, mi=mi)
+    return updates, optax_mi.learning_rates(state)
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        "auto",
+        {"conv": "conv", "dense": "dense"},
+        lambda params: {name: name for name in params},
+    ],
+    ids=["auto", "a prefix of the parameters", "a function"],
+)
+def test_each_layer_has_a_rate_of_its_own(labels):
+    updates, found = rates(layerwise(labels), PARAMS, EPOCHS)
+    assert found == pytest.approx(RATES)
+    np.testing.assert_allclose(updates["conv"]["kernel"], -0.021, rtol=1e-5)
+    np.testing.assert_allclose(updates["dense"]["kernel"], -0.001, rtol=1e-5)
+
+
+def test_recorded_scanned_and_given_measurements_set_the_same_rates():
+    tx = layerwise()
+    recorded = tx.init(PARAMS)
+    for mi in EPOCHS:
+        recorded = optax_mi.record_mi(recorded, mi)
+        _, recorded = tx.update(PARAMS, recorded, PARAMS)
+
+    def step(state, mi):
+        return tx.update(PARAMS, state, PARAMS, mi=mi)[1], None
+
+    stacked = jax.tree.map(lambda *values: jnp.stack(values), *EPOCHS)
+    scanned, _ = jax.lax.scan(step, tx.init(PARAMS), stacked)
+    for state in (recorded, scanned):
+        assert optax_mi.learning_rates(state) == pytest.approx(RATES)
+
+
+def test_a_scalar_moves_all_rates_alike():
+    _, found = rates(layerwise(), PARAMS, (0.5, 1.0))
+    assert found == pytest.approx({"conv": 0.05, "dense": 0.05})
+
+
+class Block(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+        return nn.relu(nn.LayerNorm()(nn.Dense(8)(x)))
+
+
+class Linen(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+        return nn.Dense(3)(nn.Dropout(0.5, deterministic=True)(Block()(x)))
+
+
+class Nnx(nnx.Module):
+    def __init__(self, rngs):
+        self.dense = nnx.Linear(4, 8, rngs=rngs)
+        self.norm = nnx.LayerNorm(8, rngs=rngs)
+        self.out = nnx.Linear(8, 3, rngs=rngs)
+
+    def __call__(self, x):
+        return self.out(nnx.relu(self.norm(self.dense(x))))
+
+
+@pytest.mark.parametrize("whole", [True, False], ids=["variables", "params"])
+def test_auto_finds_the_layers_of_a_linen_model(whole):
+    model, x = Linen(), jnp.ones((9, 4))
+    variables = model.init(jax.random.key(0), x)
+    params = variables if whole else variables["params"]
+    activations = optax_mi.capture_activations(model, variables, x)
+    assert "Dropout_0" in activations  # has no parameters, and so no rate
+    # A measured name of the path's beginning serves what lies within.
+    low, high = (dict.fromkeys(activations, m) for m in (0.5, 1.0))
+    high |= {"Block_0/Dense_0": 1.9, "Block_0/LayerNorm_0": 0.5}
+    _, found = rates(layerwise(lr_max=1.0), params, (low, high))
+    assert found == pytest.approx(
+        {"Block_0/Dense_0": 0.006, "Block_0/LayerNorm_0": 0.001, "Dense_0": 0.051}
+    )
+    for mi in (low, high):
+        del mi["Block_0/LayerNorm_0"]
+    _, found = rates(layerwise(lr_max=1.0), params, (low, high))
+    assert found["Block_0/LayerNorm_0"] == pytest.approx(0.051)  # that of Block_0
+
+
+@pytest.mark.parametrize("default", ["dense", None])
+def test_parameters_without_a_measurement_follow_the_default(default):
+    model = Nnx(nnx.Rngs(0))
+    optimizer = nnx.Optimizer(model, layerwise(default=default), wrt=nnx.Param)
+    gradients = nnx.grad(lambda model: jnp.sum(model(jnp.ones((2, 4)))))(model)
+    for mi in (
+        {"dense": 0.5, "out": 0.5, "": 0.5},
+        {"dense": 1.0, "out": 1.5, "": 1.8},
+    ):
+        optimizer.update(model, gradients, mi=mi)
+    followed = 1.0 if default else 1.8
+    assert optax_mi.learning_rates(optimizer.opt_state) == pytest.approx(
+        {
+            "dense": 0.05,
+            "out": 0.026,
+            "norm": min(0.05, 0.001 + 0.1 * (1 - followed / 2)),
+        }
+    )
+
+
+def update(tx, mi):
+    return tx.update(PARAMS, tx.init(PARAMS), PARAMS, mi=mi)
+
+
+def record(tx, mi, **options):
+    return optax_mi.record_mi(tx.init(PARAMS), mi, **options)
+
+
+@pytest.mark.parametrize("give", [update, record])
+def test_labels_without_a_measurement_are_named_with_both_sets(give):
+    with pytest.raises(
+        ValueError, match=r"\['conv', 'dense'\].*\['conv'\] \(\['dense'"
+    ):
+        give(layerwise(), {"conv": 1.0})
+
+
+def test_layers_that_nobody_follows_are_named_with_both_sets():
+    labels = {"conv": "conv", "dense": "dense"}
+    with pytest.raises(ValueError, match=r"\['conv', 'dense'\].*\(\['dens'\] without"):
+        update(layerwise(labels), EPOCHS[0] | {"dens": 1.0})
+    update(layerwise(), EPOCHS[0] | {"pool": 1.0})  # a layer without parameters
+
+
+def test_a_default_that_was_not_measured_is_refused():
+    with pytest.raises(ValueError, match="`default` must be one of.*got 'norm'"):
+        update(layerwise(default="norm"), EPOCHS[0])
+    with pytest.raises(ValueError, match="`default` must be one of.*got 'norm'"):
+        record(layerwise(), EPOCHS[0], default="norm")
+
+
+def test_bounds_and_policies_may_be_given_for_each_layer():
+    tx = layerwise(
+        lr_min={"conv": 0.001, "dense": 0.01},
+        lr_max={"conv": 0.002, "": 1.0},
+        policy={"conv": optax_mi.reference_policy(), "dense": lambda p: p.lr_max / 2},
+        reference={"conv": 2.0, "dense": 3.0},
+    )
+    _, found = rates(tx, PARAMS, EPOCHS)
+    assert found == pytest.approx({"conv": 0.002, "dense": 0.5})
+    with pytest.raises(ValueError, match=r"`lr_max` must be .*'dense'.*'conv'"):
+        layerwise(lr_max={"conv": 0.1}).init(PARAMS)
+    with pytest.raises(ValueError, match=r"`lr_min` must be .*\['pool'\]"):
+        layerwise(lr_min={"conv": 0.0, "dense": 0.0, "pool": 0.0}).init(PARAMS)
+
+
+def test_bad_arguments_are_named():
+    with pytest.raises(ValueError, match="`param_labels` must be one of 'auto'"):
+        layerwise("automatic")
+    with pytest.raises(ValueError, match="`param_labels` must be strings, got 1"):
+        layerwise({"conv": 1, "dense": 2}).init(PARAMS)
+    with pytest.raises(ValueError, match="`lr_min` must be at most `lr_max`"):
+        layerwise(lr_min=0.2)
