@@ -1,60 +1,66 @@
 """What each layer of a Flax model says about the probe."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from flax import nnx
 
-from optax_mi import _checks
+from optax_mi import _capture_linen, _capture_nnx, _checks
 
 Layers: TypeAlias = str | Sequence[str] | Callable[[str], bool] | None
 
-_COLLECTION = "intermediates"  # where Flax's own capture_intermediates writes
-_CALL = "__call__"
-
 
 def capture_activations(
-    model: nn.Module,
-    variables: Mapping[str, Any],
+    model: nn.Module | nnx.Module,
+    variables: Mapping[str, Any] | None,
     inputs: Any,
     *args: Any,
     layers: Layers = None,
+    max_features: int | None = None,
     **kwargs: Any,
 ) -> dict[str, jax.Array]:
-    """Runs a Flax Linen model once and returns the activations of its layers.
+    """Runs a Flax model once and returns the activations of its layers.
 
     Every submodule's output is captured, with no change to the model, and so are the
-    values that the model itself stores with ``self.sow("intermediates", name, value)``.
-    A layer's name is its path of module names joined by "/" (``Conv_0``,
-    ``block_1/Dense_0``); a sown value's name is appended to its module's. The model's
-    own output has the name "". The outputs of a module called several times are
-    numbered in order (``Dense_0/0``, ``Dense_0/1``), and so are the arrays of a module
-    that returns several.
+    values that the model itself stores with ``self.sow("intermediates", name, value)``
+    (in NNX ``self.sow(nnx.Intermediate, name, value)``). A layer's name is its path of
+    module names joined by "/" (``Conv_0``, ``block_1/Dense_0``, ``layers/0``); a sown
+    value's name is appended to its module's. The model's own output has the name "".
+    The outputs of a module called several times are numbered in order (``Dense_0/0``,
+    ``Dense_0/1``), and so are the arrays of a module that returns several.
 
-    The model runs as ``model.apply(variables, inputs, *args, **kwargs)`` with no
+    A Linen model runs as ``model.apply(variables, inputs, *args, **kwargs)`` with no
     collection but the intermediates mutable: parameters and batch statistics are not
-    touched. Pass what makes the model deterministic, such as ``train=False``. It may
-    be called within ``jax.jit``; there, only the layers asked for are computed.
+    touched. Pass what makes it deterministic, such as ``train=False``. Of an NNX model
+    a copy in evaluation mode (``model.eval()``) runs, ``copy(inputs, *args,
+    **kwargs)``. Either may be called within ``jax.jit``; there, only the layers asked
+    for are computed.
 
     Args:
-      model: A ``flax.linen.Module``.
-      variables: The model's variables, ``{"params": ..., ...}``.
+      model: A ``flax.linen.Module`` or a ``flax.nnx.Module``.
+      variables: The Linen model's variables, ``{"params": ..., ...}``; None for NNX.
       inputs: The probe's inputs, examples along the first axis.
       *args: Further positional arguments of the model.
       layers: Which to return: a name, a sequence of names, or a predicate on the name.
         By default all whose first axis is the examples.
+      max_features: Replaces a layer of more features by so many random combinations of
+        them (signs at random, from a fixed seed), which keeps distances to a relative
+        error of about ``1 / sqrt(2 max_features)`` (Achlioptas 2003). For convolutions'
+        outputs of tens of thousands of features. Information is kept as far as it shows
+        in distances: what a few features hold among many of pure noise is lost.
       **kwargs: Keyword arguments for ``model.apply``: the model's own, ``rngs``, and
-        ``method``, whose output then has the name "".
+        ``method``, whose output then has the name "". For NNX the model's own.
 
     Returns:
       ``{name: array [n, ...]}``, in the order in which the model produced them; in the
       order of `layers` where that is a sequence.
 
     Raises:
-      ValueError: If nothing was captured, a name is unknown, or an array asked for does
-        not have the examples along its first axis.
+      ValueError: If the model is of neither kind, nothing was captured, a name is
+        unknown, or an array asked for does not have the examples along its first axis.
 
     Cost: one forward pass over the probe; the memory of the activations returned.
 
@@ -68,15 +74,27 @@ def capture_activations(
       >>> {name: a.shape for name, a in acts.items()}
       {'layers_0': (100, 16), 'layers_2': (100, 10), '': (100, 10)}
     """
-    if not isinstance(model, nn.Module):
-        _checks.fail("model", "a flax.linen.Module", type(model).__name__)
-    for name in ("mutable", "capture_intermediates"):
-        if name in kwargs:
-            _checks.fail("kwargs", f"without {name!r}, which is set here", name)
     names = [layers] if isinstance(layers, str) else layers
     if isinstance(names, Sequence):
         names = list(names)
-    found = _intermediates(model, variables, inputs, args, kwargs, _wanted(names))
+    if max_features is not None:
+        _checks.positive_integer("max_features", max_features)
+
+    def intermediates(wanted: Callable[[str], bool]) -> dict[str, Any]:
+        if isinstance(model, nnx.Module):
+            stored = _capture_nnx.intermediates(model, inputs, args, kwargs, wanted)
+        else:
+            stored = _capture_linen.intermediates(
+                model, variables or {}, inputs, args, kwargs, wanted
+            )
+        named: dict[str, Any] = {}
+        for name, sown in stored:
+            if wanted(name):
+                named.update(_numbered(name, sown))
+        return named
+
+    _check_model(model, variables, kwargs)
+    found = intermediates(_wanted(names))
 
     n = _examples(inputs)
     if names is None:
@@ -86,9 +104,7 @@ def capture_activations(
     else:
         missing = [name for name in names if name not in found]
         if missing:
-            everything = jax.eval_shape(
-                lambda: _intermediates(model, variables, inputs, args, kwargs, _all)
-            )
+            everything = jax.eval_shape(lambda: intermediates(_all))
             _checks.fail("layers", f"among {sorted(everything)}", missing)
         found = {name: found[name] for name in names}
     if not found:
@@ -106,7 +122,34 @@ def capture_activations(
                 f"an array with the {n} examples along its first axis",
                 f"shape {jnp.shape(array)}",
             )
-    return found
+    if max_features is None:
+        return found
+    return {name: _project(array, max_features) for name, array in found.items()}
+
+
+def _check_model(model: Any, variables: Any, kwargs: Mapping[str, Any]) -> None:
+    if not isinstance(model, nn.Module | nnx.Module):
+        _checks.fail(
+            "model", "a flax.linen.Module or flax.nnx.Module", type(model).__name__
+        )
+    is_nnx = isinstance(model, nnx.Module)
+    if is_nnx != (variables is None):
+        expected = "None for an NNX model" if is_nnx else "a Linen model's variables"
+        _checks.fail("variables", expected, type(variables).__name__)
+    for name in ("mutable", "capture_intermediates"):
+        if name in kwargs and not is_nnx:
+            _checks.fail("kwargs", f"without {name!r}, which is set here", name)
+
+
+def _project(array: jax.Array, features: int) -> jax.Array:
+    """Projects examples [n, ...] to so many features where they have more."""
+    flat = array.reshape(len(array), -1)
+    if flat.shape[1] <= features:
+        return array
+    shape = (flat.shape[1], features)
+    signs = jax.random.rademacher(jax.random.key(0), shape, flat.dtype)
+    product = jnp.matmul(flat, signs, precision=jax.lax.Precision.HIGHEST)
+    return product / jnp.sqrt(jnp.asarray(features, flat.dtype))
 
 
 def _all(name: str) -> bool:
@@ -120,53 +163,6 @@ def _wanted(names: list[str] | Callable[[str], bool] | None) -> Callable[[str], 
     numbered = (name.rpartition("/") for name in names)
     modules = {module for module, _, last in numbered if last.isdigit()}
     return lambda name: name in names or name in modules
-
-
-def _intermediates(
-    model: nn.Module,
-    variables: Mapping[str, Any],
-    inputs: Any,
-    args: tuple[Any, ...],
-    kwargs: Mapping[str, Any],
-    wanted: Callable[[str], bool],
-) -> dict[str, Any]:
-    """Runs the model and names what it stored, keeping what is wanted."""
-    root_method = kwargs.get("method") or _CALL
-    root_method = getattr(root_method, "__name__", root_method)
-
-    def is_wanted_call(module: nn.Module, method: str) -> bool:
-        called = _CALL if module.path else root_method
-        return method == called and wanted("/".join(module.path))
-
-    # Where an earlier run's intermediates lie among the variables, `sow` would append
-    # to them.
-    variables = {name: v for name, v in variables.items() if name != _COLLECTION}
-    _, state = model.apply(
-        variables,
-        inputs,
-        *args,
-        capture_intermediates=is_wanted_call,
-        mutable=[_COLLECTION],
-        **kwargs,
-    )
-    named: dict[str, Any] = {}
-    stored = dict(state.get(_COLLECTION) or {})
-    if root_method in stored:
-        stored[_CALL] = stored.pop(root_method)
-    for name, sown in _stored(stored):
-        if wanted(name):
-            named.update(_numbered(name, sown))
-    return named
-
-
-def _stored(tree: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
-    """Walks modules in the order in which they stored something (jax.tree sorts)."""
-    for key, value in tree.items():
-        name = path if key == _CALL else f"{path}/{key}".lstrip("/")
-        if isinstance(value, Mapping):
-            yield from _stored(value, name)
-        else:
-            yield name, value
 
 
 def _numbered(name: str, sown: Any) -> dict[str, Any]:

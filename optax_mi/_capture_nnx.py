@@ -1,0 +1,59 @@
+"""Outputs of the modules of a Flax NNX model."""
+
+import functools
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import jax
+from flax import nnx
+
+_OUTPUT = "output_of_call"  # what modules are made to sow
+
+
+def intermediates(
+    model: nnx.Module,
+    inputs: Any,
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    wanted: Callable[[str], bool],
+) -> Iterator[tuple[str, Any]]:
+    """Runs a copy of the model in evaluation mode and names what it stored."""
+    copy = nnx.merge(*nnx.split(model))
+    copy.eval()
+    for path, module in nnx.iter_modules(copy):
+        if wanted(_name(path)):
+            # Of this one module alone, and inherited calls too; `nnx.capture` would
+            # rewrite the methods of the class, for everyone who uses it.
+            object.__setattr__(module, "__class__", _sowing(type(module)))
+
+    stored = _run(copy, inputs, args, kwargs)
+    for path, sown in jax.tree_util.tree_leaves_with_path(
+        stored, is_leaf=lambda node: isinstance(node, nnx.Variable)
+    ):
+        *module, last = (key.key for key in path)
+        name = _name(module if last == _OUTPUT else [*module, last])
+        yield name, sown.get_value() if hasattr(sown, "get_value") else sown.value
+
+
+def _run(model: nnx.Module, inputs: Any, args: Any, kwargs: Mapping[str, Any]) -> Any:
+    if hasattr(nnx, "capture"):
+        return nnx.capture(model, nnx.Intermediate)(inputs, *args, **kwargs)[1]
+    # Flax before 0.12.5, where `sow` stored in the module itself.
+    model(inputs, *args, **kwargs)
+    return nnx.pop(model, nnx.Intermediate)
+
+
+@functools.cache
+def _sowing(cls: type[nnx.Module]) -> type[nnx.Module]:
+    """The same class, whose instances sow what a call of theirs returns."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        output = cls.__call__(self, *args, **kwargs)
+        self.sow(nnx.Intermediate, _OUTPUT, output)
+        return output
+
+    return type(cls.__name__, (cls,), {"__call__": __call__})
+
+
+def _name(path: Any) -> str:
+    return "/".join(map(str, path))

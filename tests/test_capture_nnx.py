@@ -1,0 +1,116 @@
+"""Activations of NNX models, by the paths of their modules."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+import optax_mi
+
+
+class Block(nnx.Module):
+    def __init__(self, rngs):
+        self.dense = nnx.Linear(4, 4, rngs=rngs)
+
+    def __call__(self, x):
+        hidden = self.dense(x)
+        self.sow(nnx.Intermediate, "hidden", hidden)
+        return nnx.relu(self.dense(hidden))
+
+
+class Narrow(Block):
+    """Inherits its call."""
+
+
+class Model(nnx.Module):
+    def __init__(self, rngs):
+        self.block = Narrow(rngs)
+        self.norm = nnx.BatchNorm(4, rngs=rngs)
+        self.dropout = nnx.Dropout(0.5, rngs=rngs)
+        self.head = nnx.Sequential(nnx.Linear(4, 8, rngs=rngs), nnx.relu)
+
+    def __call__(self, x, *, scale=1.0):
+        return scale * self.head(self.dropout(self.norm(self.block(x))))
+
+
+@pytest.fixture
+def model():
+    return Model(nnx.Rngs(0))
+
+
+X = jnp.asarray(np.random.default_rng(0).normal(size=(7, 4)), jnp.float32)
+
+
+def test_modules_and_sown_values_are_named_by_their_paths(model):
+    found = optax_mi.capture_activations(model, None, X)
+    assert {name: a.shape for name, a in found.items()} == {
+        "block/dense/0": (7, 4),
+        "block/dense/1": (7, 4),
+        "block/hidden": (7, 4),
+        "block": (7, 4),
+        "norm": (7, 4),
+        "dropout": (7, 4),
+        "head/layers/0": (7, 8),
+        "head": (7, 8),
+        "": (7, 8),
+    }
+    hidden = model.block.dense(X)
+    np.testing.assert_array_equal(found["block/hidden"], hidden)
+    np.testing.assert_array_equal(found["block/dense/0"], hidden)
+    np.testing.assert_allclose(found["block"], nnx.relu(model.block.dense(hidden)))
+
+
+@pytest.mark.filterwarnings("ignore:Using 'Module.sow")  # of the plain call
+def test_the_model_is_run_in_evaluation_mode_and_left_as_it_was(model):
+    before = jax.tree.map(jnp.copy, nnx.state(model))
+    kind = type(model.block)
+    found = optax_mi.capture_activations(model, None, X, scale=2.0)
+    for have, want in zip(
+        jax.tree.leaves(nnx.state(model)), jax.tree.leaves(before), strict=True
+    ):
+        assert jnp.all(have == want)
+    assert type(model.block) is kind
+    assert not model.dropout.deterministic
+    np.testing.assert_array_equal(found["dropout"], found["norm"])
+    model.eval()
+    np.testing.assert_allclose(found[""], model(X, scale=2.0), rtol=1e-6)
+
+
+def test_it_runs_compiled_and_keeps_the_layers_asked_for(model):
+    names = ["block/hidden", "head/layers/0"]
+
+    @jax.jit
+    def functional(state):
+        merged = nnx.merge(nnx.graphdef(model), state)
+        return optax_mi.capture_activations(merged, None, X, layers=names)
+
+    @nnx.jit
+    def stateful(model):
+        return optax_mi.capture_activations(model, None, X, layers=names)
+
+    plain = optax_mi.capture_activations(model, None, X)
+    for found in (functional(nnx.state(model)), stateful(model)):
+        assert sorted(found) == names
+        for name, array in found.items():
+            np.testing.assert_allclose(array, plain[name], rtol=1e-5)
+
+
+def test_transformed_modules_leak_no_tracers():
+    class Rematerialised(nnx.Module):
+        def __init__(self, rngs):
+            self.inner = nnx.Linear(4, 4, rngs=rngs)
+
+        def __call__(self, x):
+            return nnx.remat(lambda inner, x: inner(x))(self.inner, x)
+
+    model = Rematerialised(nnx.Rngs(0))
+    found = optax_mi.capture_activations(model, None, X)
+    np.testing.assert_allclose(found["inner"], model.inner(X), rtol=1e-6)
+
+
+def test_unknown_layers_and_misplaced_variables_are_named(model):
+    with pytest.raises(ValueError, match=r"`layers` must be among .*'block'.*'blok'"):
+        optax_mi.capture_activations(model, None, X, layers="blok")
+    with pytest.raises(ValueError, match="`variables` must be None for an NNX model"):
+        optax_mi.capture_activations(model, {"params": {}}, X)
