@@ -168,7 +168,7 @@ def _is_state(node: Any) -> bool:
 
 def _states(opt_state: Any) -> list[tuple[Any, MIDynamicLRState]]:
     leaves = jax.tree_util.tree_leaves_with_path(opt_state, is_leaf=_is_state)
-    found = [(path, leaf) for path, leaf in leaves if _is_state(leaf)]
+    found = [(path, _arrays(leaf)) for path, leaf in leaves if _is_state(leaf)]
     if not found:
         _checks.fail(
             "opt_state",
@@ -184,6 +184,14 @@ def _map_states(
     _states(opt_state)
 
     def visit(path: Any, node: Any) -> Any:
-        return fn(partition_label(path), node) if _is_state(node) else node
+        if not _is_state(node):
+            return node
+        changed = fn(partition_label(path), _arrays(node))
+        return jax.tree.structure(node).unflatten(changed)
 
     return jax.tree_util.tree_map_with_path(visit, opt_state, is_leaf=_is_state)
+
+
+def _arrays(state: MIDynamicLRState) -> MIDynamicLRState:
+    # An `nnx.Optimizer` has put each of them into a variable.
+    return MIDynamicLRState(*jax.tree.leaves(state))

@@ -250,7 +250,7 @@ def test_random_combinations_of_many_features_keep_distances_and_information():
     # About 1 / sqrt(2 * 256) = 0.044; the mean of 200 of them within four sigma.
     assert abs(np.mean(error)) < 4 * 0.044 / np.sqrt(200)
     assert 0.044 * 0.8 < np.std(error) < 0.044 * 1.2
-    # Over eight seeds the two differed by 0.018 nats at most, with a deviation of 0.009.
+    # Over eight seeds the two differed by 0.018 nats at most, deviation 0.009.
     full, projected = (
         float(optax_mi.ksg_discrete(a, labels)) for a in (whole, reduced)
     )
