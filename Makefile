@@ -51,5 +51,5 @@ $(installed): pyproject.toml
 	echo "Making $(venv) with $$("$$found" --version)"; \
 	"$$found" -m venv $(venv)
 	$(python) -m pip install --quiet --upgrade "pip>=25.1"
-	$(python) -m pip install --quiet --editable ".[examples]" --group dev
+	$(python) -m pip install --quiet --editable ".[examples,tensorboard]" --group dev
 	@touch $@

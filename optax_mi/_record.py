@@ -152,12 +152,16 @@ def learning_rates(opt_state: Any) -> dict[str, float]:
       >>> optax_mi.learning_rates(tx.init(jnp.ones(3)))
       {'': 0.25}
     """
+    states = labelled_states(opt_state)
+    return {label: float(state.learning_rate) for label, state in states.items()}
+
+
+def labelled_states(opt_state: Any) -> dict[str, MIDynamicLRState]:
+    """The `mi_dynamic_lr` states by label, or by place where labels are shared."""
     found = _states(opt_state)
     labels = [partition_label(path) for path, _ in found]
     return {
-        label if labels.count(label) == 1 else jax.tree_util.keystr(path): float(
-            state.learning_rate
-        )
+        label if labels.count(label) == 1 else jax.tree_util.keystr(path): state
         for label, (path, state) in zip(labels, found, strict=True)
     }
 

@@ -23,6 +23,7 @@ LAYERS = [
     ["_policies"],
     ["_transform"],
     ["_layerwise", "_record"],
+    ["_history"],
     ["__init__"],
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}

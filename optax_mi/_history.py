@@ -1,0 +1,252 @@
+"""What a run's rates and measurements were, for tables, files and TensorBoard."""
+
+import csv
+import dataclasses
+import io
+import json
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from optax_mi import _checks
+from optax_mi._record import labelled_states
+
+_COLUMNS = ("epoch", "step", "layer", "learning_rate", "mi", "reference")
+
+PathLike = str | os.PathLike[str]
+
+
+@dataclasses.dataclass
+class MIHistory:
+    """The learning rate, information and reference of each layer, epoch by epoch.
+
+    A list of rows and not a pytree: it grows by a row for each layer and epoch, which
+    what a compiled loop carries cannot do, and it is read outside of one. A row is a
+    dictionary with ``epoch``, ``step``, ``layer``, ``learning_rate``, ``mi`` and
+    ``reference`` (in nats; NaN: none) and whatever else was recorded, so
+    ``pandas.DataFrame(history.rows)`` is the whole of it. `optax_mi.plots` draws it.
+
+    A run that is compiled as a whole gives its states stacked, one epoch after the
+    other: record ``jax.tree.map(lambda a: a[epoch], states)`` for each.
+
+    Attributes:
+      rows: The rows, oldest first.
+
+    Example:
+      >>> import jax.numpy as jnp, optax, optax_mi
+      >>> tx = optax.chain(optax.sgd(1.0), optax_mi.mi_dynamic_lr(1e-3, 0.1))
+      >>> opt_state = tx.init(jnp.ones(3))
+      >>> history = optax_mi.MIHistory()
+      >>> for epoch, mi in enumerate((0.5, 1.0, 1.2)):
+      ...     _, opt_state = tx.update(jnp.ones(3), opt_state)
+      ...     opt_state = optax_mi.record_mi(opt_state, mi, reference=2.3)
+      ...     history.record(opt_state, epoch=epoch, accuracy=0.5 + epoch / 10)
+      >>> print(history.to_table())
+      | epoch | step | learning_rate | mi | reference | accuracy |
+      |---|---|---|---|---|---|
+      | 0 | 1 | 0.001 | 0.5 | 2.3 | 0.5 |
+      | 1 | 2 | 0.001 | 1 | 2.3 | 0.6 |
+      | 2 | 3 | 0.05752 | 1.2 | 2.3 | 0.7 |
+    """
+
+    rows: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+
+    def record(self, opt_state: Any, *, epoch: int, **metrics: float) -> None:
+        """Adds a row for each learning rate in an optimizer's state.
+
+        Call it at an epoch's end, after `record_mi`: the row then has the rate that was
+        in force in the epoch and the information that it ended with.
+
+        Args:
+          opt_state: The state of any optimizer with a `mi_dynamic_lr` in it.
+          epoch: The epoch's number.
+          **metrics: Numbers of the whole network, such as loss and accuracy. Each
+            layer's row has them.
+
+        Raises:
+          ValueError: If there is no `mi_dynamic_lr` state.
+        """
+        for layer, state in labelled_states(opt_state).items():
+            pending, applied = float(state.pending), float(state.mi)
+            self.add(
+                epoch=epoch,
+                step=int(state.count),
+                layer=layer,
+                learning_rate=float(state.learning_rate),
+                mi=applied if math.isnan(pending) else pending,
+                reference=float(state.reference),
+                **metrics,
+            )
+
+    def add(
+        self,
+        *,
+        epoch: int,
+        learning_rate: float,
+        mi: float,
+        reference: float = math.nan,
+        layer: str = "",
+        step: int | None = None,
+        **metrics: float,
+    ) -> None:
+        """Adds one row by its values, as for a run whose rate a schedule sets.
+
+        Args:
+          epoch: The epoch's number.
+          learning_rate: The rate that was in force.
+          mi: I(H; Y) after the epoch, in nats.
+          reference: In nats; infinite or NaN: none.
+          layer: The layer's name, "" for the whole network.
+          step: Updates so far.
+          **metrics: Other numbers by their names.
+        """
+        reference = float(reference)
+        row = {
+            "epoch": int(epoch),
+            "step": None if step is None else int(step),
+            "layer": layer,
+            "learning_rate": float(learning_rate),
+            "mi": float(mi),
+            "reference": reference if math.isfinite(reference) else math.nan,
+        }
+        self.rows.append(row | {name: float(x) for name, x in metrics.items()})
+
+    @property
+    def layers(self) -> list[str]:
+        """The layers' names, in the order in which they came."""
+        return list(dict.fromkeys(row["layer"] for row in self.rows))
+
+    def column(self, name: str, layer: str = "") -> np.ndarray:
+        """The values of one column for one layer, NaN where a row lacks it.
+
+        Args:
+          name: "learning_rate", "mi" or any other name that rows have.
+          layer: The layer's name.
+
+        Raises:
+          ValueError: If no row has that name or that layer.
+        """
+        _checks.one_of("layer", layer, self.layers)
+        _checks.one_of("name", name, self._columns())
+        values = [row.get(name) for row in self.rows if row["layer"] == layer]
+        return np.array([math.nan if value is None else value for value in values])
+
+    def scalars(self) -> tuple[int | None, dict[str, float]]:
+        """The latest epoch's step and its numbers by tag, for any metric writer.
+
+        Tags are ``learning_rate/<layer>``, ``mi/<layer>``, ``reference/<layer>``, and
+        ``accuracy`` and the like as they are. What was not measured is left out.
+
+        Example:
+          >>> import optax_mi
+          >>> history = optax_mi.MIHistory()
+          >>> history.add(epoch=0, step=9, learning_rate=0.25, mi=1.5, accuracy=0.5)
+          >>> history.scalars()
+          (9, {'learning_rate': 0.25, 'mi': 1.5, 'accuracy': 0.5})
+        """
+        return self._scalars(self.rows[-1]["epoch"]) if self.rows else (None, {})
+
+    def to_table(self) -> str:
+        """The rows as a Markdown table, numbers to four figures."""
+        columns = self._columns()
+        if self.layers == [""]:
+            columns.remove("layer")
+
+        def cell(value: Any) -> str:
+            if isinstance(value, float):
+                return "" if math.isnan(value) else f"{value:.4g}"
+            return "" if value is None else str(value)
+
+        body = [[cell(row.get(name)) for name in columns] for row in self.rows]
+        head, *lines = (f"| {' | '.join(line)} |" for line in [columns, *body])
+        return "\n".join([head, "|---" * len(columns) + "|", *lines])
+
+    def to_csv(self, path: PathLike) -> None:
+        """Writes the rows as CSV, with a header; what is not finite is empty."""
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, self._columns(), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(_finite(row) for row in self.rows)
+        _replace(path, text.getvalue())
+
+    def to_json(self, path: PathLike) -> None:
+        """Writes the rows as JSON; what is not finite is null. See `from_json`."""
+        rows = ",\n".join(
+            json.dumps(_finite(row), allow_nan=False) for row in self.rows
+        )
+        _replace(path, f"[\n{rows}\n]\n")
+
+    @classmethod
+    def from_json(cls, path: PathLike) -> "MIHistory":
+        """Reads what `to_json` wrote, as when a run goes on from a checkpoint.
+
+        Raises:
+          ValueError: If the file holds something else.
+        """
+        try:
+            rows = json.loads(Path(path).read_text(encoding="utf-8"))
+            history = cls()
+            for row in rows:
+                numbers = {k: math.nan if v is None else v for k, v in row.items()}
+                history.add(**numbers | {"step": row["step"]})
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            expected = "a file that `MIHistory.to_json` wrote"
+            raise ValueError(
+                f"`path` must be {expected}, got {str(path)!r} ({error})."
+            ) from error
+        return history
+
+    def to_tensorboard(self, directory: PathLike) -> None:
+        """Writes all rows as TensorBoard scalars, by tensorboardX: no TensorFlow.
+
+        The x axis is the step, or the epoch where steps were not given. To write while
+        a run goes on, hand `scalars` to a writer of your own after each epoch.
+
+        Args:
+          directory: The run's directory, as ``tensorboard --logdir`` takes.
+
+        Raises:
+          ImportError: If tensorboardX is missing: ``pip install tensorboardX``.
+        """
+        from tensorboardX import SummaryWriter
+
+        with SummaryWriter(os.fspath(directory)) as writer:
+            for epoch in dict.fromkeys(row["epoch"] for row in self.rows):
+                step, scalars = self._scalars(epoch)
+                for tag, value in scalars.items():
+                    writer.add_scalar(tag, value, epoch if step is None else step)
+
+    def _columns(self) -> list[str]:
+        names = [name for row in self.rows for name in row]
+        return list(dict.fromkeys([*_COLUMNS, *names]))
+
+    def _scalars(self, epoch: int) -> tuple[int | None, dict[str, float]]:
+        step, scalars = None, {}
+        for row in self.rows:
+            if row["epoch"] != epoch:
+                continue
+            step, layer = row["step"], row["layer"]
+            for name, value in _finite(row).items():
+                if name in ("epoch", "step", "layer") or value is None:
+                    continue
+                own = layer and name in _COLUMNS
+                scalars[f"{name}/{layer}" if own else name] = value
+        return step, scalars
+
+
+def _finite(row: dict[str, Any]) -> dict[str, Any]:
+    # JSON has neither NaN nor infinity.
+    return {
+        name: None if isinstance(value, float) and not math.isfinite(value) else value
+        for name, value in row.items()
+    }
+
+
+def _replace(path: PathLike, text: str) -> None:
+    # Whole or not at all: a run that dies in writing leaves the file of before.
+    partial = Path(f"{os.fspath(path)}.partial")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(path)

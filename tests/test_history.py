@@ -1,0 +1,200 @@
+import csv
+import json
+import math
+import struct
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import optax_mi
+
+PARAMS = {"conv": {"kernel": jnp.ones(3)}, "dense": {"kernel": jnp.ones(2)}}
+MEASURED = [
+    {"conv": 0.5, "dense": 1.8},
+    {"conv": 1.6, "dense": 1.8},
+    {"conv": 1.7, "dense": 1.9},
+]
+
+
+def run():
+    """A layer-wise history of three epochs of two steps."""
+    tx = optax.chain(
+        optax.sgd(1.0),
+        optax_mi.layerwise_mi_dynamic_lr("auto", 0.001, 0.05, reference=2.0),
+    )
+    state, history, rates = tx.init(PARAMS), optax_mi.MIHistory(), []
+    for epoch, mi in enumerate(MEASURED):
+        for _ in range(2):
+            _, state = tx.update(PARAMS, state, PARAMS)
+        rates.append(optax_mi.learning_rates(state))
+        state = optax_mi.record_mi(state, mi)
+        history.record(state, epoch=epoch, accuracy=epoch / 4)
+    return history, rates
+
+
+def test_each_epoch_has_the_rate_in_force_and_the_information_it_ended_with():
+    history, rates = run()
+    assert history.layers == ["conv", "dense"]
+    for layer in history.layers:
+        assert history.column("mi", layer) == pytest.approx(
+            [mi[layer] for mi in MEASURED]
+        )
+        assert history.column("learning_rate", layer).tolist() == [
+            rate[layer] for rate in rates
+        ]
+    assert history.column("step", "conv").tolist() == [2, 4, 6]
+    assert history.column("reference", "dense").tolist() == [2.0] * 3
+    assert history.column("accuracy", "dense").tolist() == [0, 0.25, 0.5]
+    # The last rate rose in the last epoch by what the second had shown.
+    assert rates[2]["conv"] == pytest.approx(0.001 + 0.1 * (1 - 1.6 / 2))
+
+
+def test_a_measurement_given_in_the_step_is_recorded_too():
+    tx = optax_mi.mi_dynamic_lr(0.001, 0.1, policy=optax_mi.change_policy())
+    state, history = tx.init(PARAMS), optax_mi.MIHistory()
+    history.record(state, epoch=0)
+    _, state = tx.update(PARAMS, state, mi=1.5)
+    history.record(state, epoch=1)
+    np.testing.assert_equal(history.column("mi"), [np.nan, 1.5])
+    assert np.isnan(history.column("reference")).all()  # the policy needs none
+
+
+def test_states_of_a_compiled_run_are_recorded_one_by_one():
+    tx = optax_mi.mi_dynamic_lr(0.001, 0.1, reference=2.0)
+
+    def epoch(state, mi):
+        _, state = tx.update(PARAMS, state, mi=mi)
+        return state, state
+
+    _, states = jax.lax.scan(epoch, tx.init(PARAMS), jnp.array([0.5, 1.0, 1.5]))
+    history = optax_mi.MIHistory()
+    for i in range(3):
+        history.record(jax.tree.map(lambda a, i=i: a[i], states), epoch=i)
+    assert history.column("learning_rate").tolist() == states.learning_rate.tolist()
+    assert history.column("mi").tolist() == [0.5, 1.0, 1.5]
+
+
+def test_the_table_has_a_line_for_each_row_and_leaves_blank_what_is_missing():
+    history = optax_mi.MIHistory()
+    history.add(epoch=0, learning_rate=0.0123456, mi=1.0, loss=2)
+    history.add(epoch=1, learning_rate=0.01, mi=np.nan)
+    assert history.to_table().splitlines() == [
+        "| epoch | step | learning_rate | mi | reference | loss |",
+        "|---|---|---|---|---|---|",
+        "| 0 |  | 0.01235 | 1 |  | 2 |",
+        "| 1 |  | 0.01 |  |  |  |",
+    ]
+    layers, _ = run()
+    assert layers.to_table().splitlines()[3].startswith("| 0 | 2 | dense | 0.001 | 1.8")
+
+
+def test_csv_has_every_row_and_column(tmp_path):
+    history, _ = run()
+    history.add(epoch=3, learning_rate=0.1, mi=np.inf, layer='a,"b', loss=0.5)
+    history.to_csv(tmp_path / "history.csv")
+    with open(tmp_path / "history.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 7
+    assert [float(row["mi"]) for row in rows[:6]] == [r["mi"] for r in history.rows[:6]]
+    assert rows[6]["layer"] == 'a,"b'
+    assert rows[6]["mi"] == rows[6]["step"] == rows[0]["loss"] == ""
+    assert [p.name for p in tmp_path.iterdir()] == ["history.csv"]
+
+
+def test_json_gives_the_history_back_and_is_standard_json(tmp_path):
+    history, _ = run()
+    history.add(epoch=3, learning_rate=0.1, mi=np.nan, loss=0.1)
+    history.to_json(tmp_path / "history.json")
+
+    def refuse(constant):
+        raise AssertionError(f"{constant} is no JSON")
+
+    json.loads((tmp_path / "history.json").read_text(), parse_constant=refuse)
+    again = optax_mi.MIHistory.from_json(str(tmp_path / "history.json"))
+    np.testing.assert_equal(again.rows, history.rows)  # NaN equals NaN here
+    optax_mi.MIHistory().to_json(tmp_path / "history.json")
+    assert optax_mi.MIHistory.from_json(tmp_path / "history.json").rows == []
+
+
+@pytest.mark.parametrize("text", ["", "{", '{"a": 1}', '[{"epoch": 1}]', "[1]"])
+def test_another_file_is_refused(tmp_path, text):
+    path = tmp_path / "other.json"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=r"`path` must be .* got '.*other.json'"):
+        optax_mi.MIHistory.from_json(path)
+
+
+def test_a_write_that_fails_leaves_the_file_of_before(tmp_path):
+    path = tmp_path / "history.json"
+    history, _ = run()
+    history.to_json(path)
+    before = path.read_text()
+    history.rows.append({"epoch": object()})
+    with pytest.raises(TypeError):
+        history.to_json(path)
+    assert path.read_text() == before
+
+
+def events(directory):
+    """The scalars of an event file, {(tag, step): value}."""
+    from tensorboardX.proto.event_pb2 import Event
+
+    (path,) = directory.iterdir()
+    data, found = path.read_bytes(), {}
+    while data:  # each record: length, checksum, event, checksum
+        (length,) = struct.unpack("<Q", data[:8])
+        event = Event.FromString(data[12 : 12 + length])
+        data = data[16 + length :]
+        found |= {(v.tag, event.step): v.simple_value for v in event.summary.value}
+    return found
+
+
+def test_tensorboard_has_every_number_at_its_step(tmp_path):
+    history, _ = run()
+    history.rows[0]["mi"] = math.nan
+    history.to_tensorboard(tmp_path)
+    expected = {
+        (f"{name}/{row['layer']}", row["step"]): row[name]
+        for row in history.rows
+        for name in ("learning_rate", "mi", "reference")
+    } | {("accuracy", row["step"]): row["accuracy"] for row in history.rows}
+    del expected["mi/conv", 2]
+    assert events(tmp_path) == pytest.approx(expected)
+    assert "tensorflow" not in sys.modules
+
+
+def test_without_steps_tensorboard_counts_epochs(tmp_path):
+    history = optax_mi.MIHistory()
+    history.add(epoch=3, learning_rate=0.5, mi=1.0)
+    history.to_tensorboard(tmp_path)
+    assert events(tmp_path) == {("learning_rate", 3): 0.5, ("mi", 3): 1.0}
+
+
+def test_the_latest_scalars_go_to_any_writer():
+    assert optax_mi.MIHistory().scalars() == (None, {})
+    history, _ = run()
+    step, scalars = history.scalars()
+    assert step == 6
+    assert scalars["mi/conv"] == pytest.approx(1.7)
+    assert sorted(scalars) == [
+        "accuracy",
+        *("learning_rate/conv", "learning_rate/dense"),
+        *("mi/conv", "mi/dense", "reference/conv", "reference/dense"),
+    ]
+
+
+def test_unknown_columns_and_layers_are_refused_with_the_known_ones():
+    history, _ = run()
+    with pytest.raises(ValueError, match="`name` must be one of .*'accuracy', got 'a'"):
+        history.column("a", "conv")
+    with pytest.raises(ValueError, match="`layer` must be one of 'conv', 'dense'"):
+        history.column("mi")
+
+
+def test_a_state_without_the_transformation_is_refused():
+    with pytest.raises(ValueError, match="`opt_state` must be the state of an opt"):
+        optax_mi.MIHistory().record(optax.sgd(0.1).init(PARAMS), epoch=0)
