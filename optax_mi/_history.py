@@ -190,8 +190,11 @@ class MIHistory:
             rows = json.loads(Path(path).read_text(encoding="utf-8"))
             history = cls()
             for row in rows:
-                numbers = {k: math.nan if v is None else v for k, v in row.items()}
-                history.add(**numbers | {"step": row["step"]})
+                step = row.pop("step")
+                rest: dict[str, Any] = {
+                    k: math.nan if v is None else v for k, v in row.items()
+                }
+                history.add(step=step, **rest)
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             expected = "a file that `MIHistory.to_json` wrote"
             raise ValueError(
