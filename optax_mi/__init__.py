@@ -23,6 +23,8 @@ from optax_mi._policies import change_policy as change_policy
 from optax_mi._policies import reference_policy as reference_policy
 from optax_mi._probe import Probe as Probe
 from optax_mi._probe import sample_probe as sample_probe
+from optax_mi._range_test import LRRangeTest as LRRangeTest
+from optax_mi._range_test import lr_range_test as lr_range_test
 from optax_mi._record import learning_rates as learning_rates
 from optax_mi._record import record_mi as record_mi
 from optax_mi._record import track_value_only as track_value_only

@@ -23,7 +23,8 @@ LAYERS = [
     ["_policies"],
     ["_transform"],
     ["_layerwise", "_record"],
-    ["_history"],
+    ["_history", "_range_test"],
+    ["plots"],
     ["__init__"],
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}

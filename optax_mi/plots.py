@@ -1,0 +1,366 @@
+"""Pictures of runs and measurements, with matplotlib: the extra ``plot``.
+
+Each function returns the figure and its axes and draws into ``ax`` where that is given.
+Colours are Okabe and Ito's, which colour-blind readers can tell apart, and the many
+lines of one panel differ in style too.
+"""
+
+import itertools
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import ArrayLike
+
+from optax_mi import _checks
+from optax_mi._history import MIHistory
+from optax_mi._range_test import LRRangeTest
+from optax_mi._sample_size import SampleSizeCurve
+
+# One run, or runs that differ in their seed alone.
+Runs: TypeAlias = MIHistory | Sequence[MIHistory]
+
+_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#000000")
+_STYLES = ("-", "--", "-.", ":")
+_MARKERS = "osD^vPX*"
+_INFORMATION = "$I(H; Y)$ (nats)"
+
+
+def training(
+    runs: Runs | Mapping[str, Runs],
+    *,
+    layer: str = "",
+    metric: str = "accuracy",
+    ax: Sequence[Axes] | None = None,
+) -> tuple[Figure, np.ndarray]:
+    """The paper's row of four panels (Figures 3 to 5), for one run or several.
+
+    Learning rate, a metric and I(H; Y) against the epoch, and the metric against
+    I(H; Y). Runs of several seeds are drawn as their mean with a band of one standard
+    deviation to each side. The reference is a dotted grey line.
+
+    Args:
+      runs: A history, or those of several seeds, or a mapping from names to either: all
+        are laid over each other.
+      layer: The layer whose rate and information are shown.
+      metric: The column that holds the metric.
+      ax: Four axes.
+
+    Returns:
+      The figure and its axes, shape [4].
+
+    Raises:
+      ValueError: If a history lacks the layer or the metric, seeds differ in their
+        epochs, or ax does not hold four axes.
+
+    Example:
+      >>> import optax_mi
+      >>> from optax_mi import plots
+      >>> history = optax_mi.MIHistory()
+      >>> for epoch in range(3):
+      ...     history.add(epoch=epoch, learning_rate=0.01, mi=epoch, accuracy=0.5)
+      >>> figure, axes = plots.training({"fixed": history})
+      >>> [a.get_ylabel() for a in axes]
+      ['learning rate', 'accuracy', '$I(H; Y)$ (nats)', 'accuracy']
+    """
+    named = runs if isinstance(runs, Mapping) else {"": runs}
+    figure, axes = _axes(ax, 1, 4, (13, 3))
+    for (name, seeds), (colour, style) in zip(named.items(), _looks(), strict=False):
+        seeds = _seeds(seeds)
+        look = {"color": colour, "linestyle": style}
+        epoch = _column(seeds, "epoch", layer)[0]
+        rate, score, mi = (
+            _column(seeds, column, layer) for column in ("learning_rate", metric, "mi")
+        )
+        for panel, values in zip(axes, (rate, score, mi), strict=False):
+            _band(panel, epoch, values, label=name, **look)
+        _reference(axes[2], seeds, layer)
+        axes[3].plot(mi.mean(axis=0), score.mean(axis=0), alpha=0.5, **look)
+        axes[3].scatter(mi, score, s=9, color=colour)
+    labels = ("learning rate", metric, _INFORMATION, metric)
+    for panel, label in zip(axes, labels, strict=True):
+        _label(panel, "epoch", label)
+    axes[3].set_xlabel(_INFORMATION)
+    if any(named):
+        axes[0].legend(fontsize="small")
+    return figure, axes
+
+
+def layers(
+    runs: Runs,
+    *,
+    kinds: Mapping[str, str] | None = None,
+    metric: str = "accuracy",
+    ax: Sequence[Axes] | None = None,
+) -> tuple[Figure, np.ndarray]:
+    """Layer-wise learning rates by kind of layer (the layout of the paper's Figure 6).
+
+    On the left the metric and each layer's I(H; Y), then one panel for each kind of
+    layer with the learning rates of its layers, all against the epoch.
+
+    Args:
+      runs: A history, or those of several seeds, as for `training`.
+      kinds: The kind of each layer, by its name. By default the last part of the name
+        without its number: of ``Conv_0`` and ``block/conv1``, "Conv" and "conv".
+      metric: The column that holds the metric.
+      ax: Two axes for the metric and the information, and one for each kind.
+
+    Returns:
+      The figure and its axes, shape [2 + kinds].
+
+    Raises:
+      ValueError: As `training`, or if kinds lacks a layer.
+
+    Example:
+      >>> import optax_mi
+      >>> from optax_mi import plots
+      >>> history = optax_mi.MIHistory()
+      >>> for layer in ("Conv_0", "Conv_1", "Dense_0"):
+      ...     history.add(epoch=0, layer=layer, learning_rate=0.01, mi=1, accuracy=0.5)
+      >>> figure, axes = plots.layers(history)
+      >>> [a.get_title() for a in axes[2:]]
+      ['Conv', 'Dense']
+    """
+    seeds = _seeds(runs)
+    names = seeds[0].layers
+    if kinds is None:
+        kinds = {name: _kind(name) for name in names}
+    for name in names:
+        if name not in kinds:
+            _checks.fail("kinds", f"a mapping with {name!r} in it", list(kinds))
+    shown = list(dict.fromkeys(kinds[name] for name in names))
+    if ax is None:
+        columns = [("metric", "information"), *((kind, kind) for kind in shown)]
+        figure, panels = plt.subplot_mosaic(
+            [list(row) for row in zip(*columns, strict=True)],
+            figsize=(4.3 * len(columns), 5),
+            layout="constrained",
+        )
+        axes = np.array(list(dict.fromkeys(panels.values())))
+    else:
+        figure, axes = _axes(ax, 1, 2 + len(shown), (0, 0))
+    first = names[0]
+    epoch = _column(seeds, "epoch", first)[0]
+    _band(axes[0], epoch, _column(seeds, metric, first), color="#000000")
+    _reference(axes[1], seeds, first)
+    for name, (colour, style) in zip(names, _looks(), strict=False):
+        look = {"color": colour, "linestyle": style, "label": name or "output"}
+        panel = axes[2 + shown.index(kinds[name])]
+        _band(panel, epoch, _column(seeds, "learning_rate", name), **look)
+        _band(axes[1], epoch, _column(seeds, "mi", name), **look)
+    _label(axes[0], "epoch", metric)
+    _label(axes[1], "epoch", _INFORMATION)
+    for panel, kind in zip(axes[2:], shown, strict=True):
+        _label(panel, "epoch", "learning rate")
+        panel.set_title(kind)
+        panel.legend(fontsize="small")
+    return figure, axes
+
+
+def sample_size(
+    curves: SampleSizeCurve | Mapping[str, SampleSizeCurve],
+    *,
+    ax: Axes | None = None,
+) -> tuple[Figure, Axes]:
+    """I(X; Y) against the sample's size (the paper's Figure 1).
+
+    Args:
+      curves: What `sample_size_curve` returns, or a mapping from names to several.
+      ax: Where to draw.
+
+    Returns:
+      The figure and its axes: means, with bars of one standard deviation to each side.
+
+    Raises:
+      ValueError: If ax is not one pair of axes.
+
+    Example:
+      >>> import jax, numpy as np
+      >>> import optax_mi
+      >>> from optax_mi import plots
+      >>> y = np.arange(400) % 2
+      >>> x = np.random.default_rng(0).normal(size=(400, 5)) + y[:, None]
+      >>> curve = optax_mi.sample_size_curve(jax.random.key(0), x, y, (50, 100), 2)
+      >>> figure, axes = plots.sample_size({"mixture": curve})
+    """
+    named = curves if isinstance(curves, Mapping) else {"": curves}
+    figure, (axes,) = _axes(None if ax is None else [ax], 1, 1, (5, 3.5))
+    looks = zip(_looks(), itertools.cycle(_MARKERS), strict=False)
+    for (name, curve), ((colour, style), marker) in zip(
+        named.items(), looks, strict=False
+    ):
+        axes.errorbar(
+            curve.sizes,
+            curve.mean,
+            yerr=curve.std,
+            color=colour,
+            linestyle=style,
+            marker=marker,
+            markersize=4,
+            capsize=3,
+            label=name,
+        )
+    _label(axes, "sample size", "$I(X; Y)$ (nats)")
+    if any(named):
+        axes.legend(fontsize="small")
+    return figure, axes
+
+
+def information_plane(
+    mi_inputs: Mapping[str, ArrayLike],
+    mi_outcomes: Mapping[str, ArrayLike],
+    *,
+    ax: Axes | None = None,
+) -> tuple[Figure, Axes]:
+    """I(H; X) against I(H; Y) for each layer, its path through training.
+
+    Both come from `estimate_mi`, the first with ``probe.inputs`` for the outcomes. In a
+    network without noise the true I(H; X) of continuous activations is infinite (Saxe
+    et al., 2018): what the estimate shows is how much of the inputs the probe's
+    examples resolve.
+
+    Args:
+      mi_inputs: I(H; X) in nats after each epoch, shape [epochs], by layer.
+      mi_outcomes: I(H; Y) likewise, of the same layers.
+      ax: Where to draw.
+
+    Returns:
+      The figure and its axes: a marker for each layer, a colour for each epoch.
+
+    Raises:
+      ValueError: If the layers, or the epochs of one, differ.
+
+    Example:
+      >>> from optax_mi import plots
+      >>> figure, axes = plots.information_plane(
+      ...     {"conv": [4.0, 3.9], "dense": [3.0, 2.5]},
+      ...     {"conv": [1.0, 1.1], "dense": [0.9, 2.0]})
+      >>> axes.get_xlabel(), axes.get_ylabel()
+      ('$I(H; X)$ (nats)', '$I(H; Y)$ (nats)')
+
+    References:
+      Shwartz-Ziv and Tishby, `Opening the black box of deep neural networks via
+      information <https://arxiv.org/abs/1703.00810>`_, 2017.
+    """
+    if list(mi_inputs) != list(mi_outcomes):
+        _checks.fail("mi_outcomes", f"of layers {list(mi_inputs)}", list(mi_outcomes))
+    figure, (axes,) = _axes(None if ax is None else [ax], 1, 1, (6, 4.5))
+    points = None
+    for name, marker in zip(mi_inputs, itertools.cycle(_MARKERS), strict=False):
+        x, y = np.asarray(mi_inputs[name]), np.asarray(mi_outcomes[name])
+        if x.ndim != 1 or x.shape != y.shape:
+            _checks.fail("mi_outcomes", f"of shape {x.shape} for {name!r}", y.shape)
+        axes.plot(x, y, color="0.75", linewidth=1, zorder=1)
+        points = axes.scatter(
+            x, y, c=np.arange(len(x)), cmap="viridis", marker=marker, s=28, zorder=2
+        )
+        axes.scatter([], [], color="0.4", marker=marker, s=28, label=name or "output")
+    _label(axes, "$I(H; X)$ (nats)", _INFORMATION)
+    if points is not None:
+        figure.colorbar(points, ax=axes, label="epoch")
+        axes.legend(fontsize="small")
+    return figure, axes
+
+
+def range_test(
+    result: LRRangeTest, *, ax: Sequence[Axes] | None = None
+) -> tuple[Figure, np.ndarray]:
+    """Loss and I(H; Y) of a learning-rate range test, its suggested range shaded.
+
+    Args:
+      result: What `lr_range_test` returns.
+      ax: Two axes.
+
+    Returns:
+      The figure and its axes, shape [2].
+
+    Raises:
+      ValueError: If ax does not hold two axes.
+
+    Example:
+      >>> import numpy as np
+      >>> import optax_mi
+      >>> from optax_mi import plots
+      >>> rates = np.geomspace(1e-4, 1, 5)
+      >>> figure, axes = plots.range_test(optax_mi.LRRangeTest(
+      ...     rates, loss=np.array([2, 2, 1, 1, 3.0]),
+      ...     mi=np.array([0, 0, 1, 2, 1.0]), lr_min=1e-3, lr_max=0.1))
+    """
+    figure, axes = _axes(ax, 2, 1, (5.5, 5))
+    for panel, values, colour in zip(
+        axes, (result.loss, result.mi), _COLOURS, strict=False
+    ):
+        panel.plot(result.learning_rate, values, color=colour)
+        panel.set_xscale("log")
+        if np.isfinite([result.lr_min, result.lr_max]).all():
+            panel.axvspan(result.lr_min, result.lr_max, color="0.9", zorder=0)
+    _label(axes[0], "learning rate", "loss")
+    _label(axes[1], "learning rate", _INFORMATION)
+    axes[0].set_title(
+        f"suggested range: {result.lr_min:.2g} to {result.lr_max:.2g}",
+        fontsize="medium",
+    )
+    return figure, axes
+
+
+def _axes(
+    ax: Any, rows: int, columns: int, size: tuple[float, float]
+) -> tuple[Figure, np.ndarray]:
+    if ax is None:
+        figure, axes = plt.subplots(
+            rows, columns, figsize=size, layout="constrained", squeeze=False
+        )
+        return figure, axes.ravel()
+    axes = np.ravel(np.asarray(ax, dtype=object))
+    if len(axes) != rows * columns:
+        _checks.fail("ax", f"{rows * columns} axes", len(axes))
+    return axes[0].figure, axes
+
+
+def _seeds(runs: Any) -> list[MIHistory]:
+    return [runs] if isinstance(runs, MIHistory) else list(runs)
+
+
+def _column(seeds: Sequence[MIHistory], name: str, layer: str) -> np.ndarray:
+    """One column of several runs, shape [seeds, epochs]."""
+    columns = [history.column(name, layer) for history in seeds]
+    for column in columns[1:]:
+        if len(column) != len(columns[0]):
+            _checks.fail("runs", f"of {len(columns[0])} epochs each", len(column))
+    return np.array(columns)
+
+
+def _band(panel: Axes, x: np.ndarray, values: np.ndarray, **look: Any) -> None:
+    mean, spread = values.mean(axis=0), values.std(axis=0)
+    panel.plot(x, mean, **look)
+    if len(values) > 1:
+        panel.fill_between(
+            x, mean - spread, mean + spread, color=look["color"], alpha=0.2, linewidth=0
+        )
+
+
+def _reference(panel: Axes, seeds: Sequence[MIHistory], layer: str) -> None:
+    for reference in np.unique(_column(seeds, "reference", layer)[:, -1]):
+        if np.isfinite(reference):
+            panel.axhline(reference, color="0.4", linestyle=":", linewidth=1)
+
+
+def _looks() -> Iterator[tuple[str, str]]:
+    """Colours first, then the next style: as many looks as anyone can tell apart."""
+    return itertools.cycle((colour, style) for style in _STYLES for colour in _COLOURS)
+
+
+def _label(panel: Axes, x: str, y: str) -> None:
+    panel.set_xlabel(x)
+    panel.set_ylabel(y)
+    panel.grid(color="0.9")
+    panel.set_axisbelow(True)
+
+
+def _kind(layer: str) -> str:
+    *rest, last = layer.split("/")
+    return re.sub(r"_?\d+$", "", last) or "/".join(rest) or "output"

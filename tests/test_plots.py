@@ -1,0 +1,193 @@
+import matplotlib as mpl
+import numpy as np
+import pytest
+from matplotlib import pyplot as plt
+
+import optax_mi
+from optax_mi import plots
+
+
+@pytest.fixture(autouse=True)
+def _no_screen():
+    with mpl.rc_context({"backend": "agg"}):
+        yield
+    plt.close("all")
+
+
+def history(seed=0, layers=("",), epochs=4, **options):
+    rng, run = np.random.default_rng(seed), optax_mi.MIHistory()
+    options = dict(reference=2.3) | options
+    for epoch in range(epochs):
+        for layer in layers:
+            rate, mi, accuracy = rng.uniform(size=3)
+            run.add(
+                epoch=epoch,
+                layer=layer,
+                learning_rate=rate,
+                mi=mi,
+                accuracy=accuracy,
+                **options,
+            )
+    return run
+
+
+def data(line):
+    return [np.asarray(values).tolist() for values in line.get_data()]
+
+
+def drawn(figure):
+    """Draws everything, which finds what only drawing finds, and gives the figure."""
+    figure.canvas.draw()
+    return figure
+
+
+def test_the_row_of_four_shows_one_run():
+    run = history()
+    figure, axes = plots.training(run)
+    epoch = [0, 1, 2, 3]
+    columns = {
+        name: run.column(name).tolist() for name in run.rows[0] if name != "layer"
+    }
+    rate, accuracy, mi = (columns[n] for n in ("learning_rate", "accuracy", "mi"))
+    shown = [data(axis.lines[0]) for axis in axes]
+    assert shown == [[epoch, rate], [epoch, accuracy], [epoch, mi], [mi, accuracy]]
+    assert axes[2].lines[1].get_ydata()[0] == 2.3  # the reference
+    assert [axis.get_xlabel() for axis in axes[:3]] == ["epoch"] * 3
+    assert axes[3].get_xlabel() == axes[2].get_ylabel() == "$I(H; Y)$ (nats)"
+    assert drawn(figure).axes == list(axes)
+    assert axes[0].get_legend() is None
+
+
+def test_seeds_are_their_mean_with_a_band_of_one_deviation():
+    seeds = [history(seed) for seed in range(3)]
+    _, axes = plots.training({"fixed": history(9), "by information": seeds})
+    rates = np.array([run.column("learning_rate") for run in seeds])
+    np.testing.assert_allclose(axes[0].lines[1].get_ydata(), rates.mean(axis=0))
+    (band,) = axes[0].collections
+    edges = band.get_paths()[0].vertices[:, 1]
+    low, high = rates.mean(axis=0) - rates.std(axis=0), rates.mean(0) + rates.std(0)
+    for edge in (*low, *high):
+        assert np.isclose(edges, edge).any()
+    names = [text.get_text() for text in axes[0].get_legend().get_texts()]
+    assert names == ["fixed", "by information"]
+    colours = {line.get_color() for line in axes[0].lines}
+    assert len(colours) == 2
+
+
+def test_many_runs_all_look_different():
+    runs = {str(i): history(i) for i in range(20)}
+    _, axes = plots.training(runs)
+    looks = [(line.get_color(), line.get_linestyle()) for line in axes[0].lines]
+    assert len(set(looks)) == 20
+
+
+def test_a_run_without_reference_has_no_line_for_it():
+    _, axes = plots.training(history(reference=np.inf))
+    assert len(axes[2].lines) == 1
+
+
+def test_layers_are_shown_by_kind():
+    names = ("Conv_0", "Conv_1", "Dense_0", "")
+    runs = [history(seed, names) for seed in range(2)]
+    figure, axes = plots.layers(runs)
+    assert [axis.get_title() for axis in axes] == ["", "", "Conv", "Dense", "output"]
+    labels = [[t.get_text() for t in a.get_legend().get_texts()] for a in axes[2:]]
+    assert labels == [["Conv_0", "Conv_1"], ["Dense_0"], ["output"]]
+    expected = np.mean([run.column("learning_rate", "Conv_1") for run in runs], axis=0)
+    np.testing.assert_allclose(axes[2].lines[1].get_ydata(), expected)
+    assert len(axes[1].lines) == 1 + len(names)
+    colour = axes[2].lines[1].get_color()  # a layer keeps its look
+    assert colour == axes[1].lines[2].get_color() != axes[2].lines[0].get_color()
+    assert len(drawn(figure).axes) == 5
+
+
+@pytest.mark.parametrize(
+    ("layer", "kind"),
+    [
+        ("Conv_0", "Conv"),
+        ("block_1/conv2", "conv"),
+        ("layers/0", "layers"),
+        ("layers_7", "layers"),
+        ("logits", "logits"),
+        ("Dense_0/1", "Dense_0"),
+        ("", "output"),
+    ],
+)
+def test_a_layers_kind_is_its_name_without_the_number(layer, kind):
+    _, axes = plots.layers(history(layers=(layer,)))
+    assert axes[2].get_title() == kind
+
+
+def test_kinds_may_be_given_and_need_every_layer():
+    run = history(layers=("a", "b"))
+    _, axes = plots.layers(run, kinds={"a": "dense", "b": "dense"})
+    assert [axis.get_title() for axis in axes[2:]] == ["dense"]
+    with pytest.raises(ValueError, match=r"`kinds` must be a mapping with 'b' in it"):
+        plots.layers(run, kinds={"a": "dense"})
+
+
+def test_the_sample_size_curve_has_bars_of_one_deviation():
+    curve = optax_mi.SampleSizeCurve(
+        np.array([100, 200]),
+        np.array([1.0, 1.5]),
+        np.array([0.2, 0.1]),
+        np.ones((2, 3)),
+    )
+    figure, axes = plots.sample_size({"mnist": curve, "cifar10": curve})
+    line, _, (bars,) = axes.containers[0]
+    assert data(line) == [[100, 200], [1.0, 1.5]]
+    np.testing.assert_allclose(bars.get_segments()[0], [[100, 0.8], [100, 1.2]])
+    assert [t.get_text() for t in axes.get_legend().get_texts()] == ["mnist", "cifar10"]
+    assert drawn(figure)
+
+
+def test_the_information_plane_has_a_path_and_a_marker_for_each_layer():
+    x = {"conv": [3.0, 2.5, 2.0], "": [1.0, 1.5, 1.8]}
+    y = {"conv": [1.0, 1.1, 1.2], "": [0.5, 1.0, 2.0]}
+    figure, axes = plots.information_plane(x, y)
+    assert [data(line) for line in axes.lines] == [[x[n], y[n]] for n in x]
+    assert [t.get_text() for t in axes.get_legend().get_texts()] == ["conv", "output"]
+    assert axes.collections[0].get_array().tolist() == [0, 1, 2]
+    assert drawn(figure).axes[1].get_ylabel() == "epoch"
+    with pytest.raises(ValueError, match=r"`mi_outcomes` must be of layers"):
+        plots.information_plane(x, {"conv": y["conv"]})
+    with pytest.raises(ValueError, match=r"of shape \(3,\) for 'conv', got \(2,\)"):
+        plots.information_plane(x, {**y, "conv": [1, 2]})
+
+
+@pytest.mark.parametrize("bounds", [(1e-3, 0.1), (np.nan, np.nan)])
+def test_the_range_test_shades_what_it_suggests(bounds):
+    rates = np.geomspace(1e-4, 1, 5)
+    result = optax_mi.LRRangeTest(rates, np.arange(5.0), np.ones(5), *bounds)
+    figure, axes = plots.range_test(result)
+    assert data(axes[0].lines[0]) == [rates.tolist(), [0, 1, 2, 3, 4]]
+    assert axes[1].get_xscale() == "log"
+    assert len(axes[0].patches) == np.isfinite(bounds[0])
+    assert drawn(figure)
+
+
+def test_every_picture_draws_where_it_is_told():
+    figure, panels = plt.subplots(2, 4)
+    curve = optax_mi.SampleSizeCurve(*np.ones((3, 1)), np.ones((1, 1)))
+    result = optax_mi.LRRangeTest(*np.ones((3, 5)), 0.1, 1.0)
+    for returned, axes in [
+        plots.training(history(), ax=panels[0]),
+        plots.layers(history(layers=("a1", "b1")), ax=panels[1]),
+        plots.sample_size(curve, ax=panels[0, 0]),
+        plots.information_plane({"a": [1.0]}, {"a": [1.0]}, ax=panels[0, 1]),
+        plots.range_test(result, ax=panels[0, 2:]),
+    ]:
+        assert returned is figure
+        assert all(axis in panels for axis in np.ravel(axes))
+    assert plt.get_fignums() == [figure.number]
+
+
+def test_what_cannot_be_drawn_is_refused_with_its_name():
+    with pytest.raises(ValueError, match="`ax` must be 4 axes, got 2"):
+        plots.training(history(), ax=plt.subplots(2)[1])
+    with pytest.raises(ValueError, match="`name` must be one of .* got 'loss'"):
+        plots.training(history(), metric="loss")
+    with pytest.raises(ValueError, match="`layer` must be one of 'a', got ''"):
+        plots.training(history(layers=("a",)))
+    with pytest.raises(ValueError, match="`runs` must be of 4 epochs each, got 3"):
+        plots.training([history(), history(epochs=3)])

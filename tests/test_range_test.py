@@ -1,0 +1,204 @@
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import nnx
+
+import optax_mi
+from examples import data
+from examples.cnn import SmallCNN
+from examples.training import batches, mi_driven, train
+
+
+def sweep(curve, loss=lambda rate: 1.0, **options):
+    """A sweep in which the state is the rate and the information a curve over it."""
+    options = dict(lr_low=1e-6, lr_high=1.0, steps=240, measure_every=4) | options
+    return optax_mi.lr_range_test(
+        lambda state, batch, rate: (rate, loss(rate)),
+        1e-6,
+        itertools.repeat(None),
+        curve,
+        **options,
+    )
+
+
+def hill(rate):
+    """Flat at 0.5, a line in log10(rate) from 1e-4 to 1.5 at 1e-2, and a fall."""
+    decades = np.log10(rate)
+    return float(0.5 + np.clip((decades + 4) / 2, 0, 1) - max(0, decades + 1))
+
+
+def test_the_bounds_are_a_tenth_of_where_information_rises_and_where_it_has_risen():
+    result = sweep(hill)
+    # 5 % of the rise are a tenth of a decade, and measurements are as far apart.
+    assert np.log10(result.lr_min) == pytest.approx(-5 + 0.1, abs=0.1)
+    assert np.log10(result.lr_max) == pytest.approx(-2 - 0.1, abs=0.1)
+
+
+def test_a_stray_estimate_moves_neither_bound():
+    strays = {3: 9.0, 10: -9.0, 40: 9.0, 50: -9.0}
+    count = itertools.count()
+    stray = sweep(lambda rate: hill(rate) + strays.get(next(count), 0))
+    assert stray[3:] == sweep(hill)[3:]
+
+
+def test_a_dip_before_the_rise_is_not_taken_for_it():
+    def dips(rate):
+        return hill(rate) - 0.2 * np.exp(-(((np.log10(rate) + 4) / 0.4) ** 2))
+
+    assert np.log10(sweep(dips).lr_min) > -5.1
+
+
+def test_information_that_never_rises_suggests_nothing():
+    for curve in (lambda rate: 1.0, lambda rate: -rate):
+        result = sweep(curve)
+        assert np.isnan([result.lr_min, result.lr_max]).all()
+        assert len(result.mi) == 61
+
+
+@pytest.mark.parametrize("broken", ["loss", "information"])
+def test_the_sweep_ends_where_numbers_do(broken):
+    def breaks(rate):
+        return np.nan if rate > 0.1 else hill(rate)
+
+    if broken == "loss":
+        result = sweep(hill, loss=lambda rate: np.inf if rate > 0.1 else 1.0)
+    else:
+        result = sweep(breaks)
+    assert 0.1 < result.learning_rate[-1] < 0.15
+    assert result[3:] == sweep(hill)[3:]
+
+
+def test_every_rate_has_a_step_and_losses_are_means_between_measurements():
+    rates = []
+    result = sweep(hill, loss=lambda rate: rates.append(rate) or len(rates), steps=20)
+    np.testing.assert_allclose(rates, np.geomspace(1e-6, 1, 20))
+    np.testing.assert_array_equal(result.learning_rate, [1e-6, *rates[3::4]])
+    np.testing.assert_array_equal(result.loss, [np.nan, 2.5, 6.5, 10.5, 14.5, 18.5])
+
+
+def test_measurements_may_be_mappings_and_progress_is_shown():
+    shown = []
+    result = sweep(
+        lambda rate: {"a": 9.0, "": hill(rate)},
+        progress=lambda steps: shown.append(len(steps)) or iter(steps),
+    )
+    assert shown == [240]
+    assert result[3:] == sweep(hill)[3:]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (dict(lr_low=0.0), "`lr_low` must be finite and > 0, got 0.0"),
+        (dict(lr_high=np.inf), "`lr_high` must be finite and > 0, got inf"),
+        (dict(lr_low=1.0), "`lr_low` must be less than `lr_high` = 1.0, got 1.0"),
+        (dict(steps=0), "`steps` must be an integer >= 1, got 0"),
+        (dict(measure_every=1.5), "`measure_every` must be an integer >= 1, got 1.5"),
+        (dict(steps=15), "`steps` must be at least 4 times `measure_every`, got 15"),
+    ],
+)
+def test_bad_arguments_are_refused_with_their_name(options, message):
+    with pytest.raises(ValueError, match=message):
+        sweep(hill, **options)
+
+
+def test_too_few_batches_are_refused_with_their_number():
+    with pytest.raises(ValueError, match="iterable over 300 batches, got 7"):
+        optax_mi.lr_range_test(
+            lambda state, batch, rate: (state, 1.0), 0, range(7), lambda state: 1.0
+        )
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return data.load("digits")
+
+
+def digits_sweep(digits, probe, seed):
+    model, optimizer = SmallCNN(), optax.sgd(1.0)
+
+    @jax.jit
+    def train_step(state, indices, learning_rate):
+        params, opt_state = state
+        x, y = (
+            jnp.asarray(digits.train_x)[indices],
+            jnp.asarray(digits.train_y)[indices],
+        )
+        loss, gradients = jax.value_and_grad(
+            lambda p: optax.softmax_cross_entropy_with_integer_labels(
+                model.apply(p, x), y
+            ).mean()
+        )(params)
+        updates, opt_state = optimizer.update(gradients, opt_state, params)
+        updates = optax.tree.scale(learning_rate, updates)
+        return (optax.apply_updates(params, updates), opt_state), loss
+
+    @jax.jit
+    def measure(state):
+        layers = optax_mi.capture_activations(model, state[0], probe.inputs, layers="")
+        return optax_mi.estimate_mi(layers, probe.outcomes)
+
+    params = model.init(jax.random.key(seed), digits.train_x[:1])
+    rng = np.random.default_rng(seed)
+    epochs = (batches(rng, len(digits.train_x), 16) for _ in range(4))
+    return optax_mi.lr_range_test(
+        train_step,
+        (params, optimizer.init(params)),
+        itertools.chain.from_iterable(epochs),
+        measure,
+    )
+
+
+def test_its_bounds_train_as_well_as_bounds_set_by_hand(digits):
+    accuracy = {"hand": [], "suggested": []}
+    for seed in range(3):
+        probe = optax_mi.sample_probe(
+            jax.random.key(seed), digits.train_x, digits.train_y
+        )
+        result = digits_sweep(digits, probe, seed)
+        reference = optax_mi.reference_mi(probe)
+        for name, bounds in {
+            "hand": (1e-3, 0.1),
+            "suggested": (result.lr_min, result.lr_max),
+        }.items():
+            method = mi_driven(name, *bounds, reference=reference)
+            *_, last = train(
+                SmallCNN(), digits, method, probe, epochs=40, batch_size=16, seed=seed
+            )
+            accuracy[name].append(last.accuracy)
+    assert np.mean(accuracy["hand"]) > 0.97
+    assert np.mean(accuracy["suggested"]) > np.mean(accuracy["hand"]) - 0.003
+
+
+def test_an_nnx_model_is_swept_through_a_clone():
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(100, 3)), jnp.float32)
+    y = np.asarray(x[:, 0] > 0, np.int32)
+    model = nnx.Linear(3, 2, rngs=nnx.Rngs(0))
+    before = jax.tree.map(jnp.copy, nnx.state(model))
+
+    @nnx.jit
+    def train_step(model, batch, learning_rate):
+        loss, gradients = nnx.value_and_grad(
+            lambda m: optax.softmax_cross_entropy_with_integer_labels(m(x), y).mean()
+        )(model)
+        nnx.update(
+            model,
+            jax.tree.map(
+                lambda p, g: p - learning_rate * g, nnx.state(model), gradients
+            ),
+        )
+        return model, loss
+
+    result = optax_mi.lr_range_test(
+        train_step,
+        nnx.clone(model),
+        itertools.repeat(None),
+        lambda model: optax_mi.ksg_discrete(model(x), y),
+        steps=60,
+    )
+    assert result.loss[-1] < result.loss[1]
+    jax.tree.map(np.testing.assert_array_equal, before, nnx.state(model))
