@@ -14,9 +14,8 @@ def _no_screen():
     plt.close("all")
 
 
-def history(seed=0, layers=("",), epochs=4, **options):
+def history(seed=0, layers=("",), epochs=4, reference=2.3):
     rng, run = np.random.default_rng(seed), optax_mi.MIHistory()
-    options = dict(reference=2.3) | options
     for epoch in range(epochs):
         for layer in layers:
             rate, mi, accuracy = rng.uniform(size=3)
@@ -26,13 +25,17 @@ def history(seed=0, layers=("",), epochs=4, **options):
                 learning_rate=rate,
                 mi=mi,
                 accuracy=accuracy,
-                **options,
+                reference=reference,
             )
     return run
 
 
 def data(line):
     return [np.asarray(values).tolist() for values in line.get_data()]
+
+
+def legend(axes):
+    return [text.get_text() for text in axes.get_legend().get_texts()]
 
 
 def drawn(figure):
@@ -68,8 +71,7 @@ def test_seeds_are_their_mean_with_a_band_of_one_deviation():
     low, high = rates.mean(axis=0) - rates.std(axis=0), rates.mean(0) + rates.std(0)
     for edge in (*low, *high):
         assert np.isclose(edges, edge).any()
-    names = [text.get_text() for text in axes[0].get_legend().get_texts()]
-    assert names == ["fixed", "by information"]
+    assert legend(axes[0]) == ["fixed", "by information"]
     colours = {line.get_color() for line in axes[0].lines}
     assert len(colours) == 2
 
@@ -91,7 +93,7 @@ def test_layers_are_shown_by_kind():
     runs = [history(seed, names) for seed in range(2)]
     figure, axes = plots.layers(runs)
     assert [axis.get_title() for axis in axes] == ["", "", "Conv", "Dense", "output"]
-    labels = [[t.get_text() for t in a.get_legend().get_texts()] for a in axes[2:]]
+    labels = [legend(panel) for panel in axes[2:]]
     assert labels == [["Conv_0", "Conv_1"], ["Dense_0"], ["output"]]
     expected = np.mean([run.column("learning_rate", "Conv_1") for run in runs], axis=0)
     np.testing.assert_allclose(axes[2].lines[1].get_ydata(), expected)
@@ -137,7 +139,7 @@ def test_the_sample_size_curve_has_bars_of_one_deviation():
     line, _, (bars,) = axes.containers[0]
     assert data(line) == [[100, 200], [1.0, 1.5]]
     np.testing.assert_allclose(bars.get_segments()[0], [[100, 0.8], [100, 1.2]])
-    assert [t.get_text() for t in axes.get_legend().get_texts()] == ["mnist", "cifar10"]
+    assert legend(axes) == ["mnist", "cifar10"]
     assert drawn(figure)
 
 
@@ -146,8 +148,8 @@ def test_the_information_plane_has_a_path_and_a_marker_for_each_layer():
     y = {"conv": [1.0, 1.1, 1.2], "": [0.5, 1.0, 2.0]}
     figure, axes = plots.information_plane(x, y)
     assert [data(line) for line in axes.lines] == [[x[n], y[n]] for n in x]
-    assert [t.get_text() for t in axes.get_legend().get_texts()] == ["conv", "output"]
-    assert axes.collections[0].get_array().tolist() == [0, 1, 2]
+    assert legend(axes) == ["conv", "output"]
+    assert np.asarray(axes.collections[0].get_array()).tolist() == [0, 1, 2]
     assert drawn(figure).axes[1].get_ylabel() == "epoch"
     with pytest.raises(ValueError, match=r"`mi_outcomes` must be of layers"):
         plots.information_plane(x, {"conv": y["conv"]})
@@ -168,8 +170,9 @@ def test_the_range_test_shades_what_it_suggests(bounds):
 
 def test_every_picture_draws_where_it_is_told():
     figure, panels = plt.subplots(2, 4)
-    curve = optax_mi.SampleSizeCurve(*np.ones((3, 1)), np.ones((1, 1)))
-    result = optax_mi.LRRangeTest(*np.ones((3, 5)), 0.1, 1.0)
+    one, five = np.ones(1), np.ones(5)
+    curve = optax_mi.SampleSizeCurve(one, one, one, np.ones((1, 1)))
+    result = optax_mi.LRRangeTest(five, five, five, lr_min=0.1, lr_max=1.0)
     for returned, axes in [
         plots.training(history(), ax=panels[0]),
         plots.layers(history(layers=("a1", "b1")), ax=panels[1]),

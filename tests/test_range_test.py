@@ -1,4 +1,5 @@
 import itertools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,15 +14,17 @@ from examples.cnn import SmallCNN
 from examples.training import batches, mi_driven, train
 
 
-def sweep(curve, loss=lambda rate: 1.0, **options):
+def sweep(curve, loss=lambda rate: 1.0, **options: Any):
     """A sweep in which the state is the rate and the information a curve over it."""
-    options = dict(lr_low=1e-6, lr_high=1.0, steps=240, measure_every=4) | options
+    defaults: dict[str, Any] = dict(
+        lr_low=1e-6, lr_high=1.0, steps=240, measure_every=4
+    )
     return optax_mi.lr_range_test(
         lambda state, batch, rate: (rate, loss(rate)),
         1e-6,
         itertools.repeat(None),
         curve,
-        **options,
+        **defaults | options,
     )
 
 
@@ -130,7 +133,7 @@ def digits_sweep(digits, probe, seed):
         )
         loss, gradients = jax.value_and_grad(
             lambda p: optax.softmax_cross_entropy_with_integer_labels(
-                model.apply(p, x), y
+                jnp.asarray(model.apply(p, x)), y
             ).mean()
         )(params)
         updates, opt_state = optimizer.update(gradients, opt_state, params)
