@@ -2,13 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+import optax_mi
 from examples.training import Epoch
 
 Runs = Mapping[str, Sequence[Epoch]]
 
-# Okabe and Ito's colours, which colour-blind readers can tell apart.
-COLOURS = ["#0072B2", "#E69F00", "#009E73", "#CC79A7"]
+ACCURACY = "test accuracy (%)"
 
 
 def table(runs: Runs, baseline: str) -> str:
@@ -35,53 +36,41 @@ def table(runs: Runs, baseline: str) -> str:
     return "\n".join(lines)
 
 
+def history(epochs: Sequence[Epoch], reference: float) -> optax_mi.MIHistory:
+    """A run as a history, its test accuracy in percent."""
+    run = optax_mi.MIHistory()
+    for e in epochs:
+        metrics: dict[str, Any] = {"loss": e.loss, ACCURACY: 100 * e.accuracy}
+        run.add(
+            epoch=e.epoch,
+            learning_rate=e.learning_rate,
+            mi=e.mi,
+            reference=reference,
+            **metrics,
+        )
+    return run
+
+
 def picture(runs: Runs, reference: float, title: str, path: Path) -> None:
     """Draws the paper's four panels for each run and writes them as a PNG.
 
     Args:
       runs: The epochs of each run by the name of its method.
-      reference: The reference information in nats, drawn as a dashed line.
+      reference: The reference information in nats, drawn as a dotted line.
       title: The figure's title.
       path: Where the PNG goes.
     """
     from matplotlib.figure import Figure  # draws without a display
 
+    from optax_mi import plots
+
     figure = Figure(figsize=(13, 2.5 * len(runs) + 0.6), layout="constrained")
     axes = figure.subplots(len(runs), 4, sharex="col", sharey="col", squeeze=False)
-    for row, colour, (name, epochs) in zip(axes, COLOURS, runs.items(), strict=False):
-        epoch = [e.epoch for e in epochs]
-        accuracy = [100 * e.accuracy for e in epochs]
-        mi = [e.mi for e in epochs]
-        row[0].plot(epoch, [e.learning_rate for e in epochs], color=colour)
-        row[1].plot(epoch, accuracy, color=colour)
-        row[2].plot(epoch, mi, color=colour)
-        row[2].axhline(reference, color="0.4", linestyle="--", linewidth=1)
-        row[3].plot(mi, accuracy, color=colour, alpha=0.4)
-        row[3].scatter(mi, accuracy, color=colour, s=10)
-        labels = [
-            "learning rate",
-            "test accuracy (%)",
-            r"$I(H_{LL}; Y)$ (nats)",
-            "test accuracy (%)",
-        ]
-        for panel, label in zip(row, labels, strict=True):
-            panel.set_ylabel(label)
-            panel.grid(color="0.9")
-            panel.set_axisbelow(True)
+    for row, (name, epochs) in zip(axes, runs.items(), strict=True):
+        plots.training(history(epochs, reference), metric=ACCURACY, ax=row)
         row[0].set_title(name, loc="left", fontweight="bold")
-    for panel in axes[-1, :3]:
-        panel.set_xlabel("epoch")
-    axes[-1, 3].set_xlabel(r"$I(H_{LL}; Y)$ (nats)")
-    axes[0, 2].annotate(
-        "$H(Y)$",
-        (0, reference),
-        xycoords=("axes fraction", "data"),
-        xytext=(4, -3),
-        textcoords="offset points",
-        ha="left",
-        va="top",
-        color="0.3",
-    )
+    for panel in axes[:-1].flat:
+        panel.set_xlabel("")
     figure.suptitle(title)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)

@@ -68,7 +68,7 @@ def training(
       ['learning rate', 'accuracy', '$I(H; Y)$ (nats)', 'accuracy']
     """
     named = runs if isinstance(runs, Mapping) else {"": runs}
-    figure, axes = _axes(ax, 1, 4, (13, 3))
+    figure, axes = _axes(ax, 1, 4, (13, 3.2))
     for (name, seeds), (colour, style) in zip(named.items(), _looks(), strict=False):
         seeds = _seeds(seeds)
         look = {"color": colour, "linestyle": style}
@@ -85,7 +85,11 @@ def training(
     for panel, label in zip(axes, labels, strict=True):
         _label(panel, "epoch", label)
     axes[3].set_xlabel(_INFORMATION)
-    if any(named):
+    if any(named) and ax is None:
+        figure.legend(
+            *axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=4
+        )
+    elif any(named):
         axes[0].legend(fontsize="small")
     return figure, axes
 
@@ -134,13 +138,13 @@ def layers(
             _checks.fail("kinds", f"a mapping with {name!r} in it", list(kinds))
     shown = list(dict.fromkeys(kinds[name] for name in names))
     if ax is None:
-        columns = [("metric", "information"), *((kind, kind) for kind in shown)]
+        columns = [(0, 1), *((i, i) for i in range(2, 2 + len(shown)))]
         figure, panels = plt.subplot_mosaic(
             [list(row) for row in zip(*columns, strict=True)],
             figsize=(4.3 * len(columns), 5),
             layout="constrained",
         )
-        axes = np.array(list(dict.fromkeys(panels.values())))
+        axes = np.array([panels[i] for i in range(2 + len(shown))])
     else:
         figure, axes = _axes(ax, 1, 2 + len(shown), (0, 0))
     first = names[0]
@@ -346,7 +350,8 @@ def _band(panel: Axes, x: np.ndarray, values: np.ndarray, **look: Any) -> None:
 def _reference(panel: Axes, seeds: Sequence[MIHistory], layer: str) -> None:
     for reference in np.unique(_column(seeds, "reference", layer)[:, -1]):
         if np.isfinite(reference):
-            panel.axhline(reference, color="0.4", linestyle=":", linewidth=1)
+            line = panel.axhline(reference, color="0.4", linestyle=":", linewidth=1)
+            panel.legend([line], ["reference"], loc="lower right", fontsize="small")
 
 
 def _looks() -> Iterator[tuple[str, str]]:

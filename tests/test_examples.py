@@ -5,7 +5,8 @@ import sys
 import numpy as np
 import pytest
 
-from examples import data, demo, report
+import optax_mi
+from examples import data, demo, observe, report
 from examples.training import Epoch, batches
 
 
@@ -81,6 +82,21 @@ def test_the_demo_prints_epochs_a_table_and_the_place_of_its_picture(tmp_path, c
     assert f"The picture is at {path}" in printed
     assert path.read_bytes().startswith(b"\x89PNG")
     assert "tensorflow" not in sys.modules
+
+
+def test_observing_writes_files_that_agree_and_pictures(tmp_path, capsys):
+    observe.main(["--epochs", "2", "--out", str(tmp_path)])
+    printed = capsys.readouterr().out
+    history = optax_mi.MIHistory.from_json(tmp_path / "history.json")
+    assert history.layers == list(observe.KINDS)
+    assert len(history.rows) == 2 * 4
+    assert history.to_table() in printed
+    assert len((tmp_path / "history.csv").read_text().splitlines()) == 1 + 2 * 4
+    assert list((tmp_path / "tensorboard").iterdir())
+    pictures = sorted(path.stem for path in tmp_path.glob("*.png"))
+    assert pictures == sorted(
+        ["range_test", "layers", "training", "information_plane", "sample_size"]
+    )
 
 
 def test_the_table_compares_with_the_baseline():

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pages
 import pytest
 
 import optax_mi
@@ -198,3 +199,23 @@ def test_unknown_columns_and_layers_are_refused_with_the_known_ones():
 def test_a_state_without_the_transformation_is_refused():
     with pytest.raises(ValueError, match="`opt_state` must be the state of an opt"):
         optax_mi.MIHistory().record(optax.sgd(0.1).init(PARAMS), epoch=0)
+
+
+def test_the_program_of_the_docs_runs_as_it_stands(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    measurements = iter([0.5, 1.0, 1.5])
+    names = {
+        "optax": optax,
+        "optax_mi": optax_mi,
+        "params": jnp.ones(3),
+        "epochs": 3,
+        "train_epoch": lambda state: names["tx"].update(jnp.ones(3), state)[1],
+        "measure": lambda: next(measurements),
+        "accuracy": lambda: 0.5,
+    }
+    exec(pages.programs("observing.md")[0], names)
+    assert names["history"].column("mi").tolist() == [0.5, 1.0, 1.5]
+    assert names["history"].to_table() in capsys.readouterr().out
+    assert optax_mi.MIHistory.from_json("history.json").rows == names["history"].rows
+    assert (tmp_path / "history.csv").exists()
+    assert (tmp_path / "runs" / "mi").is_dir()

@@ -1,20 +1,17 @@
 """The programs of docs/layerwise.md, run as they stand there, on digits."""
 
-import pathlib
-import re
-
 import flax.linen as nn
 import jax
 import numpy as np
 import optax
+import pages
 import pytest
 from flax import nnx
 from sklearn import datasets
 
 import optax_mi
 
-PAGE = (pathlib.Path(__file__).parents[1] / "docs" / "layerwise.md").read_text()
-PROGRAMS = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+PROGRAMS = pages.programs("layerwise.md")
 LAYERS = {
     "Linen": ["layers_0", "layers_2", "layers_5", "layers_7"],
     "NNX": ["layers/0", "layers/2", "layers/5", "layers/7"],

@@ -63,7 +63,8 @@ def test_the_row_of_four_shows_one_run():
 
 def test_seeds_are_their_mean_with_a_band_of_one_deviation():
     seeds = [history(seed) for seed in range(3)]
-    _, axes = plots.training({"fixed": history(9), "by information": seeds})
+    runs = {"fixed": history(9), "by information": seeds}
+    figure, axes = plots.training(runs)
     rates = np.array([run.column("learning_rate") for run in seeds])
     np.testing.assert_allclose(axes[0].lines[1].get_ydata(), rates.mean(axis=0))
     (band,) = axes[0].collections
@@ -71,9 +72,10 @@ def test_seeds_are_their_mean_with_a_band_of_one_deviation():
     low, high = rates.mean(axis=0) - rates.std(axis=0), rates.mean(0) + rates.std(0)
     for edge in (*low, *high):
         assert np.isclose(edges, edge).any()
-    assert legend(axes[0]) == ["fixed", "by information"]
-    colours = {line.get_color() for line in axes[0].lines}
-    assert len(colours) == 2
+    names = [text.get_text() for text in figure.legends[0].get_texts()]
+    _, own = plots.training(runs, ax=plt.subplots(1, 4)[1])
+    assert names == legend(own[0]) == list(runs)
+    assert len({line.get_color() for line in axes[0].lines}) == 2
 
 
 def test_many_runs_all_look_different():
@@ -101,6 +103,10 @@ def test_layers_are_shown_by_kind():
     colour = axes[2].lines[1].get_color()  # a layer keeps its look
     assert colour == axes[1].lines[2].get_color() != axes[2].lines[0].get_color()
     assert len(drawn(figure).axes) == 5
+    places = [panel.get_position() for panel in axes]
+    assert places[0].x0 == places[1].x0 < places[2].x0 < places[3].x0
+    assert places[0].y0 > places[1].y1
+    assert places[2].y1 - places[2].y0 > 1.9 * (places[0].y1 - places[0].y0)
 
 
 @pytest.mark.parametrize(

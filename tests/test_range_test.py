@@ -3,8 +3,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import matplotlib as mpl
 import numpy as np
 import optax
+import pages
 import pytest
 from flax import nnx
 
@@ -12,6 +14,7 @@ import optax_mi
 from examples import data
 from examples.cnn import SmallCNN
 from examples.training import batches, mi_driven, train
+from optax_mi import plots
 
 
 def sweep(curve, loss=lambda rate: 1.0, **options: Any):
@@ -205,3 +208,26 @@ def test_an_nnx_model_is_swept_through_a_clone():
     )
     assert result.loss[-1] < result.loss[1]
     jax.tree.map(np.testing.assert_array_equal, before, nnx.state(model))
+
+
+def test_the_program_of_the_docs_runs_as_it_stands():
+    y = np.arange(200) % 2
+    x = np.random.default_rng(0).normal(size=(200, 3)) + 0.7 * y[:, None]
+
+    def predict(w):
+        return jnp.tanh(x @ w)
+
+    names = {
+        "jax": jax,
+        "optax": optax,
+        "optax_mi": optax_mi,
+        "plots": plots,
+        "params": jnp.array([1.0, -1.0, 0.1]),
+        "loss": lambda w, batch: jnp.mean((predict(w) - 2 * y + 1) ** 2),
+        "batches": itertools.repeat(None),
+        "measure": lambda w: optax_mi.ksg_discrete(predict(w), y),
+    }
+    with mpl.rc_context({"backend": "agg"}):
+        exec(pages.programs("observing.md")[1], names)
+    state = names["tx"].init(names["params"])
+    assert optax_mi.learning_rates(state)[""] == pytest.approx(names["result"].lr_min)
