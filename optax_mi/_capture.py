@@ -30,7 +30,9 @@ def capture_activations(
     module names joined by "/" (``Conv_0``, ``block_1/Dense_0``, ``layers/0``); a sown
     value's name is appended to its module's. The model's own output has the name "".
     The outputs of a module called several times are numbered in order (``Dense_0/0``,
-    ``Dense_0/1``), and so are the arrays of a module that returns several.
+    ``Dense_0/1``), and so are the arrays of a module that returns several, and the
+    layers of a scan, stacked [layers, n, ...]. (``flax.linen.scan`` keeps what they
+    store if ``variable_axes`` has ``"intermediates": 0``.)
 
     A Linen model runs as ``model.apply(variables, inputs, *args, **kwargs)`` with no
     collection but the intermediates mutable: parameters and batch statistics are not
@@ -80,6 +82,9 @@ def capture_activations(
     if max_features is not None:
         _checks.positive_integer("max_features", max_features)
 
+    _check_model(model, variables, kwargs)
+    n = _examples(inputs)
+
     def intermediates(wanted: Callable[[str], bool]) -> dict[str, Any]:
         if isinstance(model, nnx.Module):
             stored = _capture_nnx.intermediates(model, inputs, args, kwargs, wanted)
@@ -90,13 +95,10 @@ def capture_activations(
         named: dict[str, Any] = {}
         for name, sown in stored:
             if wanted(name):
-                named.update(_numbered(name, sown))
+                named.update(_numbered(name, sown, n))
         return named
 
-    _check_model(model, variables, kwargs)
     found = intermediates(_wanted(names))
-
-    n = _examples(inputs)
     if names is None:
         found = {name: a for name, a in found.items() if _has_examples(a, n)}
     elif callable(names):
@@ -165,8 +167,12 @@ def _wanted(names: list[str] | Callable[[str], bool] | None) -> Callable[[str], 
     return lambda name: name in names or name in modules
 
 
-def _numbered(name: str, sown: Any) -> dict[str, Any]:
-    arrays = jax.tree.leaves(sown)
+def _numbered(name: str, sown: Any, n: int) -> dict[str, Any]:
+    arrays = []
+    for array in jax.tree.leaves(sown):
+        # A scan over layers has stacked what each of them said.
+        stacked = jnp.ndim(array) > 1 and not _has_examples(array, n)
+        arrays.extend(array if stacked and array.shape[1] == n else [array])
     if len(arrays) == 1:
         return {name: arrays[0]}
     return {f"{name}/{i}".lstrip("/"): array for i, array in enumerate(arrays)}

@@ -256,3 +256,44 @@ def test_random_combinations_of_many_features_keep_distances_and_information():
     )
     assert full > 0.5
     assert abs(full - projected) < 0.04
+
+
+class Scanned(nn.Module):
+    """Three blocks in a scan, which keeps what they store where it is told to."""
+
+    kept: bool = True
+
+    @nn.compact
+    def __call__(self, x):
+        class Layer(nn.Module):
+            @nn.compact
+            def __call__(self, x, _):
+                return nn.relu(nn.Dense(6)(x)), None
+
+        axes = {"params": 0} | ({"intermediates": 0} if self.kept else {})
+        layers = nn.scan(
+            Layer, variable_axes=axes, split_rngs={"params": True}, length=3
+        )
+        x = x.reshape(len(x), -1)[:, :6]
+        return nn.Dense(2)(layers(name="layers")(x, None)[0])
+
+
+def test_the_layers_of_a_scan_are_numbered_where_it_keeps_them():
+    variables = init(Scanned())
+    found = optax_mi.capture_activations(Scanned(), variables, X)
+    assert list(found) == [
+        *(f"layers/Dense_0/{i}" for i in range(3)),
+        *(f"layers/{i}" for i in range(3)),
+        *("Dense_0", ""),
+    ]
+    h = X.reshape(len(X), -1)[:, :6]
+    scanned = variables["params"]["layers"]["Dense_0"]
+    for i in range(3):
+        h = h @ scanned["kernel"][i] + scanned["bias"][i][None]
+        np.testing.assert_allclose(found[f"layers/Dense_0/{i}"], h, rtol=1e-5)
+        h = nn.relu(h)
+        np.testing.assert_allclose(found[f"layers/{i}"], h, rtol=1e-5)
+    one = optax_mi.capture_activations(Scanned(), variables, X, layers="layers/1")
+    assert list(one) == ["layers/1"]
+    dropped = optax_mi.capture_activations(Scanned(kept=False), variables, X)
+    assert list(dropped) == ["Dense_0", ""]

@@ -114,3 +114,29 @@ def test_unknown_layers_and_misplaced_variables_are_named(model):
         optax_mi.capture_activations(model, None, X, layers="blok")
     with pytest.raises(ValueError, match="`variables` must be None for an NNX model"):
         optax_mi.capture_activations(model, {"params": {}}, X)
+
+
+def test_the_layers_of_a_scan_are_numbered():
+    class Scanned(nnx.Module):
+        def __init__(self, rngs):
+            @nnx.split_rngs(splits=3)
+            @nnx.vmap(in_axes=0, out_axes=0)
+            def stacked(rngs):
+                return nnx.Linear(4, 4, rngs=rngs)
+
+            self.layers = stacked(rngs)
+
+        def __call__(self, x):
+            @nnx.scan(in_axes=(0, nnx.Carry), out_axes=nnx.Carry)
+            def forward(layer, x):
+                return layer(x)
+
+            return forward(self.layers, x)
+
+    model = Scanned(nnx.Rngs(0))
+    found = optax_mi.capture_activations(model, None, X)
+    h = X
+    for i in range(3):
+        h = h @ model.layers.kernel[i] + model.layers.bias[i][None]
+        np.testing.assert_allclose(found[f"layers/{i}"], h, rtol=1e-5)
+    assert sorted(found) == ["", "layers/0", "layers/1", "layers/2"]
