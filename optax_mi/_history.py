@@ -13,6 +13,7 @@ import numpy as np
 
 from optax_mi import _checks
 from optax_mi._record import labelled_states
+from optax_mi._transform import UNBOUNDED, is_known
 
 _COLUMNS = ("epoch", "step", "layer", "learning_rate", "mi", "reference")
 
@@ -70,14 +71,15 @@ class MIHistory:
           ValueError: If there is no `mi_dynamic_lr` state.
         """
         for layer, state in labelled_states(opt_state).items():
-            pending, applied = float(state.pending), float(state.mi)
+            measured = state.pending if is_known(state.pending) else state.mi
+            bounded = is_known(state.reference) & (state.reference < UNBOUNDED)
             self.add(
                 epoch=epoch,
                 step=int(state.count),
                 layer=layer,
                 learning_rate=float(state.learning_rate),
-                mi=applied if math.isnan(pending) else pending,
-                reference=float(state.reference),
+                mi=float(measured) if is_known(measured) else math.nan,
+                reference=float(state.reference) if bounded else math.nan,
                 **metrics,
             )
 
@@ -98,19 +100,18 @@ class MIHistory:
           epoch: The epoch's number.
           learning_rate: The rate that was in force.
           mi: I(H; Y) after the epoch, in nats.
-          reference: In nats; infinite or NaN: none.
+          reference: In nats; NaN: none.
           layer: The layer's name, "" for the whole network.
           step: Updates so far.
           **metrics: Other numbers by their names.
         """
-        reference = float(reference)
         row = {
             "epoch": int(epoch),
             "step": None if step is None else int(step),
             "layer": layer,
             "learning_rate": float(learning_rate),
             "mi": float(mi),
-            "reference": reference if math.isfinite(reference) else math.nan,
+            "reference": float(reference),
         }
         self.rows.append(row | {name: float(x) for name, x in metrics.items()})
 

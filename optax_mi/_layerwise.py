@@ -95,9 +95,13 @@ def layerwise_mi_dynamic_lr(
         else lambda _: param_labels
     )
 
+    known: list[str] = []
+
     def partition(params: Any) -> tuple[list[str], Any]:
         labels = labelled(params)
-        names = list(dict.fromkeys(jax.tree.leaves(labels)))
+        # `optax.tree.map_params` asks for a state of no parameters, with the structure
+        # of that which there is.
+        names = list(dict.fromkeys(jax.tree.leaves(labels))) or list(known)
         for name in names:
             if not isinstance(name, str):
                 _checks.fail("param_labels", "strings", repr(name))
@@ -106,7 +110,8 @@ def layerwise_mi_dynamic_lr(
         return names, optax.partition(transforms, labels)
 
     def init_fn(params: optax.Params) -> Any:
-        return partition(params)[1].init(params)
+        known[:], inner = partition(params)
+        return inner.init(params)
 
     def update_fn(
         updates: optax.Updates,

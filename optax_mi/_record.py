@@ -7,10 +7,12 @@ import jax
 import jax.numpy as jnp
 
 from optax_mi import _checks
-from optax_mi._layers import match, partition_label
+from optax_mi._layers import match, own_label, partition_labels
 from optax_mi._transform import (
+    UNBOUNDED,
     MIDynamicLRState,
     entry,
+    is_known,
     require_reference,
 )
 from optax_mi._types import Measurement
@@ -36,8 +38,9 @@ def record_mi(
         nested; ``train_state.opt_state`` for Flax.
       mi: The measurement in nats. A scalar goes to every `mi_dynamic_lr` found. From a
         mapping, each within ``optax.partition`` or `layerwise_mi_dynamic_lr` takes the
-        entry of its label, or that with the longest beginning of the label's path, and
-        one that is alone the only entry. None or NaN: nothing new.
+        entry of its label (where they are nested, the innermost), or that with the
+        longest beginning of the label's path, and one that is alone the only entry.
+        None or NaN: nothing new.
       reference: The reference in nats, if it is to be set or changed; likewise.
       layer: The entry of a mapping to take instead, where it holds several and no label
         says which: "" for the model's own output.
@@ -63,37 +66,38 @@ def record_mi(
       >>> round(optax_mi.learning_rates(opt_state)[""], 3)
       0.058
     """
-    labels = [partition_label(path) for path, _ in _states(opt_state)]
+    all_labels = [partition_labels(path) for path, _ in _states(opt_state)]
 
-    def own(values: Any, label: str, argument: str) -> jax.Array | None:
+    def own(values: Any, labels: tuple[str, ...], argument: str) -> jax.Array | None:
         name = layer
         if isinstance(values, Mapping) and layer is None:
-            if len(values) == 1 and (len(labels) == 1 or not label):
+            if len(values) == 1 and (len(all_labels) == 1 or not labels):
                 name = next(iter(values))
-            elif not label:
+            elif not labels:
                 _checks.fail("layer", f"one of {list(values)}", layer)
             else:
                 name = match(
-                    labels,
+                    [own_label(each, values) for each in all_labels if each],
                     values,
                     default=default,
                     argument=argument,
                     every_layer=False,
-                )[label]
+                )[own_label(labels, values)]
         return entry(values, name, argument)
 
-    def record(label: str, state: MIDynamicLRState) -> MIDynamicLRState:
-        new_reference = own(reference, label, "reference")
+    def record(labels: tuple[str, ...], state: MIDynamicLRState) -> MIDynamicLRState:
+        new_reference = own(reference, labels, "reference")
         if new_reference is not None:
             if not _checks.is_traced(new_reference) and new_reference < 0:
                 _checks.fail("reference", ">= 0", new_reference)
-            known = jnp.where(jnp.isnan(new_reference), state.reference, new_reference)
+            new_reference = jnp.minimum(new_reference, UNBOUNDED)
+            known = jnp.where(is_known(new_reference), new_reference, state.reference)
             state = state._replace(reference=known)
-        new_mi = own(mi, label, "mi")
+        new_mi = own(mi, labels, "mi")
         if new_mi is None:
             return state
         require_reference(state)
-        pending = jnp.where(jnp.isfinite(new_mi), new_mi, state.pending)
+        pending = jnp.where(is_known(new_mi), new_mi, state.pending)
         return state._replace(pending=pending)
 
     return _map_states(record, opt_state)
@@ -125,7 +129,7 @@ def track_value_only(opt_state: Any, measurements: int = 5) -> Any:
     """
     _checks.nonnegative("measurements", measurements)
 
-    def track(_: str, state: MIDynamicLRState) -> MIDynamicLRState:
+    def track(_: tuple[str, ...], state: MIDynamicLRState) -> MIDynamicLRState:
         value_only = jnp.full_like(state.value_only, measurements)
         return state._replace(value_only=value_only)
 
@@ -159,7 +163,7 @@ def learning_rates(opt_state: Any) -> dict[str, float]:
 def labelled_states(opt_state: Any) -> dict[str, MIDynamicLRState]:
     """The `mi_dynamic_lr` states by label, or by place where labels are shared."""
     found = _states(opt_state)
-    labels = [partition_label(path) for path, _ in found]
+    labels = ["/".join(partition_labels(path)) for path, _ in found]
     return {
         label if labels.count(label) == 1 else jax.tree_util.keystr(path): state
         for label, (path, state) in zip(labels, found, strict=True)
@@ -183,14 +187,15 @@ def _states(opt_state: Any) -> list[tuple[Any, MIDynamicLRState]]:
 
 
 def _map_states(
-    fn: Callable[[str, MIDynamicLRState], MIDynamicLRState], opt_state: Any
+    fn: Callable[[tuple[str, ...], MIDynamicLRState], MIDynamicLRState],
+    opt_state: Any,
 ) -> Any:
     _states(opt_state)
 
     def visit(path: Any, node: Any) -> Any:
         if not _is_state(node):
             return node
-        changed = fn(partition_label(path), _arrays(node))
+        changed = fn(partition_labels(path), _arrays(node))
         return jax.tree.structure(node).unflatten(changed)
 
     return jax.tree_util.tree_map_with_path(visit, opt_state, is_leaf=_is_state)

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax.typing import ArrayLike
 
@@ -12,19 +13,28 @@ from optax_mi import _checks
 from optax_mi._policies import Policy, PolicyInput, reference_policy
 from optax_mi._types import Measurement
 
+# What is not there yet. Finite, since a state of NaN or infinities cannot live under
+# ``jax_debug_nans``, and wrappers that choose between states by factors of 0 and 1
+# (``optax.contrib.sam``) would spread it.
+MISSING = float(np.finfo(np.float32).min)
+UNBOUNDED = float(np.finfo(np.float32).max)
+
 
 class MIDynamicLRState(NamedTuple):
-    """State of `mi_dynamic_lr`: scalar arrays alone, of fixed dtypes."""
+    """State of `mi_dynamic_lr`: finite scalar arrays alone, of fixed dtypes.
+
+    What is not there yet is -3.4e38, the lowest float32.
+    """
 
     # int32, updates so far
     count: jax.Array  # pyright: ignore[reportIncompatibleMethodOverride]
     learning_rate: jax.Array  # float, in force at the next update
-    mi: jax.Array  # float, the last finite measurement in nats; NaN before the first
-    previous_mi: jax.Array  # float, the one before it; NaN before the second
-    # float, nats; infinite: none; NaN: the policy needs one and none was given
+    mi: jax.Array  # float, the last finite measurement in nats
+    previous_mi: jax.Array  # float, the one before it
+    # float, nats; missing: the policy needs one; 3.4e38: it needs none
     reference: jax.Array
     value_only: jax.Array  # int32, measurements still to be judged by value alone
-    pending: jax.Array  # float, recorded but not yet applied; NaN: nothing
+    pending: jax.Array  # float, recorded but not yet applied
 
 
 def mi_dynamic_lr(
@@ -45,13 +55,14 @@ def mi_dynamic_lr(
     - in the step, ``tx.update(grads, state, params, mi=mi)``;
     - outside it, ``opt_state = optax_mi.record_mi(opt_state, mi)``: the next update
       that runs applies it. This is the way within ``optax.MultiSteps`` and
-      ``optax.apply_if_finite``, which lose what is given in a step that they skip.
+      ``optax.apply_if_finite``, which drop what is given in a step that they skip
+      (nothing can see it there; given in every mini-step it counts once), and where no
+      ``mi=`` is taken: ``TrainState.apply_gradients``, ``optax.contrib.sam``.
 
     A measurement is a scalar, or a mapping of which `layer` names the entry. One that
     is None or not finite is no measurement: rate and history stay as they are. The rate
     also stays where the policy's answer is not finite; what the policies of this
-    package do with estimates of zero or less, their docstrings say. What is not there
-    yet is NaN in the state, so ``jax_debug_nans`` cannot be on.
+    package do with estimates of zero or less, their docstrings say.
 
     The updates are multiplied by the rate and keep their dtype (the state is float32,
     or float64 under x64). What comes before in the chain must therefore have a rate of
@@ -112,7 +123,7 @@ def mi_dynamic_lr(
     policy = reference_policy() if policy is None else policy
     if reference is None:
         needed = getattr(policy, "needs_reference", False)
-        reference = jnp.nan if needed else jnp.inf
+        reference = MISSING if needed else UNBOUNDED
 
     def init_fn(params: optax.Params) -> MIDynamicLRState:
         del params
@@ -120,17 +131,17 @@ def mi_dynamic_lr(
         return MIDynamicLRState(
             count=jnp.zeros((), jnp.int32),
             learning_rate=scalar(start),
-            mi=scalar(jnp.nan),
-            previous_mi=scalar(jnp.nan),
+            mi=scalar(MISSING),
+            previous_mi=scalar(MISSING),
             reference=scalar(reference),
             value_only=jnp.zeros((), jnp.int32),
-            pending=scalar(jnp.nan),
+            pending=scalar(MISSING),
         )
 
     def apply_measurement(state: MIDynamicLRState, mi: jax.Array) -> MIDynamicLRState:
         low, high = scalar(lr_min), scalar(lr_max)
-        measured = jnp.isfinite(mi)
-        judged = measured & jnp.isfinite(state.mi) & ~jnp.isnan(state.reference)
+        measured = is_known(mi)
+        judged = measured & is_known(state.mi) & is_known(state.reference)
         # A policy sees finite numbers even where its answer is then discarded.
         answer = policy(
             PolicyInput(
@@ -151,7 +162,7 @@ def mi_dynamic_lr(
             learning_rate=scalar(jnp.clip(learning_rate, low, high)),
             mi=jnp.where(measured, mi, state.mi),
             previous_mi=jnp.where(measured, state.mi, state.previous_mi),
-            value_only=jnp.maximum(state.value_only - measured, 0),
+            value_only=jnp.maximum(state.value_only - measured.astype(jnp.int32), 0),
         )
 
     def update_fn(
@@ -171,7 +182,7 @@ def mi_dynamic_lr(
         learning_rate = state.learning_rate
         updates = jax.tree.map(lambda u: learning_rate.astype(u.dtype) * u, updates)
         count = optax.safe_increment(state.count)
-        return updates, state._replace(count=count, pending=scalar(jnp.nan))
+        return updates, state._replace(count=count, pending=scalar(MISSING))
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 
@@ -180,6 +191,11 @@ def scalar(value: Any) -> jax.Array:
     """A number as the state holds it."""
     # A copy: a state that shares a buffer with its hyperparameters cannot be donated.
     return jnp.array(value, jnp.result_type(float))
+
+
+def is_known(value: jax.Array) -> jax.Array:
+    """Whether a number was given: finite and not the mark of what is missing."""
+    return jnp.isfinite(value) & (value > MISSING)
 
 
 def entry(
@@ -203,8 +219,8 @@ def entry(
 
 def require_reference(state: MIDynamicLRState) -> None:
     """Raises where a needed reference is missing, unless the values are traced."""
-    missing = jnp.isnan(state.reference)
-    if not _checks.is_traced(missing) and missing.any():
+    known = is_known(state.reference)
+    if not _checks.is_traced(known) and not known.all():
         raise ValueError(
             "`reference` must be given: the policy compares mutual information with "
             "it. Pass mi_dynamic_lr(..., reference=optax_mi.reference_mi(probe)) or "

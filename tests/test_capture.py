@@ -1,3 +1,5 @@
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -270,7 +272,9 @@ class Scanned(nn.Module):
             def __call__(self, x, _):
                 return nn.relu(nn.Dense(6)(x)), None
 
-        axes = {"params": 0} | ({"intermediates": 0} if self.kept else {})
+        axes: dict[Any, Any] = {"params": 0}
+        if self.kept:
+            axes["intermediates"] = 0
         layers = nn.scan(
             Layer, variable_axes=axes, split_rngs={"params": True}, length=3
         )
@@ -287,7 +291,7 @@ def test_the_layers_of_a_scan_are_numbered_where_it_keeps_them():
         *("Dense_0", ""),
     ]
     h = X.reshape(len(X), -1)[:, :6]
-    scanned = variables["params"]["layers"]["Dense_0"]
+    scanned: Any = variables["params"]["layers"]["Dense_0"]
     for i in range(3):
         h = h @ scanned["kernel"][i] + scanned["bias"][i][None]
         np.testing.assert_allclose(found[f"layers/Dense_0/{i}"], h, rtol=1e-5)

@@ -137,6 +137,6 @@ def test_the_layers_of_a_scan_are_numbered():
     found = optax_mi.capture_activations(model, None, X)
     h = X
     for i in range(3):
-        h = h @ model.layers.kernel[i] + model.layers.bias[i][None]
+        h = h @ model.layers.kernel[i] + jnp.asarray(model.layers.bias)[i][None]
         np.testing.assert_allclose(found[f"layers/{i}"], h, rtol=1e-5)
     assert sorted(found) == ["", "layers/0", "layers/1", "layers/2"]

@@ -1,22 +1,13 @@
 import functools
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from flax.training.train_state import TrainState
+from measurements import GRADS, MEASUREMENTS, PARAMS, RATES, transform
 
 import optax_mi
-
-PARAMS = {"w": jnp.ones((2, 3)), "b": jnp.zeros(3)}
-GRADS = jax.tree.map(jnp.ones_like, PARAMS)
-
-
-def transform(**options):
-    options = {"reference": 2.0, **options}
-    return optax.chain(optax.sgd(1.0), optax_mi.mi_dynamic_lr(1e-3, 0.1, **options))
 
 
 def rates(tx, measurements, state=None):
@@ -27,12 +18,6 @@ def rates(tx, measurements, state=None):
         _, state = tx.update(GRADS, state, PARAMS, mi=mi)
         seen.append(float(optax.tree.get(state, "learning_rate")))
     return seen
-
-
-# d1 = 1 - mi / 2 and gamma = 0.1: +0.05 after the second, +0.025 after the third (kept
-# at 0.1 at most), then saturated -0.025, then above the reference -0.01.
-MEASUREMENTS = [0.5, 1.0, 1.5, 1.5, 2.2]
-RATES = [0.001, 0.051, 0.076, 0.051, 0.041]
 
 
 def test_the_rate_follows_the_measurements():
@@ -126,28 +111,6 @@ def test_record_mi_and_track_value_only_run_compiled():
     assert rates(tx, [1.0], state) == pytest.approx([0.051])
 
 
-def test_recorded_measurements_outlive_skipped_steps():
-    skipping = optax.MultiSteps(transform(), every_k_schedule=2)
-    state = optax_mi.record_mi(skipping.init(PARAMS), 0.5)
-    for mi in (1.0, 1.5):
-        for _ in range(2):
-            _, state = skipping.update(GRADS, state, PARAMS)
-        state = optax_mi.record_mi(state, mi)
-    for _ in range(2):
-        _, state = skipping.update(GRADS, state, PARAMS)
-    assert optax_mi.learning_rates(state)[""] == pytest.approx(RATES[2])
-
-    careful = optax.apply_if_finite(transform(), max_consecutive_errors=3)
-    state = optax_mi.record_mi(careful.init(PARAMS), 0.5)
-    _, state = careful.update(GRADS, state, PARAMS)
-    state = optax_mi.record_mi(state, 1.0)
-    broken = jax.tree.map(lambda g: g * jnp.nan, GRADS)
-    _, state = careful.update(broken, state, PARAMS)
-    assert optax_mi.learning_rates(state)[""] == pytest.approx(RATES[0])
-    _, state = careful.update(GRADS, state, PARAMS)
-    assert optax_mi.learning_rates(state)[""] == pytest.approx(RATES[1])
-
-
 def test_track_value_only_counts_finite_measurements():
     tx = transform()
     state = optax_mi.track_value_only(tx.init(PARAMS), measurements=3)
@@ -199,22 +162,6 @@ def test_updates_keep_the_dtype_of_the_parameters(dtype):
         state = new_state
 
 
-def test_the_state_keeps_its_structure_in_scan_and_cond():
-    tx = transform()
-
-    def step(state, mi):
-        _, state = jax.lax.cond(
-            mi > 0,
-            lambda: tx.update(GRADS, state, PARAMS, mi=mi),
-            lambda: tx.update(GRADS, state, PARAMS),
-        )
-        return state, optax.tree.get(state, "learning_rate")
-
-    run = jax.jit(lambda state, mi: jax.lax.scan(step, state, mi))
-    _, seen = run(tx.init(PARAMS), jnp.array(MEASUREMENTS))
-    np.testing.assert_allclose(seen, RATES, rtol=1e-5)
-
-
 def test_the_state_is_arrays_of_fixed_dtypes_and_can_be_donated():
     tx = transform()
     state = tx.init(PARAMS)
@@ -237,100 +184,10 @@ def test_updates_under_x64_keep_float32_parameters_float32(x64):
     assert jax.tree.all(jax.tree.map(lambda u: u.dtype == jnp.float32, updates))
 
 
-def test_a_second_call_compiles_nothing():
-    tx, traces = transform(), []
-
-    @jax.jit
-    def step(state, mi):
-        traces.append(mi)
-        return tx.update(GRADS, state, PARAMS, mi=mi)[1]
-
-    state = tx.init(PARAMS)
-    for mi in MEASUREMENTS:
-        state = step(state, jnp.float32(mi))
-        state = optax_mi.record_mi(state, mi)
-    assert len(traces) == 1
-    assert step._cache_size() == 1
-
-
-def test_a_compiled_update_moves_nothing_to_the_host():
-    tx = transform()
-    state, mi = tx.init(PARAMS), jnp.float32(1.0)
-    step = jax.jit(lambda state, mi: tx.update(GRADS, state, PARAMS, mi=mi))
-    step(state, mi)
-    with jax.transfer_guard("disallow"):
-        step(state, mi)
-    assert "callback" not in step.lower(state, mi).as_text()
-
-
-def test_it_runs_under_vmap():
-    tx = optax_mi.mi_dynamic_lr(1e-3, 0.1, reference=2.0)
-    params = {"w": jnp.ones((3, 4))}
-    state = jax.vmap(tx.init)(params)
-    for mi in ([0.5, 0.5, jnp.nan], [1.0, 0.5, jnp.nan]):
-        step = jax.vmap(lambda g, s, mi: tx.update(g, s, mi=mi))
-        _, state = step(params, state, jnp.array(mi))
-    np.testing.assert_allclose(state.learning_rate, [0.051, 0.001, 0.001], rtol=1e-5)
-
-
-def test_bounds_may_be_injected_and_traced():
-    tx = optax.inject_hyperparams(optax_mi.mi_dynamic_lr)(
-        lr_min=1e-3, lr_max=0.1, reference=2.0
-    )
-    state = tx.init(PARAMS)
-    update = jax.jit(tx.update)
-    for mi in MEASUREMENTS[:2]:
-        _, state = update(GRADS, state, PARAMS, mi=mi)
-    assert optax_mi.learning_rates(state)[""] == pytest.approx(RATES[1])
-    state.hyperparams["lr_max"] = jnp.float32(0.06)
-    _, state = update(GRADS, state, PARAMS, mi=1.5)
-    assert optax_mi.learning_rates(state)[""] == pytest.approx(0.06)
-
-
-def test_partitioned_layers_each_follow_their_own_measurement():
-    def layer(name):
-        return optax_mi.mi_dynamic_lr(1e-3, 0.1, reference=2.0, layer=name)
-
-    tx = optax.chain(
-        optax.sgd(1.0),
-        optax.partition({n: layer(n) for n in "wb"}, {"w": "w", "b": "b"}),
-    )
-    given, recorded = tx.init(PARAMS), tx.init(PARAMS)
-    for mi in ({"w": 0.5, "b": 1.5}, {"w": 1.0, "b": 1.5}):
-        updates, given = tx.update(GRADS, given, PARAMS, mi=mi)
-        recorded = optax_mi.record_mi(recorded, mi)
-        _, recorded = tx.update(GRADS, recorded, PARAMS)
-    for state in (given, recorded):
-        assert optax_mi.learning_rates(state) == pytest.approx({"w": 0.051, "b": 0.001})
-    np.testing.assert_allclose(jnp.asarray(updates["w"]), -0.051, rtol=1e-5)
-
-
-def test_it_serves_a_flax_train_state():
-    model = nn.Dense(2)
-    x = jnp.ones((4, 3))
-    train = TrainState.create(
-        apply_fn=model.apply,
-        params=model.init(jax.random.key(0), x)["params"],
-        tx=transform(),
-    )
-    for mi in MEASUREMENTS[:3]:
-        opt_state = optax_mi.record_mi(train.opt_state, mi)
-        train = train.replace(opt_state=opt_state)
-        train = train.apply_gradients(grads=train.params)
-    assert optax_mi.learning_rates(train.opt_state) == pytest.approx({"": RATES[2]})
-
-
 def test_rates_that_share_a_label_are_told_apart_by_their_place():
     two = optax.chain(transform(), optax_mi.mi_dynamic_lr(0.5, 1.0, reference=1.0))
     found = optax_mi.learning_rates(two.init(PARAMS))
     assert list(found.values()) == pytest.approx([0.001, 0.5])
-
-
-def test_map_params_leaves_the_state_alone():
-    tx = transform()
-    state = tx.init(PARAMS)
-    mapped = optax.tree.map_params(tx, lambda p: p + 1, state)
-    assert optax_mi.learning_rates(mapped) == optax_mi.learning_rates(state)
 
 
 def test_the_count_saturates():
@@ -398,18 +255,6 @@ def test_a_state_without_the_transformation_is_refused(call):
         call(optax.adam(1e-3).init(PARAMS))
 
 
-def test_injected_bounds_share_no_buffer_with_the_state_and_hold_at_every_update():
-    tx = optax.inject_hyperparams(optax_mi.mi_dynamic_lr, static_args="policy")(
-        1e-3, 0.1, policy=optax_mi.reference_policy(), reference=2.0, init_lr=0.1
-    )
-    step = jax.jit(lambda s: tx.update(GRADS, s)[1], donate_argnums=0)
-    state = step(tx.init(PARAMS))
-    state = state._replace(
-        hyperparams={**state.hyperparams, "lr_max": jnp.float32(0.01)}
-    )
-    assert optax_mi.learning_rates(step(state))[""] == pytest.approx(0.01)
-
-
 def test_a_callers_array_outlives_donation_of_the_state():
     low = jnp.float32(1e-3)
     tx = optax_mi.mi_dynamic_lr(low, 0.1, reference=2.0)
@@ -430,35 +275,12 @@ def test_record_mi_takes_the_entry_it_is_told_and_never_guesses_among_several():
         optax_mi.record_mi(state, mi, layer="g")
 
 
-def test_one_entry_serves_the_only_rate_of_a_partition():
-    tx = optax.partition(
-        {
-            "train": optax_mi.mi_dynamic_lr(1e-3, 0.1, reference=2.0),
-            "frozen": optax.set_to_zero(),
-        },
-        {"w": "train", "b": "frozen"},
-    )
-    state = optax_mi.record_mi(tx.init(PARAMS), {"": 1.0})
-    assert optax.tree.get(state, "pending") == 1.0
-
-
 def test_a_reference_that_is_nan_changes_nothing_and_a_negative_one_is_refused():
     state = transform().init(PARAMS)
     recorded = optax_mi.record_mi(state, None, np.nan)
     assert optax.tree.get(recorded, "reference") == 2.0
     with pytest.raises(ValueError, match="`reference` must be >= 0, got -2"):
         optax_mi.record_mi(state, None, -2.0)
-
-
-def test_recording_keeps_the_shapes_of_a_vmapped_state():
-    tx = optax_mi.mi_dynamic_lr(1e-3, 0.1)
-    gradients = {"w": jnp.ones((4, 3))}
-    state = jax.vmap(tx.init)(gradients)
-    for mi in (0.5, 1.0):
-        state = optax_mi.record_mi(state, mi, 2.0)
-        state = optax_mi.track_value_only(state, 2)
-        _, state = jax.vmap(lambda g, s: tx.update(g, s))(gradients, state)
-    np.testing.assert_allclose(state.learning_rate, [0.051] * 4, rtol=1e-5)
 
 
 def test_a_policy_only_ever_sees_finite_numbers():
