@@ -20,8 +20,8 @@ def intermediates(
     """Runs a copy of the model in evaluation mode and names what it stored."""
     copy = nnx.merge(*nnx.split(model))
     copy.eval()
-    for path, module in nnx.iter_modules(copy):
-        if wanted(_name(path)):
+    for path, module in nnx.iter_graph(copy):
+        if isinstance(module, nnx.Module) and wanted(_name(path)):
             # Of this one module alone, and inherited calls too; `nnx.capture` would
             # rewrite the methods of the class, for everyone who uses it.
             object.__setattr__(module, "__class__", _sowing(type(module)))
