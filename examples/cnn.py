@@ -14,8 +14,9 @@ class SmallCNN(nn.Module):
     classes: int = 10
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
         """Maps images [n, height, width, channels] to logits [n, classes]."""
+        del train  # there is no dropout
         for features in (16, 32):
             x = nn.relu(nn.Conv(features, (3, 3))(x))
             x = nn.max_pool(x, (2, 2), strides=(2, 2))

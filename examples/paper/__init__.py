@@ -1,0 +1,1 @@
+"""The paper's experiments as programs: `python -m examples.paper.run --list`."""

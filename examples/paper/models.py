@@ -1,0 +1,52 @@
+"""The networks of the experiments.
+
+The paper shows its network in a picture (its Figure 2) that its text does not describe;
+"several convolution and several dense layers" is all that is known. `PaperCNN` is the
+classic network of that time for MNIST, and a guess.
+"""
+
+import flax.linen as nn
+import jax
+
+from examples.cnn import SmallCNN
+
+
+class PaperCNN(nn.Module):
+    """Two convolutions, a pool, two dense layers, dropout between; logits."""
+
+    classes: int = 10
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
+        """Maps images [n, height, width, channels] to logits [n, classes]."""
+        x = nn.relu(nn.Conv(32, (3, 3), padding="VALID")(x))
+        x = nn.relu(nn.Conv(64, (3, 3), padding="VALID")(x))
+        x = nn.max_pool(x, (2, 2), strides=(2, 2))
+        x = nn.Dropout(0.25, deterministic=not train)(x)
+        x = x.reshape(len(x), -1)
+        x = nn.relu(nn.Dense(128)(x))
+        x = nn.Dropout(0.5, deterministic=not train)(x)
+        return nn.Dense(self.classes, name="logits")(x)
+
+
+class AllCNN(nn.Module):
+    """All-CNN-C of Springenberg et al. (2015), which the paper announces; logits."""
+
+    classes: int = 10
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
+        """Maps images [n, height, width, channels] to logits [n, classes]."""
+        x = nn.Dropout(0.2, deterministic=not train)(x)
+        for width in (96, 192):
+            x = nn.relu(nn.Conv(width, (3, 3))(x))
+            x = nn.relu(nn.Conv(width, (3, 3))(x))
+            x = nn.relu(nn.Conv(width, (3, 3), strides=(2, 2))(x))
+            x = nn.Dropout(0.5, deterministic=not train)(x)
+        x = nn.relu(nn.Conv(192, (3, 3))(x))
+        x = nn.relu(nn.Conv(192, (1, 1))(x))
+        x = nn.relu(nn.Conv(self.classes, (1, 1))(x))
+        return x.mean(axis=(1, 2))
+
+
+MODELS = {"small": SmallCNN, "paper": PaperCNN, "allcnn": AllCNN}

@@ -1,0 +1,190 @@
+"""Tables and pictures of all results: `python -m examples.paper.report`.
+
+Reads the JSON files that `examples.paper.run` wrote, and writes a picture for each
+figure and setting and one page of tables beside them.
+"""
+
+import argparse
+import itertools
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import matplotlib as mpl
+import numpy as np
+
+import optax_mi
+from examples.paper.experiments import FIGURES, Row
+from optax_mi import plots
+
+METRIC = "test accuracy (%)"
+KINDS = {
+    "Conv_0": "convolution layers",
+    "Conv_1": "convolution layers",
+    "Dense_0": "dense layers",
+    "logits": "dense layers",
+}
+
+
+class Setting(NamedTuple):
+    """What the runs of one table share."""
+
+    figure: str
+    model: str
+    dataset: str
+    train_size: int
+    epochs: int
+
+    def __str__(self) -> str:
+        return (
+            f"{self.figure}: {self.dataset}, {self.train_size:,} training images, "
+            f"model `{self.model}`, {self.epochs} epochs"
+        )
+
+
+Results = dict[Setting, dict[str, list[dict[str, Any]]]]
+
+
+def read(folder: Path) -> Results:
+    """All results by setting and row, each row's by seed."""
+    results: Results = {}
+    for path in sorted(folder.glob("*/*.json")):
+        result = json.loads(path.read_text(encoding="utf-8"))
+        config = result["config"]
+        setting = Setting(*(config[name] for name in Setting._fields))
+        rows = results.setdefault(setting, {})
+        rows.setdefault(config["row"], []).append(result)
+    return results
+
+
+def history(result: dict[str, Any]) -> optax_mi.MIHistory:
+    """A run as a history: a row for each layer that was measured."""
+    run = optax_mi.MIHistory()
+    for epoch in result["epochs"]:
+        rates = epoch["learning_rate"]
+        metrics: dict[str, Any] = {METRIC: 100 * epoch["accuracy"]}
+        for layer, mi in epoch["mi"].items():
+            run.add(
+                epoch=epoch["epoch"],
+                learning_rate=rates.get(layer, rates.get("", np.nan)),
+                mi=mi,
+                reference=epoch["reference"],
+                layer=layer,
+                **metrics,
+            )
+    return run
+
+
+def table(rows: Sequence[Row], results: dict[str, list[dict[str, Any]]]) -> str:
+    """The rows of one setting in Markdown, held against the first of them."""
+    lines = [
+        "| | seeds | final accuracy (%) | best (epoch) | epoch that reaches the first "
+        "row's end | rates | measuring, of an epoch's time | the paper |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    base = results.get(rows[0].name, [])
+    goals = {r["config"]["seed"]: r["epochs"][-1]["accuracy"] for r in base}
+    for row in rows:
+        runs = results.get(row.name)
+        if runs is None:
+            continue
+        accuracy = 100 * np.array([[e["accuracy"] for e in r["epochs"]] for r in runs])
+        best = accuracy.argmax(axis=1)
+        rates = [
+            rate
+            for run in runs
+            for epoch in run["epochs"]
+            for rate in epoch["learning_rate"].values()
+        ]
+        reached = (_reached(run, goals.get(run["config"]["seed"])) for run in runs)
+        bests = (f"{a[i]:.2f} ({i})" for a, i in zip(accuracy, best, strict=True))
+        lines.append(
+            f"| {row.title} | {len(runs)} | {_mean(accuracy[:, -1])} "
+            f"| {', '.join(bests)} | {', '.join(reached)} "
+            f"| {min(rates):.4f} to {max(rates):.4f} "
+            f"| {_measuring(runs):.1%} | {row.paper} |"
+        )
+    return "\n".join(lines)
+
+
+def _mean(values: np.ndarray) -> str:
+    if len(values) == 1:
+        return f"{values[0]:.2f}"
+    return f"{values.mean():.2f} ± {values.std(ddof=1):.2f}"
+
+
+def _reached(result: dict[str, Any], goal: float | None) -> str:
+    if goal is None:
+        return ""
+    epochs = (e["epoch"] for e in result["epochs"] if e["accuracy"] >= goal)
+    return str(next(epochs, "never"))
+
+
+def _measuring(results: Iterable[dict[str, Any]]) -> float:
+    """The median share of measuring; an epoch that compiles weighs nothing in it."""
+    epochs = itertools.chain.from_iterable(r["epochs"] for r in results)
+    return float(np.median([e["measure_seconds"] / e["train_seconds"] for e in epochs]))
+
+
+def draw(
+    rows: Sequence[Row], results: dict[str, list[dict[str, Any]]], path: Path
+) -> list[Path]:
+    """Draws one setting: its rows over each other, or each layer-wise one alone."""
+    runs = {
+        row.title: [history(result) for result in results[row.name]]
+        for row in rows
+        if row.name in results
+    }
+    if all(seeds[0].layers == [""] for seeds in runs.values()):
+        figure, _ = plots.training(runs, metric=METRIC)
+        figure.savefig(path, dpi=100)
+        return [path]
+    paths = []
+    for (title, seeds), row in zip(
+        runs.items(), (row for row in rows if row.name in results), strict=True
+    ):
+        figure, _ = plots.layers(seeds, kinds=KINDS, metric=METRIC)
+        figure.suptitle(title)
+        paths.append(path.with_stem(f"{path.stem}-{row.name}"))
+        figure.savefig(paths[-1], dpi=100)
+    return paths
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Writes the page and the pictures."""
+    parser = argparse.ArgumentParser(
+        prog="python -m examples.paper.report", description=__doc__
+    )
+    parser.add_argument("--out", type=Path, default=Path("docs/results"))
+    args = parser.parse_args(arguments)
+    results = read(args.out)
+    if not results:
+        sys.exit(f"There are no results in {args.out}; run examples.paper.run first.")
+    mpl.use("agg")
+    page = [
+        "# Tables of results",
+        "Written by `python -m examples.paper.report` from the JSON files beside it, "
+        "which hold every number. Accuracies are of the test set, over seeds as mean "
+        "and standard deviation; epochs count from 0.",
+    ]
+    for setting, by_row in sorted(results.items()):
+        rows = FIGURES[setting.figure]
+        name = f"{setting.figure}-{setting.model}-{setting.dataset}{setting.train_size}"
+        pictures = draw(rows, by_row, args.out / f"{name}-{setting.epochs}.png")
+        machines = {
+            (e["machine"], e["device"], e["jax"])
+            for runs in by_row.values()
+            for e in (run["environment"] for run in runs)
+        }
+        page.append(f"## {setting}")
+        page.append(table(rows, by_row))
+        page += [f"![{setting}]({picture.name})" for picture in pictures]
+        page += [f"{m}, {d}, jax {jax}." for m, d, jax in sorted(machines)]
+    (args.out / "tables.md").write_text("\n\n".join(page) + "\n", encoding="utf-8")
+    print(f"The tables are in {args.out / 'tables.md'}")
+
+
+if __name__ == "__main__":
+    main()

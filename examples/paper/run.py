@@ -1,0 +1,267 @@
+"""Runs the paper's experiments; what was run already is skipped.
+
+    python -m examples.paper.run figure3 --dataset mnist --data-dir ... --seeds 3
+    python -m examples.paper.report
+
+Each row and seed writes a JSON file of its own, so a set that was stopped goes on.
+"""
+
+import argparse
+import importlib.metadata
+import json
+import platform
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+import optax_mi
+from examples import data
+from examples.paper.compiled import Program, State, compile_program
+from examples.paper.experiments import FIGURES, Row, Setting
+from examples.paper.models import MODELS
+from examples.training import batches
+
+PROBE_SIZE = 1000
+PACKAGES = ("optax_mi", "jax", "jaxlib", "flax", "optax", "numpy")
+
+
+def train_row(
+    row: Row,
+    dataset: data.Dataset,
+    *,
+    model: str,
+    seeds: Sequence[int],
+    epochs: int,
+    batch_size: int = 100,
+) -> Iterator[list[dict[str, Any]]]:
+    """Trains one row, its seeds together where there are several.
+
+    Yields:
+      After each epoch, its record for each seed.
+    """
+    network = MODELS[model]()
+    together = len(seeds) > 1
+    n = len(dataset.train_x)
+    # One probe for all seeds, as one reference: what differs is the network.
+    probe = optax_mi.sample_probe(
+        jax.random.key(0), dataset.train_x, dataset.train_y, size=min(PROBE_SIZE, n)
+    )
+    reference = float(optax_mi.reference_mi(probe))
+    orders = [np.random.default_rng(seed) for seed in seeds]
+    state, mi = None, {}
+    ends = [phase.start for phase in row.phases[1:]] + [epochs]
+    for phase, end in zip(row.phases, ends, strict=True):
+        size = batch_size * phase.batches
+        setting = Setting(epochs, n // size, reference)
+        optimizer = phase.optimizer(setting)
+        program = compile_program(
+            network,
+            optimizer.transformation,
+            dataset,
+            probe,
+            layers=row.layers,
+            follows_mi=optimizer.follows_mi,
+            together=together,
+        )
+        state = _enter(program, state, seeds, mi, phase.value_only)
+        for epoch in range(phase.start, end):
+            order = [np.stack(list(batches(rng, n, size))) for rng in orders]
+            started = time.perf_counter()
+            state, loss = program.train(
+                state, np.stack(order) if together else order[0]
+            )
+            jax.block_until_ready(state)
+            trained = time.perf_counter()
+            mi = jax.block_until_ready(program.measure(state))
+            measured = time.perf_counter()
+            rates = _rates(optimizer, state, len(seeds))
+            state = program.record(state, mi)
+            accuracy = np.atleast_1d(program.evaluate(state))
+            losses = np.atleast_1d(loss)
+            yield [
+                {
+                    "epoch": epoch,
+                    "learning_rate": rates[i],
+                    "loss": float(losses[i]),
+                    "mi": {k: float(np.atleast_1d(v)[i]) for k, v in mi.items()},
+                    "reference": reference,
+                    "accuracy": float(accuracy[i]),
+                    "train_seconds": round((trained - started) / len(seeds), 4),
+                    "measure_seconds": round((measured - trained) / len(seeds), 4),
+                }
+                for i in range(len(seeds))
+            ]
+
+
+def _enter(
+    program: Program,
+    state: State | None,
+    seeds: Sequence[int],
+    mi: Mapping[str, Any],
+    value_only: int,
+) -> State:
+    """The state at a phase's start: of new networks, or of those from before it."""
+    keys = [jax.random.key(seed) for seed in seeds]
+    key = keys[0] if len(seeds) == 1 else jax.numpy.stack(keys)
+    fresh = program.init(key)
+    if state is None:
+        return fresh
+    state = state._replace(opt_state=fresh.opt_state)
+    if mi:
+        state = program.record(state, dict(mi))
+    if value_only:
+        opt_state = optax_mi.track_value_only(state.opt_state, value_only)
+        state = state._replace(opt_state=opt_state)
+    return state
+
+
+def _rates(optimizer: Any, state: State, seeds: int) -> list[dict[str, float]]:
+    opt_state = jax.device_get(state.opt_state)
+    if seeds == 1:
+        return [dict(optimizer.learning_rates(opt_state))]
+    return [
+        dict(optimizer.learning_rates(jax.tree.map(lambda a, i=i: a[i], opt_state)))
+        for i in range(seeds)
+    ]
+
+
+def write(path: Path, content: Mapping[str, Any]) -> None:
+    """Writes a result, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    partial.replace(path)
+
+
+def environment() -> dict[str, Any]:
+    """What a result depends on beside its configuration."""
+    device = jax.devices()[0]
+    return {
+        "device": f"{device.platform} {device.device_kind}",
+        "machine": f"{platform.machine()}, {_processor()}",
+        "python": platform.python_version(),
+        **{name: importlib.metadata.version(name) for name in PACKAGES},
+    }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(
+            x.split(":")[1].strip() for x in lines if x.startswith("model name")
+        )
+    except (OSError, StopIteration):
+        return platform.processor()
+
+
+def run_row(
+    figure: str, row: Row, dataset: data.Dataset, args: argparse.Namespace
+) -> None:
+    """Runs the seeds of one row that have no result yet."""
+    from tqdm import tqdm
+
+    config = {
+        "figure": figure,
+        "row": row.name,
+        "dataset": args.dataset,
+        "train_size": len(dataset.train_x),
+        "model": args.model,
+        "epochs": args.epochs,
+        "batch_size": args.batch_size,
+        "probe_size": min(PROBE_SIZE, len(dataset.train_x)),
+    }
+    paths = {seed: result_path(args.out, config, seed) for seed in range(args.seeds)}
+    missing = [seed for seed, path in paths.items() if not path.exists()]
+    # Together on an accelerator; one after the other on a CPU, each kept when done.
+    on_cpu = jax.default_backend() == "cpu"
+    for seeds in [[seed] for seed in missing] if on_cpu else [missing] * bool(missing):
+        records = [[] for _ in seeds]
+        title = f"{figure} {row.name} seed {', '.join(map(str, seeds))}"
+        with tqdm(total=args.epochs, desc=title, unit="epoch") as bar:
+            for epoch in train_row(
+                row,
+                dataset,
+                model=args.model,
+                seeds=seeds,
+                epochs=args.epochs,
+                batch_size=args.batch_size,
+            ):
+                for mine, record in zip(records, epoch, strict=True):
+                    mine.append(record)
+                bar.set_postfix(accuracy=f"{epoch[0]['accuracy']:.2%}")
+                bar.update()
+        for seed, mine in zip(seeds, records, strict=True):
+            content = {"config": config | {"seed": seed}, "environment": environment()}
+            write(paths[seed], content | {"epochs": mine})
+
+
+def result_path(out: Path, config: Mapping[str, Any], seed: int) -> Path:
+    """Where a row's result for a seed lies."""
+    size = f"{config['dataset']}{config['train_size']}"
+    name = f"{config['row']}-{config['model']}-{size}-{config['epochs']}-{seed}.json"
+    return out / config["figure"] / name
+
+
+def parse(arguments: list[str] | None) -> argparse.Namespace:
+    """Reads the command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m examples.paper.run",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("figure", nargs="?", choices=FIGURES)
+    parser.add_argument("--list", action="store_true", help="what there is, its cost")
+    parser.add_argument("--dataset", choices=data.NAMES, help="default: the paper's")
+    parser.add_argument("--data-dir", help="TensorFlow Datasets folder")
+    parser.add_argument("--train-size", type=int, help="training examples, first ones")
+    parser.add_argument("--model", choices=MODELS, default="small")
+    parser.add_argument("--epochs", type=int, default=50)
+    parser.add_argument("--batch-size", type=int, help="default: 100; digits 16")
+    parser.add_argument("--seeds", type=int, default=1, help="0 to one less than this")
+    parser.add_argument("--rows", nargs="+", help="only these")
+    parser.add_argument("--out", type=Path, default=Path("docs/results"))
+    args = parser.parse_args(arguments)
+    if args.figure is None and not args.list:
+        parser.error("name a figure, or --list")
+    if args.dataset is None:
+        args.dataset = "cifar10" if args.figure == "figure4" else "mnist"
+    if args.batch_size is None:
+        args.batch_size = 16 if args.dataset == "digits" else 100
+    for name in ("epochs", "seeds", "batch_size"):
+        if getattr(args, name) < 1:
+            option = name.replace("_", "-")
+            parser.error(f"--{option} must be at least 1, got {getattr(args, name)}")
+    return args
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Runs one figure."""
+    args = parse(arguments)
+    if args.list:
+        for figure, rows in FIGURES.items():
+            print(figure)
+            for row in rows:
+                print(f"  {row.name:16} {row.title}")
+        return
+    rows = FIGURES[args.figure]
+    if args.rows:
+        known = [row.name for row in rows]
+        unknown = [name for name in args.rows if name not in known]
+        if unknown:
+            sys.exit(f"{args.figure} has no rows {unknown}; it has {known}.")
+        rows = [row for row in rows if row.name in args.rows]
+    try:
+        dataset = data.load(args.dataset, args.data_dir, args.train_size)
+    except data.DataError as error:
+        sys.exit(str(error))
+    for row in rows:
+        run_row(args.figure, row, dataset, args)
+
+
+if __name__ == "__main__":
+    main()

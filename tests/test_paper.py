@@ -1,0 +1,160 @@
+"""The paper's experiments as programs, in small, on scikit-learn's digits."""
+
+import json
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+import optax_mi
+from examples import data
+from examples.paper import report, run
+from examples.paper.compiled import compile_program
+from examples.paper.experiments import FIGURES
+from examples.paper.models import MODELS
+
+SMALL = ["--dataset", "digits", "--train-size", "1000"]
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return data.load("digits", train_size=600)
+
+
+def row(figure, name):
+    return next(row for row in FIGURES[figure] if row.name == name)
+
+
+def test_a_row_of_figure_3_is_repeated_kept_and_reported(tmp_path, capsys):
+    out = ["--out", str(tmp_path)]
+    arguments = ["figure3", "--dataset", "digits", "--epochs", "10", *out]
+    run.main([*arguments, "--rows", "same_rate"])
+    (path,) = (tmp_path / "figure3").iterdir()
+    result = json.loads(path.read_text())
+    assert result["config"]["row"] == "same_rate"
+    assert result["environment"]["jax"] == jax.__version__
+    epochs = result["epochs"]
+    assert [epoch["epoch"] for epoch in epochs] == list(range(10))
+    rates = [epoch["learning_rate"][""] for epoch in epochs]
+    assert rates[:2] == pytest.approx([1e-3, 1e-3])
+    # The rates are those that policy B makes of the measurements, by hand.
+    for before, now, after in zip(epochs, epochs[1:], rates[2:], strict=False):
+        mi, reference = now["mi"][""], now["reference"]
+        gap = 1 - mi / reference
+        grows = abs(mi - before["mi"][""]) / mi > 0.01
+        expected = now["learning_rate"][""] + (0.1 if grows else -0.1) * gap
+        assert after == pytest.approx(np.clip(expected, 1e-3, 0.1), rel=1e-4)
+    assert max(rates) > 0.005
+    assert all(epoch["train_seconds"] > 0 for epoch in epochs)
+
+    before = path.stat().st_mtime_ns
+    run.main([*arguments, "--rows", "same_rate"])  # is there already
+    assert path.stat().st_mtime_ns == before
+    report.main(out)
+    page = (tmp_path / "tables.md").read_text()
+    accuracy = 100 * epochs[-1]["accuracy"]
+    assert f"| MI: change and value (B), same rate | 1 | {accuracy:.2f} " in page
+    picture = tmp_path / "figure3-small-digits1437-10.png"
+    assert picture.name in page
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_seeds_that_train_together_are_those_that_train_alone(digits):
+    options: Any = dict(model="small", epochs=3)
+    dynamic = row("figure3", "same_rate")
+    together = list(run.train_row(dynamic, digits, seeds=[0, 1], **options))
+    for i in range(2):
+        alone = list(run.train_row(dynamic, digits, seeds=[i], **options))
+        for (have,), want in zip(alone, (epoch[i] for epoch in together), strict=True):
+            assert have["learning_rate"] == pytest.approx(want["learning_rate"], 1e-2)
+            assert have["loss"] == pytest.approx(want["loss"], 1e-3)
+            assert have["mi"][""] == pytest.approx(want["mi"][""], abs=0.02)
+
+
+def test_a_change_of_batch_size_leaves_the_epochs_before_it_alone(digits):
+    base, fixed, dynamic = (
+        [
+            epoch
+            for (epoch,) in run.train_row(r, digits, model="small", seeds=[0], epochs=5)
+        ]
+        for r in FIGURES["figure5"]
+    )
+    losses = [[epoch["loss"] for epoch in rows] for rows in (base, fixed, dynamic)]
+    assert losses[0][:3] == losses[1][:3] == losses[2][:3]
+    assert losses[0][3] != losses[1][3]
+    rates = [epoch["learning_rate"][""] for epoch in dynamic]
+    assert rates[:4] == pytest.approx([0.01] * 4)
+    # By value alone the rate rises, whatever the change of information was.
+    gap = 1 - dynamic[3]["mi"][""] / dynamic[3]["reference"]
+    assert rates[4] == pytest.approx(0.01 + 0.1 * gap, rel=1e-4)
+
+
+def test_each_layer_has_its_rate_and_its_picture(digits, tmp_path):
+    fine = row("figure6", "layerwise_fine")
+    epochs = [
+        e for (e,) in run.train_row(fine, digits, model="small", seeds=[0], epochs=3)
+    ]
+    assert list(epochs[-1]["learning_rate"]) == list(fine.layers)
+    assert sorted(epochs[-1]["mi"]) == sorted(fine.layers)
+    result = {"config": {"seed": 0}, "epochs": epochs}
+    (path,) = report.draw([fine], {fine.name: [result]}, tmp_path / "figure6.png")
+    assert path.name == "figure6-layerwise_fine.png"
+    history = report.history(result)
+    rates = [epoch["learning_rate"]["logits"] for epoch in epochs]
+    assert history.column("learning_rate", "logits").tolist() == rates
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_networks_give_logits_and_drop_out_in_training_alone(name):
+    model, x = MODELS[name](), np.ones((2, 32, 32, 3), np.float32)
+    variables = jax.eval_shape(model.init, jax.random.key(0), x)
+    shape = jax.eval_shape(lambda v: model.apply(v, x), variables).shape
+    assert shape == (2, 10)
+    parameters = sum(leaf.size for leaf in jax.tree.leaves(variables))
+    assert (
+        parameters == {"small": 136_874, "paper": 1_626_442, "allcnn": 1_369_738}[name]
+    )
+
+
+def test_an_epoch_is_the_same_as_one_compiled_loop(digits):
+    probe = optax_mi.sample_probe(
+        jax.random.key(0), digits.train_x, digits.train_y, size=200
+    )
+    ends = []
+    for scan in (False, True):
+        phase = row("figure3", "fixed").phases[0]
+        optimizer = phase.optimizer(run.Setting(1, 6, 2.3))
+        program = compile_program(
+            MODELS["small"](),
+            optimizer.transformation,
+            digits,
+            probe,
+            follows_mi=False,
+            scan=scan,
+        )
+        order = np.arange(600).reshape(6, 100)
+        state, loss = program.train(program.init(jax.random.key(0)), order)
+        ends.append((state.params, loss, program.evaluate(state)))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), *ends)
+
+
+def test_bad_arguments_end_in_one_sentence(tmp_path, capsys):
+    with pytest.raises(SystemExit) as end:
+        run.main(["figure3", *SMALL, "--rows", "fixd"])
+    assert str(end.value).startswith("figure3 has no rows ['fixd']; it has ['fixed'")
+    with pytest.raises(SystemExit) as end:
+        run.main(["figure3", "--data-dir", "/nowhere"])
+    assert str(end.value).startswith("There is no mnist in the data directory")
+    with pytest.raises(SystemExit) as end:
+        report.main(["--out", str(tmp_path)])
+    assert str(end.value).startswith(f"There are no results in {tmp_path}")
+    with pytest.raises(SystemExit):
+        run.main(["figure3", "--epochs", "0"])
+    assert "--epochs must be at least 1, got 0" in capsys.readouterr().err
+
+
+def test_the_list_names_every_row(capsys):
+    run.main(["--list"])
+    printed = capsys.readouterr().out
+    assert all(row.title in printed for rows in FIGURES.values() for row in rows)
