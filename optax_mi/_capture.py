@@ -38,8 +38,9 @@ def capture_activations(
     collection but the intermediates mutable: parameters and batch statistics are not
     touched. Pass what makes it deterministic, such as ``train=False``. Of an NNX model
     a copy in evaluation mode (``model.eval()``) runs, ``copy(inputs, *args,
-    **kwargs)``. Either may be called within ``jax.jit``; there, only the layers asked
-    for are computed.
+    **kwargs)``; cells of recurrent networks are not captured, and of modules called
+    within ``nnx.cond`` or ``nnx.fori_loop`` name the others in `layers`. Either may be
+    called within ``jax.jit``; there, only the layers asked for are computed.
 
     Args:
       model: A ``flax.linen.Module`` or a ``flax.nnx.Module``.
@@ -57,8 +58,9 @@ def capture_activations(
         ``method``, whose output then has the name "". For NNX the model's own.
 
     Returns:
-      ``{name: array [n, ...]}``, in the order in which the model produced them; in the
-      order of `layers` where that is a sequence.
+      ``{name: array [n, ...]}``, in the order of `layers` where that is a sequence, and
+      otherwise in that in which Linen calls modules (blocks of ``nn.remat`` and
+      ``nn.jit`` come last), or by name for NNX. ``jax.jit`` sorts by name as well.
 
     Raises:
       ValueError: If the model is of neither kind, nothing was captured, a name is
@@ -148,6 +150,8 @@ def _project(array: jax.Array, features: int) -> jax.Array:
     flat = array.reshape(len(array), -1)
     if flat.shape[1] <= features:
         return array
+    if not jnp.issubdtype(flat.dtype, jnp.floating):
+        flat = flat.astype(jnp.float32)
     shape = (flat.shape[1], features)
     signs = jax.random.rademacher(jax.random.key(0), shape, flat.dtype)
     product = jnp.matmul(flat, signs, precision=jax.lax.Precision.HIGHEST)

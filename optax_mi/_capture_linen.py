@@ -5,7 +5,7 @@ from typing import Any
 
 import flax.linen as nn
 
-_COLLECTION = "intermediates"  # where Flax's own capture_intermediates writes
+_COLLECTION = "intermediates"  # where models sow by themselves
 _CALL = "__call__"
 
 
@@ -17,29 +17,37 @@ def intermediates(
     kwargs: Mapping[str, Any],
     wanted: Callable[[str], bool],
 ) -> Iterator[tuple[str, Any]]:
-    """Runs the model and names what it stored."""
-    root_method = kwargs.get("method") or _CALL
-    root_method = getattr(root_method, "__name__", root_method)
+    """Runs the model and names what it stored and what it returned."""
+    running = set()
 
-    def is_wanted_call(module: nn.Module, method: str) -> bool:
-        called = _CALL if module.path else root_method
-        return method == called and wanted("/".join(module.path))
+    def keep(
+        call: Callable[..., Any],
+        args: Any,
+        kwargs: Any,
+        context: nn.module.InterceptorContext,
+    ) -> Any:
+        module, path = context.module, context.module.path
+        # Of calls within a call, as by `super().__call__`, the outermost says it all.
+        is_call = context.method_name == _CALL and path and path not in running
+        if not (is_call and wanted("/".join(path))):
+            return call(*args, **kwargs)
+        running.add(path)
+        try:
+            output = call(*args, **kwargs)
+        finally:
+            running.discard(path)
+        module.sow(_COLLECTION, _CALL, output)
+        return output
 
     # Where an earlier run's intermediates lie among the variables, `sow` would append
     # to them.
     variables = {name: v for name, v in variables.items() if name != _COLLECTION}
-    _, state = model.apply(
-        variables,
-        inputs,
-        *args,
-        capture_intermediates=is_wanted_call,
-        mutable=[_COLLECTION],
-        **kwargs,
-    )
-    stored = dict(state.get(_COLLECTION) or {})
-    if root_method in stored:
-        stored[_CALL] = stored.pop(root_method)
-    yield from _stored(stored)
+    with nn.intercept_methods(keep):
+        output, state = model.apply(
+            variables, inputs, *args, mutable=[_COLLECTION], **kwargs
+        )
+    yield from _stored(state.get(_COLLECTION) or {})
+    yield "", output
 
 
 def _stored(tree: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:

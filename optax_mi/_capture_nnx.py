@@ -18,10 +18,15 @@ def intermediates(
     wanted: Callable[[str], bool],
 ) -> Iterator[tuple[str, Any]]:
     """Runs a copy of the model in evaluation mode and names what it stored."""
-    copy = nnx.merge(*nnx.split(model))
+    copy = nnx.clone(model)
     copy.eval()
-    for path, module in nnx.iter_graph(copy):
-        if isinstance(module, nnx.Module) and wanted(_name(path)):
+    modules = {p: m for p, m in nnx.iter_graph(copy) if isinstance(m, nnx.Module)}
+    for path, module in modules.items():
+        # A recurrent network carries its cell through a scan, as it was before it.
+        in_cell = any(
+            isinstance(modules.get(path[:i]), nnx.RNN) for i in range(len(path))
+        )
+        if wanted(_name(path)) and not in_cell:
             # Of this one module alone, and inherited calls too; `nnx.capture` would
             # rewrite the methods of the class, for everyone who uses it.
             object.__setattr__(module, "__class__", _sowing(type(module)))

@@ -28,6 +28,8 @@ def one_of(argument: str, value: object, options: Collection[object]) -> None:
 
 def nonnegative(argument: str, value: Any) -> None:
     """Checks a number for being finite and >= 0, unless it is traced or an array."""
+    if not isinstance(value, int | float | np.number | np.ndarray | jax.Array):
+        fail(argument, "a number", f"{type(value).__name__} {value!r}")
     if isinstance(value, int | float | np.number) and not (
         math.isfinite(value) and value >= 0
     ):

@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 
 from optax_mi import _checks
-from optax_mi._record import labelled_states
+from optax_mi._record import labelled_states, pending_only
 from optax_mi._transform import UNBOUNDED, is_known
+from optax_mi._types import Measurement
 
 _COLUMNS = ("epoch", "step", "layer", "learning_rate", "mi", "reference")
 
@@ -44,7 +45,7 @@ class MIHistory:
       >>> for epoch, mi in enumerate((0.5, 1.0, 1.2)):
       ...     _, opt_state = tx.update(jnp.ones(3), opt_state)
       ...     opt_state = optax_mi.record_mi(opt_state, mi, reference=2.3)
-      ...     history.record(opt_state, epoch=epoch, accuracy=0.5 + epoch / 10)
+      ...     history.record(opt_state, epoch=epoch, mi=mi, accuracy=0.5 + epoch / 10)
       >>> print(history.to_table())
       | epoch | step | learning_rate | mi | reference | accuracy |
       |---|---|---|---|---|---|
@@ -55,7 +56,14 @@ class MIHistory:
 
     rows: list[dict[str, Any]] = dataclasses.field(default_factory=list)
 
-    def record(self, opt_state: Any, *, epoch: int, **metrics: float) -> None:
+    def record(
+        self,
+        opt_state: Any,
+        *,
+        epoch: int,
+        mi: Measurement | None = None,
+        **metrics: float,
+    ) -> None:
         """Adds a row for each learning rate in an optimizer's state.
 
         Call it at an epoch's end, after `record_mi`: the row then has the rate that was
@@ -64,14 +72,19 @@ class MIHistory:
         Args:
           opt_state: The state of any optimizer with a `mi_dynamic_lr` in it.
           epoch: The epoch's number.
+          mi: What was measured, as for `record_mi`. Without it the row has the state's
+            last finite measurement, which says nothing of one that failed since.
           **metrics: Numbers of the whole network, such as loss and accuracy. Each
             layer's row has them.
 
         Raises:
           ValueError: If there is no `mi_dynamic_lr` state.
         """
+        given = None if mi is None else labelled_states(pending_only(opt_state, mi))
         for layer, state in labelled_states(opt_state).items():
             measured = state.pending if is_known(state.pending) else state.mi
+            if given is not None:
+                measured = given[layer].pending
             bounded = is_known(state.reference) & (state.reference < UNBOUNDED)
             self.add(
                 epoch=epoch,

@@ -23,7 +23,8 @@ def match(
     """The layer that each group of parameters follows, by label.
 
     That is the layer whose path is the label or the longest beginning of it, else the
-    default one, without which it is the model's own output, "". (The last layer could
+    default one, without which it is the model's own output, "", for those that have
+    none while others do. (The last layer could
     not be told by the order: ``jax.jit`` sorts the keys of a mapping.)
 
     Args:
@@ -47,6 +48,8 @@ def match(
         for n in layers
         if n != fallback and not any(_is_prefix(n, label) for label in labels)
     ]
+    if default is None and len(layers) > 1 and not any(own.values()):
+        without_layer = labels  # by mistake: all would follow the model's output
     if without_layer or (every_layer and without_group):
         _checks.fail(
             argument,
@@ -71,11 +74,9 @@ def module_paths(params: Any) -> Any:
 def _module_path(path: Sequence[Any]) -> list[str]:
     # The last of the keys is the parameter's own name. Around it NNX has the variable
     # that holds the value, and Linen the collection of all parameters.
-    names = [
-        str(getattr(key, "key", getattr(key, "idx", None)))
-        for key in path
-        if not isinstance(key, jax.tree_util.GetAttrKey)
-    ]
+    if path and path[-1] == jax.tree_util.GetAttrKey("value"):
+        path = path[:-1]
+    names = [jax.tree_util.keystr((key,), simple=True) for key in path]
     return names[1 if names[:1] == ["params"] else 0 : -1]
 
 

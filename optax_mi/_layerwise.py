@@ -46,7 +46,7 @@ def layerwise_mi_dynamic_lr(
       reference: In nats. Layers share one: all are held against the same outcomes.
       default: The measured layer that parameters without one of their own follow, such
         as norms and embeddings. By default the model's own output, "", where that was
-        measured.
+        measured. `record_mi` cannot know it: give it the same one.
       init_lr: The rate at the start, if not lr_min.
 
     Returns:
@@ -107,7 +107,8 @@ def layerwise_mi_dynamic_lr(
                 _checks.fail("param_labels", "strings", repr(name))
         own = {name: _of_label(name, names, options) for name in names}
         transforms = {name: mi_dynamic_lr(layer=name, **own[name]) for name in names}
-        return names, optax.partition(transforms, labels)
+        # Labels of an NNX model are one themselves, and may be called.
+        return names, optax.partition(transforms, lambda _: labels)
 
     def init_fn(params: optax.Params) -> Any:
         known[:], inner = partition(params)

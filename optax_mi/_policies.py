@@ -20,7 +20,7 @@ class PolicyInput(NamedTuple):
     learning_rate: jax.Array  # LR_{t-1}
     mi: jax.Array  # I(t-1), the measurement that has just arrived; finite
     previous_mi: jax.Array  # I(t-2), the one before it; finite
-    reference: jax.Array  # I_XY, or infinity where none was given
+    reference: jax.Array  # I_XY, or 3.4e38 where none was given
     lr_min: jax.Array
     lr_max: jax.Array
     value_only: jax.Array  # bool: judge by the value of mi alone, not by its change

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from optax_mi import _checks
 from optax_mi._layers import match, own_label, partition_labels
 from optax_mi._transform import (
+    MISSING,
     UNBOUNDED,
     MIDynamicLRState,
     entry,
@@ -44,16 +45,16 @@ def record_mi(
       reference: The reference in nats, if it is to be set or changed; likewise.
       layer: The entry of a mapping to take instead, where it holds several and no label
         says which: "" for the model's own output.
-      default: The entry that labels without one of their own take, as in
-        `layerwise_mi_dynamic_lr`: by default "" where that was measured.
+      default: The entry that labels without one of their own take: by default "" where
+        that was measured. Give what `layerwise_mi_dynamic_lr` was given.
 
     Returns:
       The optimizer state, of the same structure, shapes and dtypes.
 
     Raises:
       ValueError: If there is no `mi_dynamic_lr` state, a mapping lacks an entry or does
-        not say which, a value is not a scalar, a reference is negative, or the policy
-        needs a reference and none was ever given.
+        not say which, no label has an entry, a value is not a scalar, a reference is
+        negative, or the policy needs a reference and none was ever given.
 
     Example:
       >>> import jax.numpy as jnp, optax, optax_mi
@@ -163,11 +164,27 @@ def learning_rates(opt_state: Any) -> dict[str, float]:
 def labelled_states(opt_state: Any) -> dict[str, MIDynamicLRState]:
     """The `mi_dynamic_lr` states by label, or by place where labels are shared."""
     found = _states(opt_state)
+    for _, state in found:
+        if jnp.ndim(state.learning_rate):
+            _checks.fail(
+                "opt_state",
+                "of one run (of several: jax.tree.map(lambda a: a[i], opt_state))",
+                f"rates of shape {jnp.shape(state.learning_rate)}",
+            )
     labels = ["/".join(partition_labels(path)) for path, _ in found]
     return {
         label if labels.count(label) == 1 else jax.tree_util.keystr(path): state
         for label, (path, state) in zip(labels, found, strict=True)
     }
+
+
+def pending_only(opt_state: Any, mi: Measurement) -> Any:
+    """The state with this measurement pending, or nothing where it says nothing."""
+
+    def forget(_: Any, state: MIDynamicLRState) -> MIDynamicLRState:
+        return state._replace(pending=jnp.full_like(state.pending, MISSING))
+
+    return record_mi(_map_states(forget, opt_state), mi)
 
 
 def _is_state(node: Any) -> bool:

@@ -87,7 +87,8 @@ def mi_dynamic_lr(
       A ``GradientTransformationExtraArgs`` with state `MIDynamicLRState`.
 
     Raises:
-      ValueError: If a bound is negative, not finite or the wrong way round. From
+      ValueError: If a bound is not a number (a schedule is none), or is negative, not
+        finite or the wrong way round (of arrays only the kind is checked). From
         `update`: if a mapping lacks the layer, a measurement is not a scalar, or (where
         values are concrete) the policy needs a reference and none was given; where
         they are not (compiled updates, wrappers built on ``lax.cond``) the rate stays
@@ -110,12 +111,9 @@ def mi_dynamic_lr(
       Vasudevan, `Dynamic learning rate using Mutual Information
       <https://arxiv.org/abs/1805.07249>`_, 2018.
     """
-    for name, value in [
-        ("lr_min", lr_min),
-        ("lr_max", lr_max),
-        ("init_lr", init_lr),
-        ("reference", reference),
-    ]:
+    options = {"init_lr": init_lr, "reference": reference}
+    given = {name: value for name, value in options.items() if value is not None}
+    for name, value in {"lr_min": lr_min, "lr_max": lr_max, **given}.items():
         _checks.nonnegative(name, value)
     _checks.at_most("lr_min", lr_min, "lr_max", lr_max)
     _checks.at_most("init_lr", init_lr, "lr_max", lr_max)

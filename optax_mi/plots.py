@@ -70,7 +70,7 @@ def training(
     named = runs if isinstance(runs, Mapping) else {"": runs}
     figure, axes = _axes(ax, 1, 4, (13, 3.2))
     for (name, seeds), (colour, style) in zip(named.items(), _looks(), strict=False):
-        seeds = _seeds(seeds)
+        seeds = _seeds(seeds, metric)
         look = {"color": colour, "linestyle": style}
         epoch = _column(seeds, "epoch", layer)[0]
         rate, score, mi = (
@@ -129,7 +129,7 @@ def layers(
       >>> [a.get_title() for a in axes[2:]]
       ['Conv', 'Dense']
     """
-    seeds = _seeds(runs)
+    seeds = _seeds(runs, metric)
     names = seeds[0].layers
     if kinds is None:
         kinds = {name: _kind(name) for name in names}
@@ -154,6 +154,7 @@ def layers(
     for name, (colour, style) in zip(names, _looks(), strict=False):
         look = {"color": colour, "linestyle": style, "label": name or "output"}
         panel = axes[2 + shown.index(kinds[name])]
+        epoch = _column(seeds, "epoch", name)[0]
         _band(panel, epoch, _column(seeds, "learning_rate", name), **look)
         _band(axes[1], epoch, _column(seeds, "mi", name), **look)
     _label(axes[0], "epoch", metric)
@@ -250,7 +251,7 @@ def information_plane(
       Shwartz-Ziv and Tishby, `Opening the black box of deep neural networks via
       information <https://arxiv.org/abs/1703.00810>`_, 2017.
     """
-    if list(mi_inputs) != list(mi_outcomes):
+    if set(mi_inputs) != set(mi_outcomes):
         _checks.fail("mi_outcomes", f"of layers {list(mi_inputs)}", list(mi_outcomes))
     figure, (axes,) = _axes(None if ax is None else [ax], 1, 1, (6, 4.5))
     points = None
@@ -325,22 +326,29 @@ def _axes(
     return axes[0].figure, axes
 
 
-def _seeds(runs: Any) -> list[MIHistory]:
-    return [runs] if isinstance(runs, MIHistory) else list(runs)
+def _seeds(runs: Any, metric: str) -> list[MIHistory]:
+    seeds = [runs] if isinstance(runs, MIHistory) else list(runs)
+    if not seeds or not all(history.rows for history in seeds):
+        _checks.fail("runs", "histories of at least one row", runs)
+    for history in seeds:
+        if not any(metric in row for row in history.rows):
+            known = sorted({name for row in history.rows for name in row})
+            _checks.fail("metric", f"among the columns {known}", repr(metric))
+    return seeds
 
 
 def _column(seeds: Sequence[MIHistory], name: str, layer: str) -> np.ndarray:
     """One column of several runs, shape [seeds, epochs]."""
-    columns = [history.column(name, layer) for history in seeds]
-    for column in columns[1:]:
-        if len(column) != len(columns[0]):
-            _checks.fail("runs", f"of {len(columns[0])} epochs each", len(column))
-    return np.array(columns)
+    epochs = [history.column("epoch", layer) for history in seeds]
+    for epoch in epochs[1:]:
+        if not np.array_equal(epoch, epochs[0]):
+            _checks.fail("runs", f"of the same epochs, {epochs[0]}", epoch)
+    return np.array([history.column(name, layer) for history in seeds])
 
 
 def _band(panel: Axes, x: np.ndarray, values: np.ndarray, **look: Any) -> None:
     mean, spread = values.mean(axis=0), values.std(axis=0)
-    panel.plot(x, mean, **look)
+    panel.plot(x, mean, marker="o" if len(x) == 1 else None, **look)
     if len(values) > 1:
         panel.fill_between(
             x, mean - spread, mean + spread, color=look["color"], alpha=0.2, linewidth=0

@@ -1,3 +1,4 @@
+import functools
 from typing import Any
 
 import flax.linen as nn
@@ -301,3 +302,44 @@ def test_the_layers_of_a_scan_are_numbered_where_it_keeps_them():
     assert list(one) == ["layers/1"]
     dropped = optax_mi.capture_activations(Scanned(kept=False), variables, X)
     assert list(dropped) == ["Dense_0", ""]
+
+
+@pytest.mark.parametrize("dtype", [bool, jnp.int8, jnp.uint8])
+def test_narrow_integers_are_projected_as_numbers(dtype):
+    class Rounded(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            return (jnp.abs(x.reshape(len(x), -1)) * 40).astype(dtype)
+
+    def projected(model):
+        return optax_mi.capture_activations(model, {}, X, max_features=16)[""]
+
+    class AsFloats(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            return Rounded()(x).astype(jnp.float32)
+
+    assert jnp.std(projected(AsFloats())) > 0.1
+    np.testing.assert_array_equal(projected(Rounded()), projected(AsFloats()))
+
+
+@pytest.mark.parametrize(
+    "method", [lambda m, x: m(x), functools.partial(CNN.__call__)], ids=["lambda", "p"]
+)
+def test_a_function_for_the_method_is_the_models_output_too(method):
+    variables = init(CNN())
+    found = optax_mi.capture_activations(CNN(), variables, X, method=method)
+    np.testing.assert_array_equal(found[""], CNN().apply(variables, X))
+    one = optax_mi.capture_activations(CNN(), variables, X, layers="", method=method)
+    assert list(one) == [""]
+
+
+def test_a_call_of_the_parent_class_is_no_second_call():
+    class Rectified(nn.Dense):
+        def __call__(self, inputs):
+            return nn.relu(super().__call__(inputs))
+
+    model = nn.Sequential([lambda x: x.reshape(len(x), -1), Rectified(3), nn.Dense(2)])
+    found = optax_mi.capture_activations(model, init(model), X)
+    assert list(found) == ["layers_1", "layers_2", ""]
+    assert jnp.min(found["layers_1"]) == 0

@@ -140,3 +140,64 @@ def test_the_layers_of_a_scan_are_numbered():
         h = h @ model.layers.kernel[i] + jnp.asarray(model.layers.bias)[i][None]
         np.testing.assert_allclose(found[f"layers/{i}"], h, rtol=1e-5)
     assert sorted(found) == ["", "layers/0", "layers/1", "layers/2"]
+
+
+class Counting(nnx.Module):
+    """Draws noise, counts its calls and keeps statistics, whatever its mode."""
+
+    def __init__(self, rngs):
+        self.dense = nnx.Linear(4, 2, rngs=rngs)
+        self.norm = nnx.BatchNorm(2, rngs=rngs)
+        self.rngs = nnx.Rngs(noise=1)
+        self.calls = nnx.Variable(jnp.zeros((), jnp.int32))
+
+    def __call__(self, x):
+        self.calls[...] = self.calls[...] + 1
+        noise = jax.random.normal(self.rngs.noise(), (len(x), 2))
+        return self.norm(self.dense(x) + noise, use_running_average=False)
+
+
+def test_what_a_model_changes_when_called_it_changes_in_the_copy_alone():
+    model = Counting(nnx.Rngs(0))
+    before = numbers(model)
+    for capture in (optax_mi.capture_activations, jax.jit(captured)):
+        capture(model, None, X)
+        jax.tree.map(np.testing.assert_array_equal, before, numbers(model))
+    with pytest.raises(ValueError, match=r"`layers` must be among .*'dense'.*'dens'"):
+        optax_mi.capture_activations(model, None, X, layers="dens")
+
+
+def numbers(model):
+    leaves = jax.tree.leaves(nnx.state(model))
+    return [
+        np.array(
+            jax.random.key_data(a)
+            if jax.dtypes.issubdtype(a.dtype, jax.dtypes.prng_key)
+            else a
+        )
+        for a in leaves
+    ]
+
+
+def captured(model, variables, x):
+    return optax_mi.capture_activations(model, variables, x)
+
+
+@pytest.mark.parametrize("cell", [nnx.LSTMCell, nnx.GRUCell, nnx.SimpleCell])
+def test_recurrent_networks_are_captured_without_their_cells(cell):
+    class Recurrent(nnx.Module):
+        def __init__(self, rngs):
+            self.rnn = nnx.RNN(cell(4, 8, rngs=rngs))
+            self.head = nnx.Linear(8, 2, rngs=rngs)
+
+        def __call__(self, x):
+            return self.head(jnp.asarray(self.rnn(x))[:, -1])
+
+    model, x = Recurrent(nnx.Rngs(0)), jnp.ones((12, 5, 4))
+    found = optax_mi.capture_activations(model, None, x)
+    assert {k: a.shape for k, a in found.items()} == {
+        "rnn": (12, 5, 8),
+        "head": (12, 2),
+        "": (12, 2),
+    }
+    np.testing.assert_allclose(found[""], model(x), rtol=1e-5)

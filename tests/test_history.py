@@ -219,3 +219,21 @@ def test_the_program_of_the_docs_runs_as_it_stands(tmp_path, monkeypatch, capsys
     assert optax_mi.MIHistory.from_json("history.json").rows == names["history"].rows
     assert (tmp_path / "history.csv").exists()
     assert (tmp_path / "runs" / "mi").is_dir()
+
+
+def test_a_measurement_that_failed_is_none_where_it_is_given():
+    tx = optax_mi.mi_dynamic_lr(0.001, 0.1, reference=2.0)
+    state, history = tx.init(PARAMS), optax_mi.MIHistory()
+    for epoch, mi in enumerate((1.5, np.nan, {"": 1.6})):
+        state = optax_mi.record_mi(state, mi)
+        history.record(state, epoch=epoch, mi=mi)
+        _, state = tx.update(PARAMS, state)
+    np.testing.assert_allclose(history.column("mi"), [1.5, np.nan, 1.6], rtol=1e-6)
+
+
+def test_a_state_of_several_runs_is_refused_with_a_way_out():
+    states = jax.vmap(optax_mi.mi_dynamic_lr(0.001, 0.1).init)(jnp.ones((3, 2)))
+    with pytest.raises(ValueError, match=r"`opt_state` must be of one run .*a\[i\]"):
+        optax_mi.MIHistory().record(states, epoch=0)
+    with pytest.raises(ValueError, match=r"got rates of shape \(3,\)"):
+        optax_mi.learning_rates(states)

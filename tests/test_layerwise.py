@@ -1,6 +1,6 @@
 """Each layer's rate follows that layer's own measurement."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -186,3 +186,42 @@ def test_bad_arguments_are_named():
         layerwise({"conv": 1, "dense": 2}).init(PARAMS)
     with pytest.raises(ValueError, match="`lr_min` must be at most `lr_max`"):
         layerwise(lr_min=0.2)
+
+
+def test_labels_of_which_none_is_measured_do_not_all_follow_the_output():
+    tx = optax.partition(
+        {
+            "body": optax_mi.mi_dynamic_lr(1e-3, 0.1, reference=2.0, layer="conv"),
+            "head": optax_mi.mi_dynamic_lr(1e-3, 0.1, reference=2.0, layer="dense"),
+        },
+        {"conv": "body", "dense": "head"},
+    )
+    state = tx.init({"conv": jnp.ones(2), "dense": jnp.ones(2)})
+    with pytest.raises(ValueError, match=r"`mi` must be .* \['body', 'head'\]"):
+        optax_mi.record_mi(state, {"conv": 0.5, "dense": 0.6, "": 0.7})
+
+
+class Pair(NamedTuple):
+    kernel: Any
+    bias: Any
+
+
+def test_named_tuples_and_nnx_models_are_labelled_by_their_paths():
+    tx = optax_mi.layerwise_mi_dynamic_lr("auto", 1e-3, 0.1, reference=2.0)
+    pair = Pair(jnp.ones(1), jnp.ones(2))
+    rates = optax_mi.learning_rates(tx.init({"a": pair, "b": pair}))
+    assert list(rates) == ["a", "b"]
+
+    class Model(nnx.Module):
+        def __init__(self, rngs):
+            self.inner = nnx.Linear(2, 3, rngs=rngs)
+
+        def __call__(self, x):
+            return self.inner(x)
+
+    model = Model(nnx.Rngs(0))
+    trees: list[Any] = [model, nnx.state(model, nnx.Param)]
+    for params in trees:
+        state = tx.init(params)
+        assert list(optax_mi.learning_rates(state)) == ["inner"]
+        tx.update(jax.tree.map(jnp.ones_like, params), state)

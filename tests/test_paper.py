@@ -9,7 +9,7 @@ import pytest
 
 import optax_mi
 from examples import data
-from examples.paper import report, run
+from examples.paper import curves, report, run
 from examples.paper.compiled import compile_program
 from examples.paper.experiments import FIGURES
 from examples.paper.models import MODELS
@@ -103,6 +103,26 @@ def test_each_layer_has_its_rate_and_its_picture(digits, tmp_path):
     history = report.history(result)
     rates = [epoch["learning_rate"]["logits"] for epoch in epochs]
     assert history.column("learning_rate", "logits").tolist() == rates
+
+
+def test_curves_are_run_kept_and_reported(tmp_path, monkeypatch):
+    monkeypatch.setattr(curves, "SIZES", (50, 100, 5000))
+    monkeypatch.setattr(curves, "REPEATS", 2)
+    arguments = [*SMALL, "--out", str(tmp_path)]
+    run.main(["figure1", *arguments])
+    run.main(["range_test", *arguments])
+    (path,) = (tmp_path / "figure1").iterdir()
+    found = json.loads(path.read_text())
+    assert found["sizes"] == [50, 100]
+    assert np.shape(found["estimates"]) == (2, 2)
+    (path,) = (tmp_path / "range_test").iterdir()
+    swept = json.loads(path.read_text())
+    assert 0 < swept["lr_min"] < 0.05 < swept["lr_max"] < 1
+    report.main(["--out", str(tmp_path)])
+    page = (tmp_path / "tables.md").read_text()
+    assert f"| 50 | {np.mean(found['estimates'][0]):.3f} " in page
+    assert f"| 0 | {swept['lr_min']:.2g} | {swept['lr_max']:.2g} |" in page
+    assert len(list(tmp_path.glob("*.png"))) == 2
 
 
 @pytest.mark.parametrize("name", MODELS)

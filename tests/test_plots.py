@@ -194,9 +194,25 @@ def test_every_picture_draws_where_it_is_told():
 def test_what_cannot_be_drawn_is_refused_with_its_name():
     with pytest.raises(ValueError, match="`ax` must be 4 axes, got 2"):
         plots.training(history(), ax=plt.subplots(2)[1])
-    with pytest.raises(ValueError, match="`name` must be one of .* got 'loss'"):
+    with pytest.raises(ValueError, match="`metric` must be among .* got 'loss'"):
         plots.training(history(), metric="loss")
+    for empty in ([], optax_mi.MIHistory()):
+        with pytest.raises(ValueError, match="`runs` must be histories of at least"):
+            plots.layers(empty)
     with pytest.raises(ValueError, match="`layer` must be one of 'a', got ''"):
         plots.training(history(layers=("a",)))
-    with pytest.raises(ValueError, match="`runs` must be of 4 epochs each, got 3"):
+    with pytest.raises(ValueError, match="`runs` must be of the same epochs"):
         plots.training([history(), history(epochs=3)])
+
+
+def test_a_layer_that_comes_later_is_shown_from_there_on():
+    run = history(layers=("a0",))
+    for epoch in (2, 3):
+        run.add(epoch=epoch, layer="b0", learning_rate=0.5, mi=1.0, accuracy=0.5)
+    _, axes = plots.layers(run)
+    assert data(axes[3].lines[0]) == [[2, 3], [0.5, 0.5]]
+
+
+def test_a_single_epoch_is_seen():
+    _, axes = plots.training(history(epochs=1))
+    assert axes[0].lines[0].get_marker() == "o"

@@ -212,7 +212,7 @@ def test_an_nnx_model_is_swept_through_a_clone():
 
 def test_the_program_of_the_docs_runs_as_it_stands():
     y = np.arange(200) % 2
-    x = np.random.default_rng(0).normal(size=(200, 3)) + 0.7 * y[:, None]
+    x = np.random.default_rng(0).normal(size=(200, 3)) + 2 * y[:, None]
 
     def predict(w):
         return jnp.tanh(x @ w)
@@ -222,7 +222,7 @@ def test_the_program_of_the_docs_runs_as_it_stands():
         "optax": optax,
         "optax_mi": optax_mi,
         "plots": plots,
-        "params": jnp.array([1.0, -1.0, 0.1]),
+        "params": jnp.array([1.0, 0.0, -1.0]),
         "loss": lambda w, batch: jnp.mean((predict(w) - 2 * y + 1) ** 2),
         "batches": itertools.repeat(None),
         "measure": lambda w: optax_mi.ksg_discrete(predict(w), y),
@@ -231,3 +231,17 @@ def test_the_program_of_the_docs_runs_as_it_stands():
         exec(pages.programs("observing.md")[1], names)
     state = names["tx"].init(names["params"])
     assert optax_mi.learning_rates(state)[""] == pytest.approx(names["result"].lr_min)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_noise_suggests_nothing(seed):
+    rng = np.random.default_rng(seed)
+    result = sweep(lambda rate: 0.1 + 0.02 * rng.normal())
+    assert np.isnan([result.lr_min, result.lr_max]).all()
+
+
+def test_a_rate_that_breaks_the_loss_is_not_suggested():
+    rising = sweep(
+        lambda rate: np.log10(rate), loss=lambda rate: np.nan if rate > 0.01 else 1.0
+    )
+    assert rising.learning_rate[-1] > 0.01 > rising.lr_max

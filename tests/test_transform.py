@@ -298,3 +298,11 @@ def test_a_policy_must_answer_with_a_scalar():
     tx = transform(policy=lambda step: jnp.ones(1))
     with pytest.raises(ValueError, match="`policy` must be a function to a scalar"):
         rates(tx, [1.0])
+
+
+@pytest.mark.parametrize("argument", ["lr_min", "lr_max", "reference", "init_lr"])
+@pytest.mark.parametrize("value", [optax.constant_schedule(0.1), "0.1", {"": 2.0}])
+def test_what_is_no_number_is_refused_with_its_name(argument, value):
+    options = {"lr_min": 0.1, "lr_max": 0.2, argument: value}
+    with pytest.raises(ValueError, match=f"`{argument}` must be a number, got "):
+        optax_mi.mi_dynamic_lr(**options)

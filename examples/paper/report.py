@@ -16,6 +16,7 @@ import matplotlib as mpl
 import numpy as np
 
 import optax_mi
+from examples.paper.curves import CURVES
 from examples.paper.experiments import FIGURES, Row
 from optax_mi import plots
 
@@ -152,6 +153,34 @@ def draw(
     return paths
 
 
+def curve(results: Sequence[dict[str, Any]], path: Path) -> list[str]:
+    """Draws a curve and says in a table what it holds."""
+    (first, *_) = results
+    if "sizes" in first:
+        estimates = np.array(first["estimates"])
+        sizes = np.array(first["sizes"])
+        spread = estimates.std(axis=1, ddof=1)
+        found = optax_mi.SampleSizeCurve(sizes, estimates.mean(1), spread, estimates)
+        figure, _ = plots.sample_size({first["config"]["dataset"]: found})
+        lines = ["| sample | I(X; Y), nats | standard deviation |", "|---|---|---|"]
+        lines += [
+            f"| {size} | {mean:.3f} | {std:.3f} |"
+            for size, mean, std in zip(sizes, found.mean, spread, strict=True)
+        ]
+    else:
+        columns = (first[name] for name in ("learning_rate", "loss", "mi"))
+        rates, loss, mi = (np.array(column, float) for column in columns)
+        bounds = (first["lr_min"], first["lr_max"])
+        figure, _ = plots.range_test(optax_mi.LRRangeTest(rates, loss, mi, *bounds))
+        lines = ["| seed | suggested lr_min | suggested lr_max |", "|---|---|---|"]
+        lines += [
+            f"| {r['config']['seed']} | {r['lr_min']:.2g} | {r['lr_max']:.2g} |"
+            for r in results
+        ]
+    figure.savefig(path, dpi=100)
+    return ["\n".join(lines), f"![{path.stem}]({path.name})"]
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Writes the page and the pictures."""
     parser = argparse.ArgumentParser(
@@ -170,8 +199,12 @@ def main(arguments: list[str] | None = None) -> None:
         "and standard deviation; epochs count from 0.",
     ]
     for setting, by_row in sorted(results.items()):
-        rows = FIGURES[setting.figure]
         name = f"{setting.figure}-{setting.model}-{setting.dataset}{setting.train_size}"
+        if setting.figure in CURVES:
+            page.append(f"## {setting.figure}: {setting.dataset}")
+            page += curve(by_row[setting.figure], args.out / f"{name}.png")
+            continue
+        rows = FIGURES[setting.figure]
         pictures = draw(rows, by_row, args.out / f"{name}-{setting.epochs}.png")
         machines = {
             (e["machine"], e["device"], e["jax"])

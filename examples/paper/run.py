@@ -22,6 +22,7 @@ import numpy as np
 import optax_mi
 from examples import data
 from examples.paper.compiled import Program, State, compile_program
+from examples.paper.curves import CURVES
 from examples.paper.experiments import FIGURES, Row, Setting
 from examples.paper.models import MODELS
 from examples.training import batches
@@ -200,6 +201,28 @@ def run_row(
             write(paths[seed], content | {"epochs": mine})
 
 
+def run_curve(figure: str, dataset: data.Dataset, args: argparse.Namespace) -> None:
+    """Draws the seeds of one curve that has no result yet."""
+    config = {
+        "figure": figure,
+        "row": figure,
+        "dataset": args.dataset,
+        "train_size": len(dataset.train_x),
+        "model": args.model if figure == "range_test" else "none",
+        "epochs": 0,
+        "batch_size": args.batch_size,
+    }
+    for seed in range(args.seeds):
+        path = result_path(args.out, config, seed)
+        if path.exists():
+            continue
+        curve = CURVES[figure](
+            dataset, seed, model=args.model, batch_size=args.batch_size
+        )
+        content = {"config": config | {"seed": seed}, "environment": environment()}
+        write(path, content | curve)
+
+
 def result_path(out: Path, config: Mapping[str, Any], seed: int) -> Path:
     """Where a row's result for a seed lies."""
     size = f"{config['dataset']}{config['train_size']}"
@@ -214,7 +237,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("figure", nargs="?", choices=FIGURES)
+    parser.add_argument("figure", nargs="?", choices=[*CURVES, *FIGURES])
     parser.add_argument("--list", action="store_true", help="what there is, its cost")
     parser.add_argument("--dataset", choices=data.NAMES, help="default: the paper's")
     parser.add_argument("--data-dir", help="TensorFlow Datasets folder")
@@ -243,12 +266,14 @@ def main(arguments: list[str] | None = None) -> None:
     """Runs one figure."""
     args = parse(arguments)
     if args.list:
+        for figure, function in CURVES.items():
+            print(f"{figure}\n  {(function.__doc__ or '').splitlines()[0]}")
         for figure, rows in FIGURES.items():
             print(figure)
             for row in rows:
                 print(f"  {row.name:16} {row.title}")
         return
-    rows = FIGURES[args.figure]
+    rows = FIGURES.get(args.figure, [])
     if args.rows:
         known = [row.name for row in rows]
         unknown = [name for name in args.rows if name not in known]
@@ -259,6 +284,8 @@ def main(arguments: list[str] | None = None) -> None:
         dataset = data.load(args.dataset, args.data_dir, args.train_size)
     except data.DataError as error:
         sys.exit(str(error))
+    if args.figure in CURVES:
+        run_curve(args.figure, dataset, args)
     for row in rows:
         run_row(args.figure, row, dataset, args)
 
