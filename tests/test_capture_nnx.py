@@ -172,7 +172,7 @@ def numbers(model):
     return [
         np.array(
             jax.random.key_data(a)
-            if jax.dtypes.issubdtype(a.dtype, jax.dtypes.prng_key)
+            if jnp.issubdtype(a.dtype, jax.dtypes.prng_key)
             else a
         )
         for a in leaves
