@@ -1,15 +1,18 @@
 """The paper's experiments as programs, in small, on scikit-learn's digits."""
 
+import dataclasses
 import json
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 import optax_mi
 from examples import data
-from examples.paper import curves, report, run
+from examples.paper import baselines, curves, report, run
 from examples.paper.compiled import compile_program
 from examples.paper.experiments import FIGURES
 from examples.paper.models import MODELS
@@ -125,6 +128,48 @@ def test_curves_are_run_kept_and_reported(tmp_path, monkeypatch):
     assert len(list(tmp_path.glob("*.png"))) == 2
 
 
+def test_baselines_are_tuned_on_held_out_examples_and_run_at_the_best_rate(
+    tmp_path, monkeypatch
+):
+    few = {name: baselines.BASELINES[name] for name in ("constant", "schedule_free")}
+    for name, grid in {"constant": (1e-4, 0.1), "schedule_free": (1.0,)}.items():
+        few[name] = dataclasses.replace(few[name], grid=grid)
+    for module in (run, report):
+        monkeypatch.setattr(module, "BASELINES", few)
+        monkeypatch.setattr(module, "UNTUNED", baselines.UNTUNED[:1])
+    run.main(["baselines", *SMALL, "--epochs", "3", "--out", str(tmp_path)])
+    tuning = [
+        json.loads(path.read_text()) for path in (tmp_path / baselines.TUNING).iterdir()
+    ]
+    assert len(tuning) == 3
+    assert {result["config"]["train_size"] for result in tuning} == {900}
+    final = [json.loads(p.read_text()) for p in (tmp_path / "baselines").iterdir()]
+    rates = {r["config"]["row"]: r["config"]["tuned_rate"] for r in final}
+    assert rates == {"constant": 0.1, "schedule_free": 1.0, "change": None}
+    assert {result["config"]["train_size"] for result in final} == {1000}
+    report.main(["--out", str(tmp_path)])
+    page = (tmp_path / "tables.md").read_text()
+    for title in ("constant, 0.0001", "constant, 0.1", "schedule-free SGD, 1"):
+        assert f"| {title} | 1 |" in page
+
+
+@pytest.mark.parametrize("name", baselines.BASELINES)
+def test_each_baseline_trains_and_reads_its_rate(digits, name):
+    baseline = baselines.BASELINES[name]
+    rate = baseline.grid[-1]
+    optimizer = baseline.make(run.Setting(2, 3, 2.3), rate)
+    params: Any = {"w": jnp.ones(3)}
+    state = optimizer.transformation.init(params)
+    for _ in range(6):
+        updates, state = optimizer.transformation.update(
+            {"w": jnp.ones(3)}, state, params, value=1.0
+        )
+        params = optax.apply_updates(params, updates)
+    assert float(params["w"][0]) < 1
+    assert 0 < optimizer.learning_rates(state)[""] <= rate * (1 + 1e-6)
+    assert optimizer.eval_params(state, params)["w"].shape == (3,)
+
+
 @pytest.mark.parametrize("name", MODELS)
 def test_networks_give_logits_and_drop_out_in_training_alone(name):
     model, x = MODELS[name](), np.ones((2, 32, 32, 3), np.float32)
@@ -147,10 +192,9 @@ def test_an_epoch_is_the_same_as_one_compiled_loop(digits):
         optimizer = phase.optimizer(run.Setting(1, 6, 2.3))
         program = compile_program(
             MODELS["small"](),
-            optimizer.transformation,
+            optimizer,
             digits,
             probe,
-            follows_mi=False,
             scan=scan,
         )
         order = np.arange(600).reshape(6, 100)

@@ -12,6 +12,7 @@ import optax
 
 import optax_mi
 from examples.data import Dataset
+from examples.paper.experiments import Optimizer
 
 
 class State(NamedTuple):
@@ -34,12 +35,11 @@ class Program(NamedTuple):
 
 def compile_program(
     model: nn.Module,
-    optimizer: optax.GradientTransformationExtraArgs,
+    optimizer: Optimizer,
     data: Dataset,
     probe: optax_mi.Probe,
     *,
     layers: str | tuple[str, ...] = "",
-    follows_mi: bool,
     augment: Callable[[jax.Array, jax.Array], jax.Array] | None = None,
     together: bool = False,
     scan: bool | None = None,
@@ -48,11 +48,10 @@ def compile_program(
 
     Args:
       model: A network with a `train` argument, which turns dropout on.
-      optimizer: Its learning rate included.
+      optimizer: What is compared.
       data: Put on the device as a whole.
       probe: What is measured on.
       layers: The layers that are measured.
-      follows_mi: Whether the optimizer takes the measurements.
       augment: Changes a training batch at random, from a key.
       together: Whether states, keys and batches have a leading axis of seeds, which
         are mapped over. Worth it where there is an accelerator; it needs `scan`.
@@ -63,6 +62,7 @@ def compile_program(
     """
     if scan is None:
         scan = together or jax.default_backend() != "cpu"
+    transformation = optimizer.transformation
     train_x, train_y = jnp.asarray(data.train_x), jnp.asarray(data.train_y)
     test_x, test_y = jnp.asarray(data.test_x), jnp.asarray(data.test_y)
 
@@ -80,7 +80,7 @@ def compile_program(
             return optax.softmax_cross_entropy_with_integer_labels(logits, y).mean()
 
         value, gradients = jax.value_and_grad(loss)(state.params)
-        updates, opt_state = optimizer.update(
+        updates, opt_state = transformation.update(
             gradients, state.opt_state, state.params, value=value
         )
         params = optax.apply_updates(state.params, updates)
@@ -88,12 +88,12 @@ def compile_program(
 
     def init(key: jax.Array) -> State:
         params = model.init(key, train_x[:1])["params"]
-        return State(params, optimizer.init(params), jax.random.fold_in(key, 1))
+        return State(params, transformation.init(params), jax.random.fold_in(key, 1))
 
     def measure(state: State) -> dict[str, jax.Array]:
         found = optax_mi.capture_activations(
             model,
-            {"params": state.params},
+            {"params": optimizer.eval_params(state.opt_state, state.params)},
             probe.inputs,
             layers=layers,
             max_features=1024,
@@ -101,17 +101,18 @@ def compile_program(
         return optax_mi.estimate_mi(found, probe.outcomes)
 
     def record(state: State, mi: dict[str, jax.Array]) -> State:
-        if not follows_mi:
+        if not optimizer.follows_mi:
             return state
         return state._replace(opt_state=optax_mi.record_mi(state.opt_state, mi))
 
     def evaluate(state: State) -> jax.Array:
+        params = optimizer.eval_params(state.opt_state, state.params)
         n = len(test_x)
         size = next(s for s in (1000, 500, 100, 60, 1) if n % s == 0)
 
         def hits(batch: tuple[jax.Array, jax.Array]) -> jax.Array:
             x, y = batch
-            return (predict(state.params, x).argmax(axis=-1) == y).sum()
+            return (predict(params, x).argmax(axis=-1) == y).sum()
 
         parts = [a.reshape(n // size, size, *a.shape[1:]) for a in (test_x, test_y)]
         if scan:

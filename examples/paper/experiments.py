@@ -21,12 +21,25 @@ class Setting(NamedTuple):
     reference: float  # nats
 
 
+def _as_trained(opt_state: Any, params: Any) -> Any:
+    del opt_state
+    return params
+
+
 class Optimizer(NamedTuple):
-    """A transformation, and what reads the rate in force from its state."""
+    """A transformation, and what is read from its state.
+
+    Attributes:
+      transformation: Its learning rate included.
+      learning_rates: Reads the rates in force from the state.
+      follows_mi: Whether it takes measurements.
+      eval_params: Maps state and parameters to those that are tested and measured.
+    """
 
     transformation: optax.GradientTransformationExtraArgs
     learning_rates: Callable[[Any], Mapping[str, float]]
     follows_mi: bool = False
+    eval_params: Callable[[Any, Any], Any] = _as_trained
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,6 +69,7 @@ class Row:
       phases: How it trains, in their order.
       layers: What is measured; "" is the output.
       paper: What the paper reports.
+      tuned_rate: The learning rate, where it was tuned.
     """
 
     name: str
@@ -63,6 +77,7 @@ class Row:
     phases: Sequence[Phase]
     layers: str | tuple[str, ...] = ""
     paper: str = ""
+    tuned_rate: float | None = None
 
 
 def scheduled(schedule: Callable[[Setting], Any]) -> Callable[[Setting], Optimizer]:

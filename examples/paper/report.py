@@ -5,6 +5,7 @@ figure and setting and one page of tables beside them.
 """
 
 import argparse
+import dataclasses
 import itertools
 import json
 import sys
@@ -16,6 +17,7 @@ import matplotlib as mpl
 import numpy as np
 
 import optax_mi
+from examples.paper.baselines import BASELINES, UNTUNED
 from examples.paper.curves import CURVES
 from examples.paper.experiments import FIGURES, Row
 from optax_mi import plots
@@ -56,8 +58,26 @@ def read(folder: Path) -> Results:
         config = result["config"]
         setting = Setting(*(config[name] for name in Setting._fields))
         rows = results.setdefault(setting, {})
-        rows.setdefault(config["row"], []).append(result)
+        rows.setdefault(_key(config["row"], config.get("tuned_rate")), []).append(
+            result
+        )
     return results
+
+
+def _key(row: str, rate: float | None) -> str:
+    return row if rate is None else f"{row} {rate:g}"
+
+
+def _rows(setting: Setting, results: dict[str, Any]) -> list[Row]:
+    """The rows of a figure, the tuned ones by the rates that were run."""
+    if setting.figure in FIGURES:
+        return FIGURES[setting.figure]
+    tuned = [
+        dataclasses.replace(baseline.row(name, rate), name=_key(name, rate))
+        for name, baseline in BASELINES.items()
+        for rate in baseline.grid
+    ]
+    return [row for row in [*tuned, *UNTUNED] if row.name in results]
 
 
 def history(result: dict[str, Any]) -> optax_mi.MIHistory:
@@ -204,7 +224,7 @@ def main(arguments: list[str] | None = None) -> None:
             page.append(f"## {setting.figure}: {setting.dataset}")
             page += curve(by_row[setting.figure], args.out / f"{name}.png")
             continue
-        rows = FIGURES[setting.figure]
+        rows = _rows(setting, by_row)
         pictures = draw(rows, by_row, args.out / f"{name}-{setting.epochs}.png")
         machines = {
             (e["machine"], e["device"], e["jax"])

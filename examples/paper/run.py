@@ -21,6 +21,7 @@ import numpy as np
 
 import optax_mi
 from examples import data
+from examples.paper.baselines import BASELINES, TUNING, UNTUNED, with_validation
 from examples.paper.compiled import Program, State, compile_program
 from examples.paper.curves import CURVES
 from examples.paper.experiments import FIGURES, Row, Setting
@@ -62,11 +63,10 @@ def train_row(
         optimizer = phase.optimizer(setting)
         program = compile_program(
             network,
-            optimizer.transformation,
+            optimizer,
             dataset,
             probe,
             layers=row.layers,
-            follows_mi=optimizer.follows_mi,
             together=together,
         )
         state = _enter(program, state, seeds, mi, phase.value_only)
@@ -162,13 +162,14 @@ def _processor() -> str:
 
 def run_row(
     figure: str, row: Row, dataset: data.Dataset, args: argparse.Namespace
-) -> None:
-    """Runs the seeds of one row that have no result yet."""
+) -> list[Path]:
+    """Runs the seeds of one row that have no result yet, and returns all results."""
     from tqdm import tqdm
 
     config = {
         "figure": figure,
         "row": row.name,
+        "tuned_rate": row.tuned_rate,
         "dataset": args.dataset,
         "train_size": len(dataset.train_x),
         "model": args.model,
@@ -199,6 +200,27 @@ def run_row(
         for seed, mine in zip(seeds, records, strict=True):
             content = {"config": config | {"seed": seed}, "environment": environment()}
             write(paths[seed], content | {"epochs": mine})
+    return list(paths.values())
+
+
+def tuned(dataset: data.Dataset, args: argparse.Namespace) -> list[Row]:
+    """Tunes each baseline's rate on held-out training examples, once.
+
+    Returns:
+      Each baseline at the rate of the highest accuracy, and what needs no tuning.
+    """
+    split = with_validation(dataset)
+    once = argparse.Namespace(**vars(args) | {"seeds": 1})
+    rows = []
+    for name, baseline in BASELINES.items():
+        accuracy = {}
+        for rate in baseline.grid:
+            (path,) = run_row(TUNING, baseline.row(name, rate), split, once)
+            result = json.loads(path.read_text(encoding="utf-8"))
+            accuracy[rate] = result["epochs"][-1]["accuracy"]
+        best = max(accuracy, key=lambda rate: accuracy[rate])
+        rows.append(baseline.row(name, best))
+    return [*rows, *UNTUNED]
 
 
 def run_curve(figure: str, dataset: data.Dataset, args: argparse.Namespace) -> None:
@@ -226,7 +248,9 @@ def run_curve(figure: str, dataset: data.Dataset, args: argparse.Namespace) -> N
 def result_path(out: Path, config: Mapping[str, Any], seed: int) -> Path:
     """Where a row's result for a seed lies."""
     size = f"{config['dataset']}{config['train_size']}"
-    name = f"{config['row']}-{config['model']}-{size}-{config['epochs']}-{seed}.json"
+    rate = config.get("tuned_rate")
+    row = config["row"] if rate is None else f"{config['row']}-{rate:g}"
+    name = f"{row}-{config['model']}-{size}-{config['epochs']}-{seed}.json"
     return out / config["figure"] / name
 
 
@@ -237,7 +261,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("figure", nargs="?", choices=[*CURVES, *FIGURES])
+    parser.add_argument("figure", nargs="?", choices=[*CURVES, *FIGURES, "baselines"])
     parser.add_argument("--list", action="store_true", help="what there is, its cost")
     parser.add_argument("--dataset", choices=data.NAMES, help="default: the paper's")
     parser.add_argument("--data-dir", help="TensorFlow Datasets folder")
@@ -268,12 +292,12 @@ def main(arguments: list[str] | None = None) -> None:
     if args.list:
         for figure, function in CURVES.items():
             print(f"{figure}\n  {(function.__doc__ or '').splitlines()[0]}")
-        for figure, rows in FIGURES.items():
+        for figure, rows in [*FIGURES.items(), ("baselines", UNTUNED)]:
             print(figure)
             for row in rows:
                 print(f"  {row.name:16} {row.title}")
         return
-    rows = FIGURES.get(args.figure, [])
+    rows = FIGURES.get(args.figure, UNTUNED)
     if args.rows:
         known = [row.name for row in rows]
         unknown = [name for name in args.rows if name not in known]
@@ -286,6 +310,8 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(str(error))
     if args.figure in CURVES:
         run_curve(args.figure, dataset, args)
+    if args.figure == "baselines":
+        rows = tuned(dataset, args)
     for row in rows:
         run_row(args.figure, row, dataset, args)
 
