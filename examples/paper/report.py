@@ -159,7 +159,11 @@ def draw(
         if row.name in results
     }
     if all(seeds[0].layers == [""] for seeds in runs.values()):
-        figure, _ = plots.training(runs, metric=METRIC)
+        figure, axes = plots.training(runs, metric=METRIC)
+        # The first epochs would take up the axis; what is compared is the rest.
+        scores = [run.column(METRIC) for seeds in runs.values() for run in seeds]
+        low, high = np.percentile(scores, 10), np.max(scores)
+        axes[1].set_ylim(low, high + 0.1 * (high - low) + 0.01)
         figure.savefig(path, dpi=100)
         return [path]
     paths = []

@@ -262,7 +262,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("figure", nargs="?", choices=[*CURVES, *FIGURES, "baselines"])
-    parser.add_argument("--list", action="store_true", help="what there is, its cost")
+    parser.add_argument("--list", action="store_true", help="what there is")
     parser.add_argument("--dataset", choices=data.NAMES, help="default: the paper's")
     parser.add_argument("--data-dir", help="TensorFlow Datasets folder")
     parser.add_argument("--train-size", type=int, help="training examples, first ones")
