@@ -126,6 +126,9 @@ def test_curves_are_run_kept_and_reported(tmp_path, monkeypatch):
     assert f"| 50 | {np.mean(found['estimates'][0]):.3f} " in page
     assert f"| 0 | {swept['lr_min']:.2g} | {swept['lr_max']:.2g} |" in page
     assert len(list(tmp_path.glob("*.png"))) == 2
+    assert {path.name for path in tmp_path.iterdir() if path.is_dir()} == set(
+        curves.CURVES
+    )
 
 
 def test_baselines_are_tuned_on_held_out_examples_and_run_at_the_best_rate(

@@ -297,7 +297,7 @@ def main(arguments: list[str] | None = None) -> None:
             for row in rows:
                 print(f"  {row.name:16} {row.title}")
         return
-    rows = FIGURES.get(args.figure, UNTUNED)
+    rows = FIGURES.get(args.figure, [])
     if args.rows:
         known = [row.name for row in rows]
         unknown = [name for name in args.rows if name not in known]
