@@ -6,7 +6,6 @@ bounds. Run with `python -m examples.observe`.
 """
 
 import argparse
-import itertools
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ import optax
 import optax_mi
 from examples import data
 from examples.cnn import SmallCNN
+from examples.sweep import sweep
 from examples.training import batches
 from optax_mi import plots
 
@@ -37,29 +37,6 @@ def loss(params: Any, x: jax.Array, y: jax.Array) -> jax.Array:
     """Mean cross entropy."""
     logits = jnp.asarray(MODEL.apply(params, x))
     return optax.softmax_cross_entropy_with_integer_labels(logits, y).mean()
-
-
-def range_test(dataset: data.Dataset, probe: optax_mi.Probe) -> optax_mi.LRRangeTest:
-    """Sweeps the rate of plain SGD."""
-
-    @jax.jit
-    def step(params: Any, batch: Any, learning_rate: Any) -> tuple[Any, jax.Array]:
-        value, gradients = jax.value_and_grad(loss)(params, *batch)
-        updates = optax.tree.scale(-learning_rate, gradients)
-        return optax.apply_updates(params, updates), value
-
-    @jax.jit
-    def measure(params: Any) -> dict[str, jax.Array]:
-        output = optax_mi.capture_activations(MODEL, params, probe.inputs, layers="")
-        return optax_mi.estimate_mi(output, probe.outcomes)
-
-    rng = np.random.default_rng(0)
-    order = itertools.chain.from_iterable(
-        batches(rng, len(dataset.train_x), BATCH_SIZE) for _ in itertools.count()
-    )
-    examples = ((dataset.train_x[i], dataset.train_y[i]) for i in order)
-    params = MODEL.init(jax.random.key(0), dataset.train_x[:1])
-    return optax_mi.lr_range_test(step, params, examples, measure)
 
 
 def train(
@@ -118,6 +95,7 @@ def train(
         history.record(
             opt_state,
             epoch=epoch,
+            mi=mi_y,
             loss=np.mean(jax.device_get(losses)),
             accuracy=np.mean(answers == dataset.test_y),
         )
@@ -135,7 +113,7 @@ def main(arguments: list[str] | None = None) -> None:
     mpl.use("agg")
     dataset = data.load("digits")
     probe = optax_mi.sample_probe(jax.random.key(0), dataset.train_x, dataset.train_y)
-    suggestion = range_test(dataset, probe)
+    suggestion = sweep(MODEL, dataset, probe, batch_size=BATCH_SIZE, seed=0)
     bounds = (suggestion.lr_min, suggestion.lr_max)
     history, mi_x, mi_y = train(dataset, probe, args.epochs, bounds)
     curve = optax_mi.sample_size_curve(

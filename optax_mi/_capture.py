@@ -142,7 +142,7 @@ def _check_model(model: Any, variables: Any, kwargs: Mapping[str, Any]) -> None:
         _checks.fail("variables", expected, type(variables).__name__)
     for name in ("mutable", "capture_intermediates"):
         if name in kwargs and not is_nnx:
-            _checks.fail("kwargs", f"without {name!r}, which is set here", name)
+            _checks.fail("kwargs", f"without {name!r}, which is decided here", name)
 
 
 def _project(array: jax.Array, features: int) -> jax.Array:

@@ -146,7 +146,7 @@ def layers(
         )
         axes = np.array([panels[i] for i in range(2 + len(shown))])
     else:
-        figure, axes = _axes(ax, 1, 2 + len(shown), (0, 0))
+        figure, axes = _given(ax, 2 + len(shown))
     first = names[0]
     epoch = _column(seeds, "epoch", first)[0]
     _band(axes[0], epoch, _column(seeds, metric, first), color="#000000")
@@ -320,9 +320,13 @@ def _axes(
             rows, columns, figsize=size, layout="constrained", squeeze=False
         )
         return figure, axes.ravel()
+    return _given(ax, rows * columns)
+
+
+def _given(ax: Any, count: int) -> tuple[Figure, np.ndarray]:
     axes = np.ravel(np.asarray(ax, dtype=object))
-    if len(axes) != rows * columns:
-        _checks.fail("ax", f"{rows * columns} axes", len(axes))
+    if len(axes) != count:
+        _checks.fail("ax", f"{count} axes", len(axes))
     return axes[0].figure, axes
 
 

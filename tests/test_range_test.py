@@ -1,4 +1,5 @@
 import itertools
+import re
 from typing import Any
 
 import jax
@@ -12,8 +13,8 @@ from flax import nnx
 
 import optax_mi
 from examples import data
-from examples.cnn import SmallCNN
-from examples.training import batches, mi_driven, train
+from examples.sweep import compare
+from examples.sweep import main as sweep_program
 from optax_mi import plots
 
 
@@ -119,65 +120,22 @@ def test_too_few_batches_are_refused_with_their_number():
         )
 
 
-@pytest.fixture(scope="module")
-def digits():
-    return data.load("digits")
-
-
-def digits_sweep(digits, probe, seed):
-    model, optimizer = SmallCNN(), optax.sgd(1.0)
-
-    @jax.jit
-    def train_step(state, indices, learning_rate):
-        params, opt_state = state
-        x, y = (
-            jnp.asarray(digits.train_x)[indices],
-            jnp.asarray(digits.train_y)[indices],
-        )
-        loss, gradients = jax.value_and_grad(
-            lambda p: optax.softmax_cross_entropy_with_integer_labels(
-                jnp.asarray(model.apply(p, x)), y
-            ).mean()
-        )(params)
-        updates, opt_state = optimizer.update(gradients, opt_state, params)
-        updates = optax.tree.scale(learning_rate, updates)
-        return (optax.apply_updates(params, updates), opt_state), loss
-
-    @jax.jit
-    def measure(state):
-        layers = optax_mi.capture_activations(model, state[0], probe.inputs, layers="")
-        return optax_mi.estimate_mi(layers, probe.outcomes)
-
-    params = model.init(jax.random.key(seed), digits.train_x[:1])
-    rng = np.random.default_rng(seed)
-    epochs = (batches(rng, len(digits.train_x), 16) for _ in range(4))
-    return optax_mi.lr_range_test(
-        train_step,
-        (params, optimizer.init(params)),
-        itertools.chain.from_iterable(epochs),
-        measure,
-    )
-
-
-def test_its_bounds_train_as_well_as_bounds_set_by_hand(digits):
-    accuracy = {"hand": [], "suggested": []}
+def test_its_bounds_train_as_well_as_bounds_set_by_hand():
+    digits, by_hand, suggested = data.load("digits"), [], []
     for seed in range(3):
-        probe = optax_mi.sample_probe(
-            jax.random.key(seed), digits.train_x, digits.train_y
-        )
-        result = digits_sweep(digits, probe, seed)
-        reference = optax_mi.reference_mi(probe)
-        for name, bounds in {
-            "hand": (1e-3, 0.1),
-            "suggested": (result.lr_min, result.lr_max),
-        }.items():
-            method = mi_driven(name, *bounds, reference=reference)
-            epochs = train(
-                SmallCNN(), digits, method, probe, epochs=40, batch_size=16, seed=seed
-            )
-            accuracy[name] += [epoch.accuracy for epoch in epochs][-5:]
-    assert np.mean(accuracy["hand"]) > 0.97
-    assert np.mean(accuracy["suggested"]) > np.mean(accuracy["hand"]) - 0.003
+        hand, own = compare(digits, seed, epochs=40, batch_size=16)
+        by_hand += [epoch.accuracy for epoch in hand[-5:]]
+        suggested += [epoch.accuracy for epoch in own[-5:]]
+    assert np.mean(by_hand) > 0.97
+    assert np.mean(suggested) > np.mean(by_hand) - 0.003
+
+
+def test_sweeps_of_other_optimizers_are_printed(capsys):
+    sweep_program(["--base", "adam"])
+    found = re.match(r"seed 0  adam  (0\.\d+) to (0\.\d+)\n", capsys.readouterr().out)
+    assert found
+    low, high = map(float, found.groups())
+    assert low < 0.001 < high < 0.1
 
 
 def test_an_nnx_model_is_swept_through_a_clone():

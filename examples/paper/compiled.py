@@ -20,7 +20,7 @@ class State(NamedTuple):
 
     params: Any
     opt_state: Any
-    key: jax.Array  # of dropout and augmentation
+    key: jax.Array  # of dropout
 
 
 class Program(NamedTuple):
@@ -40,7 +40,6 @@ def compile_program(
     probe: optax_mi.Probe,
     *,
     layers: str | tuple[str, ...] = "",
-    augment: Callable[[jax.Array, jax.Array], jax.Array] | None = None,
     together: bool = False,
     scan: bool | None = None,
 ) -> Program:
@@ -52,13 +51,13 @@ def compile_program(
       data: Put on the device as a whole.
       probe: What is measured on.
       layers: The layers that are measured.
-      augment: Changes a training batch at random, from a key.
       together: Whether states, keys and batches have a leading axis of seeds, which
         are mapped over. Worth it where there is an accelerator; it needs `scan`.
       scan: Whether an epoch is one compiled loop. By default where there is an
-        accelerator: XLA's CPU backend runs convolutions within a loop on one thread
-        and by a slow path, ten times slower here, so there steps are dispatched one
-        after the other; nothing returns to the host between them either way.
+        accelerator. XLA's CPU backend is slow at convolutions within a loop (an epoch
+        of `SmallCNN` took ten times as long on two cores, jax 0.10.2), so there steps
+        are dispatched one after the other; nothing returns to the host between them
+        either way.
     """
     if scan is None:
         scan = together or jax.default_backend() != "cpu"
@@ -70,10 +69,8 @@ def compile_program(
         return jnp.asarray(model.apply({"params": params}, x, **options))
 
     def step(state: State, batch: jax.Array) -> tuple[State, jax.Array]:
-        key, dropout, shift = jax.random.split(state.key, 3)
+        key, dropout = jax.random.split(state.key)
         x, y = train_x[batch], train_y[batch]
-        if augment is not None:
-            x = augment(shift, x)
 
         def loss(params: Any) -> jax.Array:
             logits = predict(params, x, train=True, rngs={"dropout": dropout})

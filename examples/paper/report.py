@@ -31,7 +31,7 @@ KINDS = {
 }
 
 
-class Setting(NamedTuple):
+class Group(NamedTuple):
     """What the runs of one table share."""
 
     figure: str
@@ -39,15 +39,16 @@ class Setting(NamedTuple):
     dataset: str
     train_size: int
     epochs: int
+    batch_size: int
 
     def __str__(self) -> str:
         return (
             f"{self.figure}: {self.dataset}, {self.train_size:,} training images, "
-            f"model `{self.model}`, {self.epochs} epochs"
+            f"model `{self.model}`, {self.epochs} epochs, batches of {self.batch_size}"
         )
 
 
-Results = dict[Setting, dict[str, list[dict[str, Any]]]]
+Results = dict[Group, dict[str, list[dict[str, Any]]]]
 
 
 def read(folder: Path) -> Results:
@@ -56,8 +57,8 @@ def read(folder: Path) -> Results:
     for path in sorted(folder.glob("*/*.json")):
         result = json.loads(path.read_text(encoding="utf-8"))
         config = result["config"]
-        setting = Setting(*(config[name] for name in Setting._fields))
-        rows = results.setdefault(setting, {})
+        group = Group(*(config[name] for name in Group._fields))
+        rows = results.setdefault(group, {})
         rows.setdefault(_key(config["row"], config.get("tuned_rate")), []).append(
             result
         )
@@ -68,10 +69,10 @@ def _key(row: str, rate: float | None) -> str:
     return row if rate is None else f"{row} {rate:g}"
 
 
-def _rows(setting: Setting, results: dict[str, Any]) -> list[Row]:
+def _rows(group: Group, results: dict[str, Any]) -> list[Row]:
     """The rows of a figure, the tuned ones by the rates that were run."""
-    if setting.figure in FIGURES:
-        return FIGURES[setting.figure]
+    if group.figure in FIGURES:
+        return FIGURES[group.figure]
     tuned = [
         dataclasses.replace(baseline.row(name, rate), name=_key(name, rate))
         for name, baseline in BASELINES.items()
@@ -153,11 +154,8 @@ def draw(
     rows: Sequence[Row], results: dict[str, list[dict[str, Any]]], path: Path
 ) -> list[Path]:
     """Draws one setting: its rows over each other, or each layer-wise one alone."""
-    runs = {
-        row.title: [history(result) for result in results[row.name]]
-        for row in rows
-        if row.name in results
-    }
+    rows = [row for row in rows if row.name in results]
+    runs = {row.title: [history(run) for run in results[row.name]] for row in rows}
     if all(seeds[0].layers == [""] for seeds in runs.values()):
         figure, axes = plots.training(runs, metric=METRIC)
         # The first epochs would take up the axis; what is compared is the rest.
@@ -167,11 +165,9 @@ def draw(
         figure.savefig(path, dpi=100)
         return [path]
     paths = []
-    for (title, seeds), row in zip(
-        runs.items(), (row for row in rows if row.name in results), strict=True
-    ):
-        figure, _ = plots.layers(seeds, kinds=KINDS, metric=METRIC)
-        figure.suptitle(title)
+    for row in rows:
+        figure, _ = plots.layers(runs[row.title], kinds=KINDS, metric=METRIC)
+        figure.suptitle(row.title)
         paths.append(path.with_stem(f"{path.stem}-{row.name}"))
         figure.savefig(paths[-1], dpi=100)
     return paths
@@ -222,22 +218,24 @@ def main(arguments: list[str] | None = None) -> None:
         "which hold every number. Accuracies are of the test set, over seeds as mean "
         "and standard deviation; epochs count from 0.",
     ]
-    for setting, by_row in sorted(results.items()):
-        name = f"{setting.figure}-{setting.model}-{setting.dataset}{setting.train_size}"
-        if setting.figure in CURVES:
-            page.append(f"## {setting.figure}: {setting.dataset}")
-            page += curve(by_row[setting.figure], args.out / f"{name}.png")
+    for group, by_row in sorted(results.items()):
+        name = f"{group.figure}-{group.model}-{group.dataset}{group.train_size}"
+        if group.figure in CURVES:
+            page.append(f"## {group.figure}: {group.dataset}")
+            page += curve(by_row[group.figure], args.out / f"{name}.png")
             continue
-        rows = _rows(setting, by_row)
-        pictures = draw(rows, by_row, args.out / f"{name}-{setting.epochs}.png")
+        rows = _rows(group, by_row)
+        pictures = draw(
+            rows, by_row, args.out / f"{name}-{group.epochs}x{group.batch_size}.png"
+        )
         machines = {
             (e["machine"], e["device"], e["jax"])
             for runs in by_row.values()
             for e in (run["environment"] for run in runs)
         }
-        page.append(f"## {setting}")
+        page.append(f"## {group}")
         page.append(table(rows, by_row))
-        page += [f"![{setting}]({picture.name})" for picture in pictures]
+        page += [f"![{group}]({picture.name})" for picture in pictures]
         page += [f"{m}, {d}, jax {jax}." for m, d, jax in sorted(machines)]
     (args.out / "tables.md").write_text("\n\n".join(page) + "\n", encoding="utf-8")
     print(f"The tables are in {args.out / 'tables.md'}")

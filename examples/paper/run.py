@@ -116,19 +116,17 @@ def _enter(
     if mi:
         state = program.record(state, dict(mi))
     if value_only:
-        opt_state = optax_mi.track_value_only(state.opt_state, value_only)
+        # The measurement from before the phase is the first of those that are judged.
+        opt_state = optax_mi.track_value_only(state.opt_state, value_only + 1)
         state = state._replace(opt_state=opt_state)
     return state
 
 
 def _rates(optimizer: Any, state: State, seeds: int) -> list[dict[str, float]]:
-    opt_state = jax.device_get(state.opt_state)
     if seeds == 1:
-        return [dict(optimizer.learning_rates(opt_state))]
-    return [
-        dict(optimizer.learning_rates(jax.tree.map(lambda a, i=i: a[i], opt_state)))
-        for i in range(seeds)
-    ]
+        return [dict(optimizer.learning_rates(state.opt_state))]
+    states = [jax.tree.map(lambda a, i=i: a[i], state.opt_state) for i in range(seeds)]
+    return [dict(optimizer.learning_rates(each)) for each in states]
 
 
 def write(path: Path, content: Mapping[str, Any]) -> None:
@@ -213,6 +211,8 @@ def tuned(dataset: data.Dataset, args: argparse.Namespace) -> list[Row]:
     once = argparse.Namespace(**vars(args) | {"seeds": 1})
     rows = []
     for name, baseline in BASELINES.items():
+        if name not in args.rows:
+            continue
         accuracy = {}
         for rate in baseline.grid:
             (path,) = run_row(TUNING, baseline.row(name, rate), split, once)
@@ -250,7 +250,8 @@ def result_path(out: Path, config: Mapping[str, Any], seed: int) -> Path:
     size = f"{config['dataset']}{config['train_size']}"
     rate = config.get("tuned_rate")
     row = config["row"] if rate is None else f"{config['row']}-{rate:g}"
-    name = f"{row}-{config['model']}-{size}-{config['epochs']}-{seed}.json"
+    length = f"{config['epochs']}x{config['batch_size']}"
+    name = f"{row}-{config['model']}-{size}-{length}-{seed}.json"
     return out / config["figure"] / name
 
 
@@ -298,12 +299,13 @@ def main(arguments: list[str] | None = None) -> None:
                 print(f"  {row.name:16} {row.title}")
         return
     rows = FIGURES.get(args.figure, [])
-    if args.rows:
-        known = [row.name for row in rows]
-        unknown = [name for name in args.rows if name not in known]
-        if unknown:
-            sys.exit(f"{args.figure} has no rows {unknown}; it has {known}.")
-        rows = [row for row in rows if row.name in args.rows]
+    known = [row.name for row in rows]
+    if args.figure == "baselines":
+        known = [*BASELINES, *(row.name for row in UNTUNED)]
+    unknown = [name for name in args.rows or [] if name not in known]
+    if unknown:
+        sys.exit(f"{args.figure} has no rows {unknown}; it has {known}.")
+    args.rows = args.rows or known
     try:
         dataset = data.load(args.dataset, args.data_dir, args.train_size)
     except data.DataError as error:
@@ -313,7 +315,8 @@ def main(arguments: list[str] | None = None) -> None:
     if args.figure == "baselines":
         rows = tuned(dataset, args)
     for row in rows:
-        run_row(args.figure, row, dataset, args)
+        if row.name in args.rows:
+            run_row(args.figure, row, dataset, args)
 
 
 if __name__ == "__main__":
