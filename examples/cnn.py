@@ -2,6 +2,7 @@
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 
 
 class SmallCNN(nn.Module):
@@ -19,7 +20,17 @@ class SmallCNN(nn.Module):
         del train  # there is no dropout
         for features in (16, 32):
             x = nn.relu(nn.Conv(features, (3, 3))(x))
-            x = nn.max_pool(x, (2, 2), strides=(2, 2))
+            x = max_pool(x)
         x = x.reshape(len(x), -1)
         x = nn.relu(nn.Dense(64)(x))
         return nn.Dense(self.classes, name="logits")(x)
+
+
+def max_pool(x: jax.Array) -> jax.Array:
+    """`flax.linen.max_pool(x, (2, 2), strides=(2, 2))`, faster on a CPU.
+
+    XLA's CPU backend takes so long for the gradient of a window's maximum that a step
+    of `SmallCNN` takes 2.7 times as long with it (two cores, jax 0.10.2).
+    """
+    rows = jnp.maximum(x[:, :-1:2], x[:, 1::2])
+    return jnp.maximum(rows[:, :, :-1:2], rows[:, :, 1::2])

@@ -4,6 +4,7 @@ import dataclasses
 import json
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 
 import optax_mi
 from examples import data
+from examples.cnn import max_pool
 from examples.paper import baselines, curves, report, run
 from examples.paper.compiled import compile_program
 from examples.paper.experiments import FIGURES
@@ -198,6 +200,18 @@ def test_networks_give_logits_and_drop_out_in_training_alone(name):
     assert (
         parameters == {"small": 136_874, "paper": 1_626_442, "allcnn": 1_369_738}[name]
     )
+
+
+@pytest.mark.parametrize("side", [6, 7])
+def test_pooling_is_flax_s_and_so_is_its_gradient(side):
+    x = jax.random.normal(jax.random.key(0), (2, side, side + 1, 3))
+    weight = jax.random.normal(jax.random.key(1), (2, 3, (side + 1) // 2, 3))
+
+    def pooled(pool):
+        return jax.value_and_grad(lambda x: (pool(x) * weight).sum())(x)
+
+    want = pooled(lambda x: nn.max_pool(x, (2, 2), strides=(2, 2)))
+    jax.tree.map(np.testing.assert_array_equal, pooled(max_pool), want)
 
 
 def test_an_epoch_is_the_same_as_one_compiled_loop(digits):

@@ -8,7 +8,7 @@ classic network of that time for MNIST, and a guess.
 import flax.linen as nn
 import jax
 
-from examples.cnn import SmallCNN
+from examples.cnn import SmallCNN, max_pool
 
 
 class PaperCNN(nn.Module):
@@ -21,7 +21,7 @@ class PaperCNN(nn.Module):
         """Maps images [n, height, width, channels] to logits [n, classes]."""
         x = nn.relu(nn.Conv(32, (3, 3), padding="VALID")(x))
         x = nn.relu(nn.Conv(64, (3, 3), padding="VALID")(x))
-        x = nn.max_pool(x, (2, 2), strides=(2, 2))
+        x = max_pool(x)
         x = nn.Dropout(0.25, deterministic=not train)(x)
         x = x.reshape(len(x), -1)
         x = nn.relu(nn.Dense(128)(x))

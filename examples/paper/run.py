@@ -9,6 +9,7 @@ Each row and seed writes a JSON file of its own, so a set that was stopped goes 
 import argparse
 import importlib.metadata
 import json
+import os
 import platform
 import sys
 import time
@@ -143,9 +144,17 @@ def environment() -> dict[str, Any]:
     return {
         "device": f"{device.platform} {device.device_kind}",
         "machine": f"{platform.machine()}, {_processor()}",
+        "processors": _processors(),
         "python": platform.python_version(),
         **{name: importlib.metadata.version(name) for name in PACKAGES},
     }
+
+
+def _processors() -> int | None:
+    try:
+        return len(os.sched_getaffinity(0))  # what it may use, not what there is
+    except AttributeError:  # not on every system
+        return os.cpu_count()
 
 
 def _processor() -> str:
