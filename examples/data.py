@@ -49,6 +49,19 @@ def load(
     )
 
 
+def hold_out(
+    dataset: Dataset, parts: int = 10
+) -> tuple[Dataset, tuple[np.ndarray, np.ndarray]]:
+    """Takes the last of so many equal parts from what is trained on.
+
+    Returns:
+      The data set without it, and its images and classes.
+    """
+    n = len(dataset.train_x) - len(dataset.train_x) // parts
+    x, y = dataset.train_x, dataset.train_y
+    return dataset._replace(train_x=x[:n], train_y=y[:n]), (x[n:], y[n:])
+
+
 def _digits() -> Dataset:
     try:
         from sklearn.datasets import load_digits

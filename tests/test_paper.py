@@ -14,9 +14,10 @@ import pytest
 import optax_mi
 from examples import data
 from examples.cnn import max_pool
-from examples.paper import baselines, curves, report, run
-from examples.paper.compiled import compile_program
-from examples.paper.experiments import FIGURES
+from examples.paper import baselines, curves, loop, report, run
+from examples.paper.compiled import compile_program, flip_and_shift
+from examples.paper.experiments import Measuring, Setting
+from examples.paper.figures import FIGURES
 from examples.paper.models import MODELS
 
 SMALL = ["--dataset", "digits", "--train-size", "1000"]
@@ -72,9 +73,9 @@ def test_a_row_of_figure_3_is_repeated_kept_and_reported(tmp_path, capsys):
 def test_seeds_that_train_together_are_those_that_train_alone(digits):
     options: Any = dict(model="small", epochs=3)
     dynamic = row("figure3", "same_rate")
-    together = list(run.train_row(dynamic, digits, seeds=[0, 1], **options))
+    together = list(loop.train_row(dynamic, digits, seeds=[0, 1], **options))
     for i in range(2):
-        alone = list(run.train_row(dynamic, digits, seeds=[i], **options))
+        alone = list(loop.train_row(dynamic, digits, seeds=[i], **options))
         for (have,), want in zip(alone, (epoch[i] for epoch in together), strict=True):
             assert have["learning_rate"] == pytest.approx(want["learning_rate"], 1e-2)
             assert have["loss"] == pytest.approx(want["loss"], 1e-3)
@@ -85,7 +86,7 @@ def test_a_change_of_batch_size_leaves_the_epochs_before_it_alone(digits):
     base, fixed, dynamic = (
         [
             epoch
-            for (epoch,) in run.train_row(
+            for (epoch,) in loop.train_row(
                 r, digits, model="small", seeds=[0], epochs=10
             )
         ]
@@ -110,7 +111,7 @@ def test_a_change_of_batch_size_leaves_the_epochs_before_it_alone(digits):
 def test_each_layer_has_its_rate_and_its_picture(digits, tmp_path):
     fine = row("figure6", "layerwise_fine")
     epochs = [
-        e for (e,) in run.train_row(fine, digits, model="small", seeds=[0], epochs=3)
+        e for (e,) in loop.train_row(fine, digits, model="small", seeds=[0], epochs=3)
     ]
     assert list(epochs[-1]["learning_rate"]) == list(fine.layers)
     assert sorted(epochs[-1]["mi"]) == sorted(fine.layers)
@@ -177,7 +178,7 @@ def test_baselines_are_tuned_on_held_out_examples_and_run_at_the_best_rate(
 def test_each_baseline_trains_and_reads_its_rate(digits, name):
     baseline = baselines.BASELINES[name]
     rate = baseline.grid[-1]
-    optimizer = baseline.make(run.Setting(2, 3, 2.3), rate)
+    optimizer = baseline.make(Setting(2, 3, 2.3), rate)
     params: Any = {"w": jnp.ones(3)}
     state = optimizer.transformation.init(params)
     for _ in range(6):
@@ -192,14 +193,76 @@ def test_each_baseline_trains_and_reads_its_rate(digits, name):
 
 @pytest.mark.parametrize("name", MODELS)
 def test_networks_give_logits_and_drop_out_in_training_alone(name):
-    model, x = MODELS[name](), np.ones((2, 32, 32, 3), np.float32)
+    model, x = MODELS[name], np.ones((2, 32, 32, 3), np.float32)
     variables = jax.eval_shape(model.init, jax.random.key(0), x)
     shape = jax.eval_shape(lambda v: model.apply(v, x), variables).shape
     assert shape == (2, 10)
     parameters = sum(leaf.size for leaf in jax.tree.leaves(variables))
-    assert (
-        parameters == {"small": 136_874, "paper": 1_626_442, "allcnn": 1_369_738}[name]
-    )
+    known = {"small": 136_874, "paper": 1_626_442, "allcnn": 1_369_738}
+    assert parameters == {**known, "allcnn-quarter": 86_698}[name]
+
+
+def test_a_probe_is_drawn_from_what_is_trained_on_or_held_out(digits):
+    rest, held_out = data.hold_out(digits)
+    assert (len(rest.train_x), len(held_out[0])) == (540, 60)
+    np.testing.assert_array_equal(held_out[0], digits.train_x[540:])
+
+    def members(measuring):
+        probe = loop.draw_probe(measuring, rest, held_out)
+        return {np.asarray(x).tobytes() for x in probe.inputs}
+
+    trained = {x.tobytes() for x in rest.train_x}
+    assert len(members(Measuring(size=100))) == 100
+    assert members(Measuring(size=100)) < trained
+    assert members(Measuring(size=100)) != members(Measuring(size=100, seed=1))
+    assert members(Measuring(held_out=True)) == {x.tobytes() for x in held_out[0]}
+    with pytest.raises(ValueError, match="none were held out"):
+        loop.draw_probe(Measuring(held_out=True), rest)
+
+
+def test_images_are_flipped_and_shifted_and_nothing_else():
+    image = np.arange(1, 65, dtype=np.float32).reshape(8, 8, 1)
+    many = flip_and_shift(jax.random.key(0), jnp.asarray(image[None].repeat(500, 0)), 2)
+    padded = [np.pad(x, ((2, 2), (2, 2), (0, 0))) for x in (image, image[:, ::-1])]
+    views = [
+        {x[i : i + 8, j : j + 8].tobytes() for i in range(5) for j in range(5)}
+        for x in padded
+    ]
+    seen = [np.asarray(x).tobytes() for x in many]
+    assert set(seen) == views[0] | views[1]
+    assert 200 < sum(x in views[0] for x in seen) < 300
+
+
+def test_what_is_changed_in_the_sensitivity_is_changed(tmp_path):
+    options = ["sensitivity", *SMALL, "--epochs", "2", "--out", str(tmp_path)]
+    run.main([*options, "--rows", "defaults", "k_10", "held_out"])
+    results = {}
+    for path in (tmp_path / "sensitivity").iterdir():
+        result = json.loads(path.read_text())
+        results[result["config"]["row"]] = result
+    assert {r["config"]["train_size"] for r in results.values()} == {900}
+    sizes = {name: r["config"]["probe_size"] for name, r in results.items()}
+    assert sizes == {"defaults": 900, "k_10": 900, "held_out": 100}
+    first = {name: r["epochs"][0] for name, r in results.items()}
+    losses = {epoch["loss"] for epoch in first.values()}
+    assert len(losses) == 1  # nothing was measured yet
+    mi = {name: epoch["mi"][""] for name, epoch in first.items()}
+    assert len(set(mi.values())) == 3
+
+
+@pytest.mark.parametrize("name", ["fixed", "steps", "held_out"])
+def test_the_all_cnn_s_rows_train_augmented(digits, name):
+    rest, held_out = data.hold_out(digits)
+    options: Any = dict(model="small", epochs=7, batch_size=60, held_out=held_out)
+    allcnn = row("cifar_allcnn", name)
+    assert allcnn.augment
+    epochs = [e for (e,) in loop.train_row(allcnn, rest, seeds=[0], **options)]
+    rates = [epoch["learning_rate"][""] for epoch in epochs]
+    if name == "fixed":
+        assert rates == pytest.approx([0.05] * 7)
+    if name == "steps":  # the last step of an epoch still has its rate
+        assert rates == pytest.approx([0.05] * 4 + [5e-3, 5e-4, 5e-5])
+    assert epochs[-1]["loss"] < epochs[0]["loss"]
 
 
 @pytest.mark.parametrize("side", [6, 7])
@@ -220,14 +283,10 @@ def test_an_epoch_is_the_same_as_one_compiled_loop(digits):
     )
     ends = []
     for scan in (False, True):
-        phase = row("figure3", "fixed").phases[0]
-        optimizer = phase.optimizer(run.Setting(1, 6, 2.3))
+        fixed = row("figure3", "fixed")
+        optimizer = fixed.phases[0].optimizer(Setting(1, 6, 2.3))
         program = compile_program(
-            MODELS["small"](),
-            optimizer,
-            digits,
-            probe,
-            scan=scan,
+            MODELS["small"], optimizer, digits, probe, fixed, scan=scan
         )
         order = np.arange(600).reshape(6, 100)
         state, loss = program.train(program.init(jax.random.key(0)), order)
@@ -250,7 +309,14 @@ def test_bad_arguments_end_in_one_sentence(tmp_path, capsys):
     assert "--epochs must be at least 1, got 0" in capsys.readouterr().err
 
 
-def test_the_list_names_every_row(capsys):
+def test_the_list_names_every_row_and_what_it_costs(capsys):
     run.main(["--list"])
     printed = capsys.readouterr().out
     assert all(row.title in printed for rows in FIGURES.values() for row in rows)
+    assert all(each.title in printed for each in baselines.BASELINES.values())
+    # 5 rows of 50 epochs of 60,000 images at 0.15 ms, and 10,000 for a quarter of it
+    assert "figure3 (mnist, model small, 50 epochs, 1 seed): about 0.7 h" in printed
+    run.main(["figure3", "--list", "--seeds", "3", "--dataset", "digits"])
+    (head, *rows) = capsys.readouterr().out.splitlines()
+    assert head.startswith("figure3 (digits, model small, 50 epochs, 3 seeds): about")
+    assert len(rows) == 5

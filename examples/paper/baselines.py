@@ -7,21 +7,13 @@ from typing import Any
 import optax
 from optax import contrib
 
-from examples.data import Dataset
-from examples.paper.experiments import (
-    CHANGE,
-    SAME_RATE,
-    Optimizer,
-    Phase,
-    Row,
-    Setting,
-    scheduled,
-)
+from examples.data import Dataset, hold_out
+from examples.paper.experiments import Optimizer, Phase, Row, Setting, scheduled
+from examples.paper.figures import CHANGE, SAME_RATE
 
 Grid = tuple[float, ...]
 
 _SGD: Grid = (0.01, 0.03, 0.1, 0.3)
-VALIDATION = 10  # one in so many training examples, the last ones
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,10 +105,6 @@ UNTUNED = [CHANGE, SAME_RATE]
 
 
 def with_validation(dataset: Dataset) -> Dataset:
-    """The data set with its last training examples in the place of the test set."""
-    n = len(dataset.train_x) - len(dataset.train_x) // VALIDATION
-    return Dataset(
-        dataset.name,
-        *(dataset.train_x[:n], dataset.train_y[:n]),
-        *(dataset.train_x[n:], dataset.train_y[n:]),
-    )
+    """The data set with held-out training examples in the place of the test set."""
+    rest, (x, y) = hold_out(dataset)
+    return rest._replace(test_x=x, test_y=y)

@@ -12,7 +12,7 @@ import optax
 
 import optax_mi
 from examples.data import Dataset
-from examples.paper.experiments import Optimizer
+from examples.paper.experiments import Optimizer, Row
 
 
 class State(NamedTuple):
@@ -38,8 +38,8 @@ def compile_program(
     optimizer: Optimizer,
     data: Dataset,
     probe: optax_mi.Probe,
+    row: Row,
     *,
-    layers: str | tuple[str, ...] = "",
     together: bool = False,
     scan: bool | None = None,
 ) -> Program:
@@ -50,7 +50,7 @@ def compile_program(
       optimizer: What is compared.
       data: Put on the device as a whole.
       probe: What is measured on.
-      layers: The layers that are measured.
+      row: Says which layers are measured and how, and whether images are augmented.
       together: Whether states, keys and batches have a leading axis of seeds, which
         are mapped over. Worth it where there is an accelerator; it needs `scan`.
       scan: Whether an epoch is one compiled loop. By default where there is an
@@ -71,6 +71,8 @@ def compile_program(
     def step(state: State, batch: jax.Array) -> tuple[State, jax.Array]:
         key, dropout = jax.random.split(state.key)
         x, y = train_x[batch], train_y[batch]
+        if row.augment:
+            x = flip_and_shift(jax.random.fold_in(dropout, 1), x)
 
         def loss(params: Any) -> jax.Array:
             logits = predict(params, x, train=True, rngs={"dropout": dropout})
@@ -92,10 +94,11 @@ def compile_program(
             model,
             {"params": optimizer.eval_params(state.opt_state, state.params)},
             probe.inputs,
-            layers=layers,
+            layers=row.layers,
             max_features=1024,
         )
-        return optax_mi.estimate_mi(found, probe.outcomes)
+        estimator = partial(optax_mi.ksg_discrete, k=row.measuring.k)
+        return optax_mi.estimate_mi(found, probe.outcomes, estimator=estimator)
 
     def record(state: State, mi: dict[str, jax.Array]) -> State:
         if not optimizer.follows_mi:
@@ -138,6 +141,21 @@ def compile_program(
         jax.jit(lift(record)),
         jax.jit(lift(evaluate)),
     )
+
+
+def flip_and_shift(key: jax.Array, images: jax.Array, most: int = 5) -> jax.Array:
+    """Flips half of the images, and shifts all by up to `most` pixels either way."""
+    keys = jax.random.split(key)
+    flipped = jax.random.bernoulli(keys[0], shape=(len(images), 1, 1, 1))
+    images = jnp.where(flipped, images[:, :, ::-1], images)
+    edges = ((0, 0), (most, most), (most, most), (0, 0))
+    corners = jax.random.randint(keys[1], (len(images), 2), 0, 2 * most + 1)
+
+    def crop(image: jax.Array, corner: jax.Array) -> jax.Array:
+        start = (corner[0], corner[1], 0)
+        return jax.lax.dynamic_slice(image, start, images.shape[1:])
+
+    return jax.vmap(crop)(jnp.pad(images, edges), corners)
 
 
 def _as_it_is(function: Callable[..., Any]) -> Callable[..., Any]:

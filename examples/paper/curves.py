@@ -43,7 +43,7 @@ def range_test(
         size=min(1000, len(dataset.train_x)),
     )
     result = sweep(
-        MODELS[model](),
+        MODELS[model],
         dataset,
         probe,
         batch_size=batch_size,

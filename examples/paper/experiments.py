@@ -1,4 +1,4 @@
-"""What each of the paper's figures compares: its rows and their optimizers."""
+"""What an experiment is made of: rows, their phases and their optimizers."""
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
@@ -8,9 +8,8 @@ import optax
 
 import optax_mi
 
-LR = 0.01  # the paper's fixed rate, and the end of its warm-up
-LR_MIN, LR_MAX = 0.001, 0.1
-WARM_UP_EPOCHS = 5
+LR_MIN, LR_MAX = 0.001, 0.1  # the paper's bounds
+SGD = optax.sgd(1.0)  # plain, its rate set by what follows it
 
 
 class Setting(NamedTuple):
@@ -60,6 +59,23 @@ class Phase:
 
 
 @dataclasses.dataclass(frozen=True)
+class Measuring:
+    """How a row is measured.
+
+    Attributes:
+      size: Examples in the probe, or all where there are fewer.
+      seed: Which of them.
+      held_out: Whether they come from examples that are not trained on.
+      k: Neighbours of the estimate.
+    """
+
+    size: int = 1000
+    seed: int = 0
+    held_out: bool = False
+    k: int = 3
+
+
+@dataclasses.dataclass(frozen=True)
 class Row:
     """One line of a figure.
 
@@ -68,6 +84,8 @@ class Row:
       title: Its name for readers.
       phases: How it trains, in their order.
       layers: What is measured; "" is the output.
+      measuring: And how.
+      augment: Whether training images are flipped and shifted.
       paper: What the paper reports.
       tuned_rate: The learning rate, where it was tuned.
     """
@@ -76,22 +94,32 @@ class Row:
     title: str
     phases: Sequence[Phase]
     layers: str | tuple[str, ...] = ""
+    measuring: Measuring = Measuring()
+    augment: bool = False
     paper: str = ""
     tuned_rate: float | None = None
 
 
-def scheduled(schedule: Callable[[Setting], Any]) -> Callable[[Setting], Optimizer]:
-    """Plain SGD with a rate that is known beforehand."""
+def scheduled(
+    schedule: Callable[[Setting], Any],
+    base: optax.GradientTransformation = SGD,
+) -> Callable[[Setting], Optimizer]:
+    """An optimizer of rate 1 under a rate that is known beforehand."""
 
     def make(setting: Setting) -> Optimizer:
-        sgd = optax.inject_hyperparams(optax.sgd)(schedule(setting))
-        return Optimizer(optax.with_extra_args_support(sgd), _injected)
+        rate = optax.inject_hyperparams(optax.scale)(schedule(setting))
+        return Optimizer(
+            optax.with_extra_args_support(optax.chain(base, rate)),
+            lambda state: {"": float(state[1].hyperparams["step_size"])},
+        )
 
     return make
 
 
-def dynamic(**options: Any) -> Callable[[Setting], Optimizer]:
-    """Plain SGD with a rate that the output's information sets."""
+def dynamic(
+    base: optax.GradientTransformation = SGD, **options: Any
+) -> Callable[[Setting], Optimizer]:
+    """An optimizer of rate 1 under a rate that the output's information sets."""
 
     def make(setting: Setting) -> Optimizer:
         arguments: dict[str, Any] = {
@@ -102,7 +130,7 @@ def dynamic(**options: Any) -> Callable[[Setting], Optimizer]:
         }
         rate = optax_mi.mi_dynamic_lr(**arguments)
         return Optimizer(
-            optax.chain(optax.sgd(1.0), rate), optax_mi.learning_rates, follows_mi=True
+            optax.chain(base, rate), optax_mi.learning_rates, follows_mi=True
         )
 
     return make
@@ -120,97 +148,7 @@ def layerwise(lr_max: float, **policy: float) -> Callable[[Setting], Optimizer]:
             reference=setting.reference,
         )
         return Optimizer(
-            optax.chain(optax.sgd(1.0), rates), optax_mi.learning_rates, follows_mi=True
+            optax.chain(SGD, rates), optax_mi.learning_rates, follows_mi=True
         )
 
     return make
-
-
-def _injected(state: Any) -> dict[str, float]:
-    return {"": float(state.hyperparams["learning_rate"])}
-
-
-def _warm_up(setting: Setting) -> optax.Schedule:
-    return optax.linear_schedule(LR_MIN, LR, WARM_UP_EPOCHS * setting.steps_per_epoch)
-
-
-_fixed = scheduled(lambda setting: optax.constant_schedule(LR))
-_change = optax_mi.change_policy
-_reference = optax_mi.reference_policy
-_LAYERS = ("Conv_0", "Conv_1", "Dense_0", "logits")
-
-FIXED = Row("fixed", "fixed 0.01", [Phase(_fixed)])
-WARM_UP = Row("warm_up", "warm-up to 0.01", [Phase(scheduled(_warm_up))])
-CHANGE = Row(
-    "change",
-    "MI: change (A)",
-    [Phase(dynamic(policy=_change(gamma_up=0.1, gamma_down=1.0)))],
-)
-CHANGE_DAMPENED = Row(
-    "change_dampened",
-    "MI: change (A), increases dampened",
-    [Phase(dynamic(policy=_change(gamma_up=0.01, gamma_down=1.0)))],
-)
-DAMPENED = Row(
-    "dampened",
-    "MI: change and value (B), increases dampened",
-    [Phase(dynamic(policy=_reference(0.01, 0.01, 0.1)))],
-)
-SAME_RATE = Row(
-    "same_rate",
-    "MI: change and value (B), same rate",
-    [Phase(dynamic(policy=_reference(0.1, 0.1, 0.1)))],
-)
-
-FIGURES: dict[str, list[Row]] = {
-    # The paper's captions give the dampened row of Figure 3 no policy.
-    "figure3": [
-        dataclasses.replace(FIXED, paper="98.94 (98.99 at 38)"),
-        dataclasses.replace(WARM_UP, paper="98.95 (98.99 at 38)"),
-        dataclasses.replace(CHANGE, paper="99.05 (99.11 at 19)"),
-        DAMPENED,
-        dataclasses.replace(SAME_RATE, paper="99.22 (99.24 at 25)"),
-    ],
-    "figure4": [
-        dataclasses.replace(FIXED, paper="62.99 (63.27 at 115)"),
-        dataclasses.replace(WARM_UP, paper="63.29 (63.36 at 130)"),
-        dataclasses.replace(CHANGE_DAMPENED, paper="63.11 (63.99 at 43)"),
-        dataclasses.replace(DAMPENED, paper="65.61 (65.67 at 42)"),
-        SAME_RATE,
-    ],
-    "figure5": [
-        Row("base", "fixed 0.01, batches of 100", [Phase(_fixed)], paper="98.93"),
-        Row(
-            "fixed",
-            "fixed 0.01, batches of 500 from epoch 3",
-            [Phase(_fixed), Phase(_fixed, batches=5, start=3)],
-            paper="98.68 (98.68 at 49)",
-        ),
-        Row(
-            "dynamic",
-            "MI: change and value (B), batches of 500 from epoch 3",
-            [
-                Phase(_fixed),
-                Phase(dynamic(init_lr=LR), batches=5, start=3, value_only=5),
-            ],
-            paper="99.07 (99.09 at 31)",
-        ),
-    ],
-    "figure6": [
-        Row(
-            "layerwise",
-            "MI: change and value (B), a rate for each layer",
-            [Phase(layerwise(lr_max=0.05))],
-            layers=_LAYERS,
-            paper="98.99 (99.08 at 11)",
-        ),
-        # Wide layers of random weights say nearly all from the start: at the paper's
-        # epsilon of 1 % their information never changes.
-        Row(
-            "layerwise_fine",
-            "the same, with an epsilon of 0.01 %",
-            [Phase(layerwise(lr_max=0.05, epsilon=1e-4))],
-            layers=_LAYERS,
-        ),
-    ],
-}

@@ -19,7 +19,8 @@ import numpy as np
 import optax_mi
 from examples.paper.baselines import BASELINES, UNTUNED
 from examples.paper.curves import CURVES
-from examples.paper.experiments import FIGURES, Row
+from examples.paper.experiments import Row
+from examples.paper.figures import FIGURES
 from optax_mi import plots
 
 METRIC = "test accuracy (%)"

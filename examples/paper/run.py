@@ -7,127 +7,30 @@ Each row and seed writes a JSON file of its own, so a set that was stopped goes 
 """
 
 import argparse
+import dataclasses
 import importlib.metadata
 import json
 import os
 import platform
 import sys
-import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 
-import optax_mi
 from examples import data
 from examples.paper.baselines import BASELINES, TUNING, UNTUNED, with_validation
-from examples.paper.compiled import Program, State, compile_program
+from examples.paper.cost import listing
 from examples.paper.curves import CURVES
-from examples.paper.experiments import FIGURES, Row, Setting
+from examples.paper.experiments import Row
+from examples.paper.figures import FIGURES, HELD_OUT
+from examples.paper.loop import Examples, draw_probe, train_row
 from examples.paper.models import MODELS
-from examples.training import batches
 
-PROBE_SIZE = 1000
+NAMES = (*CURVES, *FIGURES, "baselines")
+ON_CIFAR = ("figure4", "cifar_allcnn")
 PACKAGES = ("optax_mi", "jax", "jaxlib", "flax", "optax", "numpy")
-
-
-def train_row(
-    row: Row,
-    dataset: data.Dataset,
-    *,
-    model: str,
-    seeds: Sequence[int],
-    epochs: int,
-    batch_size: int = 100,
-) -> Iterator[list[dict[str, Any]]]:
-    """Trains one row, its seeds together where there are several.
-
-    Yields:
-      After each epoch, its record for each seed.
-    """
-    network = MODELS[model]()
-    together = len(seeds) > 1
-    n = len(dataset.train_x)
-    # One probe for all seeds, as one reference: what differs is the network.
-    probe = optax_mi.sample_probe(
-        jax.random.key(0), dataset.train_x, dataset.train_y, size=min(PROBE_SIZE, n)
-    )
-    reference = float(optax_mi.reference_mi(probe))
-    orders = [np.random.default_rng(seed) for seed in seeds]
-    state, mi = None, {}
-    ends = [phase.start for phase in row.phases[1:]] + [epochs]
-    for phase, end in zip(row.phases, ends, strict=True):
-        size = batch_size * phase.batches
-        setting = Setting(epochs, n // size, reference)
-        optimizer = phase.optimizer(setting)
-        program = compile_program(
-            network,
-            optimizer,
-            dataset,
-            probe,
-            layers=row.layers,
-            together=together,
-        )
-        state = _enter(program, state, seeds, mi, phase.value_only)
-        for epoch in range(phase.start, end):
-            order = [np.stack(list(batches(rng, n, size))) for rng in orders]
-            started = time.perf_counter()
-            state, loss = program.train(
-                state, np.stack(order) if together else order[0]
-            )
-            jax.block_until_ready(state)
-            trained = time.perf_counter()
-            mi = jax.block_until_ready(program.measure(state))
-            measured = time.perf_counter()
-            rates = _rates(optimizer, state, len(seeds))
-            state = program.record(state, mi)
-            accuracy = np.atleast_1d(program.evaluate(state))
-            losses = np.atleast_1d(loss)
-            yield [
-                {
-                    "epoch": epoch,
-                    "learning_rate": rates[i],
-                    "loss": float(losses[i]),
-                    "mi": {k: float(np.atleast_1d(v)[i]) for k, v in mi.items()},
-                    "reference": reference,
-                    "accuracy": float(accuracy[i]),
-                    "train_seconds": round((trained - started) / len(seeds), 4),
-                    "measure_seconds": round((measured - trained) / len(seeds), 4),
-                }
-                for i in range(len(seeds))
-            ]
-
-
-def _enter(
-    program: Program,
-    state: State | None,
-    seeds: Sequence[int],
-    mi: Mapping[str, Any],
-    value_only: int,
-) -> State:
-    """The state at a phase's start: of new networks, or of those from before it."""
-    keys = [jax.random.key(seed) for seed in seeds]
-    key = keys[0] if len(seeds) == 1 else jax.numpy.stack(keys)
-    fresh = program.init(key)
-    if state is None:
-        return fresh
-    state = state._replace(opt_state=fresh.opt_state)
-    if mi:
-        state = program.record(state, dict(mi))
-    if value_only:
-        # The measurement from before the phase is the first of those that are judged.
-        opt_state = optax_mi.track_value_only(state.opt_state, value_only + 1)
-        state = state._replace(opt_state=opt_state)
-    return state
-
-
-def _rates(optimizer: Any, state: State, seeds: int) -> list[dict[str, float]]:
-    if seeds == 1:
-        return [dict(optimizer.learning_rates(state.opt_state))]
-    states = [jax.tree.map(lambda a, i=i: a[i], state.opt_state) for i in range(seeds)]
-    return [dict(optimizer.learning_rates(each)) for each in states]
 
 
 def write(path: Path, content: Mapping[str, Any]) -> None:
@@ -168,7 +71,11 @@ def _processor() -> str:
 
 
 def run_row(
-    figure: str, row: Row, dataset: data.Dataset, args: argparse.Namespace
+    figure: str,
+    row: Row,
+    dataset: data.Dataset,
+    args: argparse.Namespace,
+    held_out: Examples | None = None,
 ) -> list[Path]:
     """Runs the seeds of one row that have no result yet, and returns all results."""
     from tqdm import tqdm
@@ -182,7 +89,8 @@ def run_row(
         "model": args.model,
         "epochs": args.epochs,
         "batch_size": args.batch_size,
-        "probe_size": min(PROBE_SIZE, len(dataset.train_x)),
+        "measuring": dataclasses.asdict(row.measuring),
+        "probe_size": len(draw_probe(row.measuring, dataset, held_out).outcomes),
     }
     paths = {seed: result_path(args.out, config, seed) for seed in range(args.seeds)}
     missing = [seed for seed, path in paths.items() if not path.exists()]
@@ -199,6 +107,7 @@ def run_row(
                 seeds=seeds,
                 epochs=args.epochs,
                 batch_size=args.batch_size,
+                held_out=held_out,
             ):
                 for mine, record in zip(records, epoch, strict=True):
                     mine.append(record)
@@ -271,12 +180,12 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("figure", nargs="?", choices=[*CURVES, *FIGURES, "baselines"])
-    parser.add_argument("--list", action="store_true", help="what there is")
+    parser.add_argument("figure", nargs="?", choices=NAMES)
+    parser.add_argument("--list", action="store_true", help="what there is, its cost")
     parser.add_argument("--dataset", choices=data.NAMES, help="default: the paper's")
     parser.add_argument("--data-dir", help="TensorFlow Datasets folder")
     parser.add_argument("--train-size", type=int, help="training examples, first ones")
-    parser.add_argument("--model", choices=MODELS, default="small")
+    parser.add_argument("--model", choices=MODELS, help="default: small")
     parser.add_argument("--epochs", type=int, default=50)
     parser.add_argument("--batch-size", type=int, help="default: 100; digits 16")
     parser.add_argument("--seeds", type=int, default=1, help="0 to one less than this")
@@ -285,28 +194,31 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     args = parser.parse_args(arguments)
     if args.figure is None and not args.list:
         parser.error("name a figure, or --list")
-    if args.dataset is None:
-        args.dataset = "cifar10" if args.figure == "figure4" else "mnist"
-    if args.batch_size is None:
-        args.batch_size = 16 if args.dataset == "digits" else 100
     for name in ("epochs", "seeds", "batch_size"):
-        if getattr(args, name) < 1:
+        number = getattr(args, name)
+        if number is not None and number < 1:
             option = name.replace("_", "-")
-            parser.error(f"--{option} must be at least 1, got {getattr(args, name)}")
+            parser.error(f"--{option} must be at least 1, got {number}")
     return args
+
+
+def with_defaults(args: argparse.Namespace, figure: str) -> argparse.Namespace:
+    """The options of one figure, those that were not given by default."""
+    dataset = args.dataset or ("cifar10" if figure in ON_CIFAR else "mnist")
+    model = args.model or ("allcnn" if figure == "cifar_allcnn" else "small")
+    batch_size = args.batch_size or (16 if dataset == "digits" else 100)
+    chosen = {"dataset": dataset, "model": model, "batch_size": batch_size}
+    return argparse.Namespace(**vars(args) | chosen)
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Runs one figure."""
     args = parse(arguments)
     if args.list:
-        for figure, function in CURVES.items():
-            print(f"{figure}\n  {(function.__doc__ or '').splitlines()[0]}")
-        for figure, rows in [*FIGURES.items(), ("baselines", UNTUNED)]:
-            print(figure)
-            for row in rows:
-                print(f"  {row.name:16} {row.title}")
+        for figure in [args.figure] if args.figure else NAMES:
+            print("\n".join(listing(figure, with_defaults(args, figure))))
         return
+    args = with_defaults(args, args.figure)
     rows = FIGURES.get(args.figure, [])
     known = [row.name for row in rows]
     if args.figure == "baselines":
@@ -323,9 +235,12 @@ def main(arguments: list[str] | None = None) -> None:
         run_curve(args.figure, dataset, args)
     if args.figure == "baselines":
         rows = tuned(dataset, args)
+    held_out = None
+    if args.figure in HELD_OUT:
+        dataset, held_out = data.hold_out(dataset)
     for row in rows:
         if row.name in args.rows:
-            run_row(args.figure, row, dataset, args)
+            run_row(args.figure, row, dataset, args, held_out)
 
 
 if __name__ == "__main__":
