@@ -248,6 +248,12 @@ def test_what_is_changed_in_the_sensitivity_is_changed(tmp_path):
     assert len(losses) == 1  # nothing was measured yet
     mi = {name: epoch["mi"][""] for name, epoch in first.items()}
     assert len(set(mi.values())) == 3
+    report.main(["--out", str(tmp_path)])
+    page = (tmp_path / "tables.md").read_text()
+    final = {k: 100 * r["epochs"][-1]["accuracy"] for k, r in results.items()}
+    change = final["held_out"] - final["defaults"]
+    assert f"| held-out probe | {final['held_out']:.2f} ({change:+.2f}) |" in page
+    assert (tmp_path / "sensitivity.png").read_bytes().startswith(b"\x89PNG")
 
 
 @pytest.mark.parametrize("name", ["fixed", "steps", "held_out"])

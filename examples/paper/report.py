@@ -19,6 +19,7 @@ import numpy as np
 import optax_mi
 from examples.paper.baselines import BASELINES, UNTUNED
 from examples.paper.curves import CURVES
+from examples.paper.dots import dots
 from examples.paper.experiments import Row
 from examples.paper.figures import FIGURES
 from optax_mi import plots
@@ -104,8 +105,8 @@ def table(rows: Sequence[Row], results: dict[str, list[dict[str, Any]]]) -> str:
     """The rows of one setting in Markdown, held against the first of them."""
     lines = [
         "| | seeds | final accuracy (%) | best (epoch) | epoch that reaches the first "
-        "row's end | rates | measuring, of an epoch's time | the paper |",
-        "|---|---|---|---|---|---|---|---|",
+        "row's end | rates | seconds | of them measuring | the paper |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     base = results.get(rows[0].name, [])
     goals = {r["config"]["seed"]: r["epochs"][-1]["accuracy"] for r in base}
@@ -127,7 +128,7 @@ def table(rows: Sequence[Row], results: dict[str, list[dict[str, Any]]]) -> str:
             f"| {row.title} | {len(runs)} | {_mean(accuracy[:, -1])} "
             f"| {', '.join(bests)} | {', '.join(reached)} "
             f"| {min(rates):.4f} to {max(rates):.4f} "
-            f"| {_measuring(runs):.1%} | {row.paper} |"
+            f"| {_seconds(runs):.0f} | {_measuring(runs):.1%} | {row.paper} |"
         )
     return "\n".join(lines)
 
@@ -143,6 +144,17 @@ def _reached(result: dict[str, Any], goal: float | None) -> str:
         return ""
     epochs = (e["epoch"] for e in result["epochs"] if e["accuracy"] >= goal)
     return str(next(epochs, "never"))
+
+
+def _seconds(results: Sequence[dict[str, Any]]) -> float:
+    """What a run took to train and to measure, on average."""
+    epochs = itertools.chain.from_iterable(r["epochs"] for r in results)
+    spent = [e["train_seconds"] + e["measure_seconds"] for e in epochs]
+    return sum(spent) / len(results)
+
+
+def _final(results: Iterable[dict[str, Any]]) -> list[float]:
+    return [100 * r["epochs"][-1]["accuracy"] for r in results]
 
 
 def _measuring(results: Iterable[dict[str, Any]]) -> float:
@@ -202,6 +214,61 @@ def curve(results: Sequence[dict[str, Any]], path: Path) -> list[str]:
     return ["\n".join(lines), f"![{path.stem}]({path.name})"]
 
 
+def sensitivity(by_group: Results) -> tuple[str, dict[str, dict[str, list[float]]]]:
+    """One row for each thing changed, one column for each data set.
+
+    Returns:
+      The table, each number with its distance from the first row's, and its numbers.
+    """
+    panels = {}
+    for group, results in by_group.items():
+        rows = [row for row in FIGURES["sensitivity"] if row.name in results]
+        seeds = max(len(runs) for runs in results.values())
+        title = f"{group.dataset}, {group.train_size:,} images, {group.epochs} epochs"
+        title += f", {seeds} seed{'s' * (seeds > 1)}"
+        panels[title] = {_title(row): _final(results[row.name]) for row in rows}
+    titles = [_title(row) for row in FIGURES["sensitivity"]]
+    lines = ["| | " + " | ".join(panels) + " |", "|---" * (len(panels) + 1) + "|"]
+    for title in titles:
+        cells = []
+        for values in panels.values():
+            (base, *_), mine = values.values(), values.get(title)
+            change = None if mine is None else np.mean(mine) - np.mean(base)
+            cells.append(
+                "" if mine is None else f"{_mean(np.array(mine))} ({change:+.2f})"
+            )
+        lines.append(f"| {title} | {' | '.join(cells)} |")
+    return "\n".join(lines), panels
+
+
+def _title(row: Row) -> str:
+    seed = row.measuring.seed
+    return f"{row.title}, {seed}" if seed else row.title
+
+
+def section(group: Group, by_row: dict[str, list[dict[str, Any]]], out: Path) -> list:
+    """A setting's paragraphs: its table, its picture and its machines."""
+    name = f"{group.figure}-{group.model}-{group.dataset}{group.train_size}"
+    if group.figure in CURVES:
+        found = curve(by_row[group.figure], out / f"{name}.png")
+        return [f"## {group.figure}: {group.dataset}", *found]
+    rows = _rows(group, by_row)
+    page = [f"## {group}", table(rows, by_row)]
+    path = out / f"{name}-{group.epochs}x{group.batch_size}.png"
+    if group.figure == "baselines":
+        values = {row.title: _final(by_row[row.name]) for row in rows}
+        dots({str(group): values}, label=METRIC).savefig(path, dpi=100)
+        page.append(f"![{group}]({path.name})")
+    elif group.figure in FIGURES:
+        page += [f"![{group}]({p.name})" for p in draw(rows, by_row, path)]
+    machines = {
+        (e["machine"], e["device"], e["jax"])
+        for runs in by_row.values()
+        for e in (run["environment"] for run in runs)
+    }
+    return page + [f"{m}, {d}, jax {jax}." for m, d, jax in sorted(machines)]
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Writes the page and the pictures."""
     parser = argparse.ArgumentParser(
@@ -217,27 +284,28 @@ def main(arguments: list[str] | None = None) -> None:
         "# Tables of results",
         "Written by `python -m examples.paper.report` from the JSON files beside it, "
         "which hold every number. Accuracies are of the test set, over seeds as mean "
-        "and standard deviation; epochs count from 0.",
+        "and standard deviation; epochs count from 0. Seconds are of training and "
+        "measuring, without testing; runs beside each other on one machine slow each "
+        "other down, so that only large differences mean something.",
     ]
+    one_at_a_time = {
+        group: by_row
+        for group, by_row in sorted(results.items())
+        if group.figure == "sensitivity"
+    }
     for group, by_row in sorted(results.items()):
-        name = f"{group.figure}-{group.model}-{group.dataset}{group.train_size}"
-        if group.figure in CURVES:
-            page.append(f"## {group.figure}: {group.dataset}")
-            page += curve(by_row[group.figure], args.out / f"{name}.png")
-            continue
-        rows = _rows(group, by_row)
-        pictures = draw(
-            rows, by_row, args.out / f"{name}-{group.epochs}x{group.batch_size}.png"
-        )
-        machines = {
-            (e["machine"], e["device"], e["jax"])
-            for runs in by_row.values()
-            for e in (run["environment"] for run in runs)
-        }
-        page.append(f"## {group}")
-        page.append(table(rows, by_row))
-        page += [f"![{group}]({picture.name})" for picture in pictures]
-        page += [f"{m}, {d}, jax {jax}." for m, d, jax in sorted(machines)]
+        if group not in one_at_a_time:
+            page += section(group, by_row, args.out)
+    if one_at_a_time:
+        text, panels = sensitivity(one_at_a_time)
+        picture = dots(panels, label=METRIC, mark=FIGURES["sensitivity"][0].title)
+        picture.savefig(args.out / "sensitivity.png", dpi=100)
+        page += [
+            "## sensitivity: one thing changed at a time",
+            "Final test accuracy (%), in brackets its distance from the first row's.",
+            text,
+            "![sensitivity](sensitivity.png)",
+        ]
     (args.out / "tables.md").write_text("\n\n".join(page) + "\n", encoding="utf-8")
     print(f"The tables are in {args.out / 'tables.md'}")
 
