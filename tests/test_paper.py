@@ -14,11 +14,12 @@ import pytest
 import optax_mi
 from examples import data
 from examples.cnn import max_pool
-from examples.paper import baselines, curves, loop, report, run
+from examples.paper import baselines, curves, loop, report, results, run, tables
 from examples.paper.compiled import compile_program, flip_and_shift
-from examples.paper.experiments import Measuring, Setting
+from examples.paper.experiments import Measuring
 from examples.paper.figures import FIGURES
 from examples.paper.models import MODELS
+from examples.paper.optimizers import Setting
 
 SMALL = ["--dataset", "digits", "--train-size", "1000"]
 
@@ -32,7 +33,7 @@ def row(figure, name):
     return next(row for row in FIGURES[figure] if row.name == name)
 
 
-def test_a_row_of_figure_3_is_repeated_kept_and_reported(tmp_path, capsys):
+def test_a_row_of_figure_3_is_repeated_kept_and_reported(tmp_path, monkeypatch):
     out = ["--out", str(tmp_path)]
     arguments = ["figure3", "--dataset", "digits", "--epochs", "10", *out]
     run.main([*arguments, "--rows", "same_rate"])
@@ -61,11 +62,21 @@ def test_a_row_of_figure_3_is_repeated_kept_and_reported(tmp_path, capsys):
     before = path.stat().st_mtime_ns
     run.main([*arguments, "--rows", "same_rate"])  # is there already
     assert path.stat().st_mtime_ns == before
+    other_gamma = row("figure3", "same_rate")
+    (phase,) = other_gamma.phases
+    phase = dataclasses.replace(phase, options={**phase.options, "gamma_up": 0.3})
+    monkeypatch.setitem(
+        FIGURES, "figure3", [dataclasses.replace(other_gamma, phases=[phase])]
+    )
+    with pytest.raises(SystemExit) as end:
+        run.main([*arguments, "--rows", "same_rate"])
+    assert "holds another experiment's result, with phases" in str(end.value)
+    monkeypatch.undo()
     report.main(out)
     page = (tmp_path / "tables.md").read_text()
     accuracy = 100 * epochs[-1]["accuracy"]
     assert f"| MI: change and value (B), same rate | 1 | {accuracy:.2f} " in page
-    picture = tmp_path / "figure3-small-digits1437-10x16.png"
+    picture = tmp_path / "figure3-small-digits-1437-10x16.png"
     assert picture.name in page
     assert picture.read_bytes().startswith(b"\x89PNG")
 
@@ -118,7 +129,7 @@ def test_each_layer_has_its_rate_and_its_picture(digits, tmp_path):
     result = {"config": {"seed": 0}, "epochs": epochs}
     (path,) = report.draw([fine], {fine.name: [result]}, tmp_path / "figure6.png")
     assert path.name == "figure6-layerwise_fine.png"
-    history = report.history(result)
+    history = results.history(result)
     rates = [epoch["learning_rate"]["logits"] for epoch in epochs]
     assert history.column("learning_rate", "logits").tolist() == rates
 
@@ -152,9 +163,9 @@ def test_baselines_are_tuned_on_held_out_examples_and_run_at_the_best_rate(
     few = {name: baselines.BASELINES[name] for name in ("constant", "schedule_free")}
     for name, grid in {"constant": (1e-4, 0.1), "schedule_free": (1.0,)}.items():
         few[name] = dataclasses.replace(few[name], grid=grid)
-    for module in (run, report):
+    for module in (run, results, tables):
         monkeypatch.setattr(module, "BASELINES", few)
-        monkeypatch.setattr(module, "UNTUNED", baselines.UNTUNED[:1])
+        monkeypatch.setattr(module, "UNTUNED", baselines.UNTUNED[:1], raising=False)
     run.main(["baselines", *SMALL, "--epochs", "3", "--out", str(tmp_path)])
     tuning = [
         json.loads(path.read_text()) for path in (tmp_path / baselines.TUNING).iterdir()
@@ -170,15 +181,58 @@ def test_baselines_are_tuned_on_held_out_examples_and_run_at_the_best_rate(
     assert len(list((tmp_path / baselines.TUNING).iterdir())) == 3
     report.main(["--out", str(tmp_path)])
     page = (tmp_path / "tables.md").read_text()
-    for title in ("constant, 0.0001", "constant, 0.1", "schedule-free SGD, 1"):
+    for title in ("constant, 0.1", "schedule-free SGD, 1", "MI: change (A)"):
         assert f"| {title} | 1 |" in page
+    assert "epoch that reaches the end of “constant, 0.1”" in page
+    assert "| 0.1 | the grid's edge |" in page
+
+
+def test_rates_are_tuned_on_no_example_that_is_trained_or_tested_on(digits):
+    split = baselines.with_validation(digits)
+    assert (len(split.train_x), len(split.test_x)) == (540, 60)
+    np.testing.assert_array_equal(split.test_x, digits.train_x[540:])
+    np.testing.assert_array_equal(split.test_y, digits.train_y[540:])
+
+
+@pytest.mark.parametrize("name", ["warm_up", "cosine", "one_cycle"])
+def test_a_schedule_s_rate_rises_to_the_one_that_was_tuned(name):
+    optimizer = baselines.BASELINES[name].make(Setting(10, 10, 2.3), rate=0.3)
+    state = optimizer.transformation.init({"w": jnp.ones(3)})
+    rates = []
+    for _ in range(100):
+        _, state = optimizer.transformation.update({"w": jnp.ones(3)}, state)
+        rates.append(optimizer.learning_rates(state)[""])
+    assert rates[0] < 0.1
+    assert max(rates) == pytest.approx(0.3, rel=1e-3)
+    if name == "warm_up":
+        assert rates[10:] == pytest.approx([0.3] * 90)
+    else:
+        assert rates[-1] < 0.01
+
+
+def test_seeds_of_a_row_run_together_where_there_is_an_accelerator(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(run, "on_accelerator", lambda: True)
+    options = ["--epochs", "4", "--seeds", "2", "--out", str(tmp_path)]
+    arguments = ["figure5", *SMALL, *options, "--rows", "dynamic"]
+    run.main(arguments)
+    paths = sorted((tmp_path / "figure5").iterdir())
+    found = [json.loads(path.read_text()) for path in paths]
+    assert [result["config"]["seed"] for result in found] == [0, 1]
+    assert [len(result["epochs"]) for result in found] == [4, 4]
+    assert found[0]["epochs"][-1]["loss"] != found[1]["epochs"][-1]["loss"]
+    assert {result["environment"]["seeds_together"] for result in found} == {2}
+    times = [path.stat().st_mtime_ns for path in paths]
+    run.main(arguments)
+    assert [path.stat().st_mtime_ns for path in paths] == times
 
 
 @pytest.mark.parametrize("name", baselines.BASELINES)
 def test_each_baseline_trains_and_reads_its_rate(digits, name):
     baseline = baselines.BASELINES[name]
     rate = baseline.grid[-1]
-    optimizer = baseline.make(Setting(2, 3, 2.3), rate)
+    optimizer = baseline.make(Setting(2, 3, 2.3), rate=rate)
     params: Any = {"w": jnp.ones(3)}
     state = optimizer.transformation.init(params)
     for _ in range(6):
@@ -236,27 +290,25 @@ def test_images_are_flipped_and_shifted_and_nothing_else():
 def test_what_is_changed_in_the_sensitivity_is_changed(tmp_path):
     options = ["sensitivity", *SMALL, "--epochs", "2", "--out", str(tmp_path)]
     run.main([*options, "--rows", "defaults", "k_10", "held_out"])
-    results = {}
+    found = {}
     for path in (tmp_path / "sensitivity").iterdir():
         result = json.loads(path.read_text())
-        results[result["config"]["row"]] = result
-    assert {r["config"]["train_size"] for r in results.values()} == {900}
-    sizes = {name: r["config"]["probe_size"] for name, r in results.items()}
-    assert sizes == {"defaults": 900, "k_10": 900, "held_out": 100}
-    first = {name: r["epochs"][0] for name, r in results.items()}
+        found[result["config"]["row"]] = result
+    assert {r["config"]["train_size"] for r in found.values()} == {900}
+    first = {name: r["epochs"][0] for name, r in found.items()}
     losses = {epoch["loss"] for epoch in first.values()}
     assert len(losses) == 1  # nothing was measured yet
     mi = {name: epoch["mi"][""] for name, epoch in first.items()}
     assert len(set(mi.values())) == 3
     report.main(["--out", str(tmp_path)])
     page = (tmp_path / "tables.md").read_text()
-    final = {k: 100 * r["epochs"][-1]["accuracy"] for k, r in results.items()}
+    final = {k: 100 * r["epochs"][-1]["accuracy"] for k, r in found.items()}
     change = final["held_out"] - final["defaults"]
     assert f"| held-out probe | {final['held_out']:.2f} ({change:+.2f}) |" in page
     assert (tmp_path / "sensitivity.png").read_bytes().startswith(b"\x89PNG")
 
 
-@pytest.mark.parametrize("name", ["fixed", "steps", "held_out"])
+@pytest.mark.parametrize("name", ["fixed", "decayed", "held_out"])
 def test_the_all_cnn_s_rows_train_augmented(digits, name):
     rest, held_out = data.hold_out(digits)
     options: Any = dict(model="small", epochs=7, batch_size=60, held_out=held_out)
@@ -266,7 +318,7 @@ def test_the_all_cnn_s_rows_train_augmented(digits, name):
     rates = [epoch["learning_rate"][""] for epoch in epochs]
     if name == "fixed":
         assert rates == pytest.approx([0.05] * 7)
-    if name == "steps":  # the last step of an epoch still has its rate
+    if name == "decayed":  # the last step of an epoch still has its rate
         assert rates == pytest.approx([0.05] * 4 + [5e-3, 5e-4, 5e-5])
     assert epochs[-1]["loss"] < epochs[0]["loss"]
 
@@ -283,6 +335,16 @@ def test_pooling_is_flax_s_and_so_is_its_gradient(side):
     jax.tree.map(np.testing.assert_array_equal, pooled(max_pool), want)
 
 
+def test_equal_maxima_of_a_pool_share_the_gradient():
+    window = jnp.array([[3.0, 3.0], [1.0, 3.0]])[None, ..., None]
+    value, gradient = jax.value_and_grad(lambda x: max_pool(x).sum())(window)
+    assert value == 3
+    assert gradient[0, 1, 0, 0] == 0
+    assert gradient.sum() == 1
+    assert gradient[0, 0].min() > 0
+    assert gradient[0, 1, 1, 0] > 0
+
+
 def test_an_epoch_is_the_same_as_one_compiled_loop(digits):
     probe = optax_mi.sample_probe(
         jax.random.key(0), digits.train_x, digits.train_y, size=200
@@ -290,7 +352,7 @@ def test_an_epoch_is_the_same_as_one_compiled_loop(digits):
     ends = []
     for scan in (False, True):
         fixed = row("figure3", "fixed")
-        optimizer = fixed.phases[0].optimizer(Setting(1, 6, 2.3))
+        optimizer = fixed.phases[0].make(Setting(1, 6, 2.3))
         program = compile_program(
             MODELS["small"], optimizer, digits, probe, fixed, scan=scan
         )
@@ -307,6 +369,14 @@ def test_bad_arguments_end_in_one_sentence(tmp_path, capsys):
     with pytest.raises(SystemExit) as end:
         run.main(["figure3", "--data-dir", "/nowhere"])
     assert str(end.value).startswith("There is no mnist in the data directory")
+    short = ["figure5", *SMALL, "--out", str(tmp_path), "--rows", "dynamic"]
+    with pytest.raises(SystemExit) as end:
+        run.main([*short, "--epochs", "3"])
+    assert "a phase that starts at epoch 3: train for more" in str(end.value)
+    with pytest.raises(SystemExit) as end:
+        run.main([*short, "--batch-size", "300"])
+    assert "batches of 1500, and there are 1000 images" in str(end.value)
+    assert not list(tmp_path.iterdir())
     with pytest.raises(SystemExit) as end:
         report.main(["--out", str(tmp_path)])
     assert str(end.value).startswith(f"There are no results in {tmp_path}")

@@ -8,8 +8,9 @@ import optax
 from optax import contrib
 
 from examples.data import Dataset, hold_out
-from examples.paper.experiments import Optimizer, Phase, Row, Setting, scheduled
+from examples.paper.experiments import Phase, Row
 from examples.paper.figures import CHANGE, SAME_RATE
+from examples.paper.optimizers import Optimizer, Setting, constant, scheduled
 
 Grid = tuple[float, ...]
 
@@ -27,38 +28,36 @@ class Baseline:
     """
 
     title: str
-    make: Callable[[Setting, float], Optimizer]
+    make: Callable[..., Optimizer]
     grid: Grid
 
     def row(self, name: str, rate: float) -> Row:
         """The row of this method at a rate."""
-        phase = Phase(lambda setting: self.make(setting, rate))
+        phase = Phase(self.make, {"rate": rate})
         return Row(name, f"{self.title}, {rate:g}", [phase], tuned_rate=rate)
 
 
-def _schedule(make: Callable[[int, float], Any]) -> Callable[..., Optimizer]:
-    """SGD under a schedule of (steps, rate)."""
-
-    def with_rate(setting: Setting, rate: float) -> Optimizer:
-        steps = setting.epochs * setting.steps_per_epoch
-        return scheduled(lambda _: make(steps, rate))(setting)
-
-    return with_rate
+def tenth_warm_up(setting: Setting, *, rate: float) -> Optimizer:
+    """From a tenth of the rate, over a tenth of the run."""
+    steps = setting.steps // 10
+    return scheduled(optax.linear_schedule(rate / 10, rate, steps))
 
 
-def _warm_up(steps: int, rate: float) -> optax.Schedule:
-    return optax.linear_schedule(rate / 10, rate, steps // 10)
+def cosine(setting: Setting, *, rate: float) -> Optimizer:
+    """The same warm-up, and then half a cosine down to zero."""
+    steps = setting.steps
+    return scheduled(
+        optax.warmup_cosine_decay_schedule(rate / 10, rate, steps // 10, steps)
+    )
 
 
-def _cosine(steps: int, rate: float) -> optax.Schedule:
-    return optax.warmup_cosine_decay_schedule(rate / 10, rate, steps // 10, steps)
+def one_cycle(setting: Setting, *, rate: float) -> Optimizer:
+    """Optax's cosine one-cycle schedule."""
+    return scheduled(optax.cosine_onecycle_schedule(setting.steps, rate))
 
 
-def _one_cycle(steps: int, rate: float) -> optax.Schedule:
-    return optax.cosine_onecycle_schedule(steps, rate)
-
-
-def _plateau(setting: Setting, rate: float) -> Optimizer:
+def plateau(setting: Setting, *, rate: float) -> Optimizer:
+    """Half the rate after three epochs without a lower training loss."""
     scale = contrib.reduce_on_plateau(
         factor=0.5, patience=3, accumulation_size=setting.steps_per_epoch
     )
@@ -68,35 +67,38 @@ def _plateau(setting: Setting, rate: float) -> Optimizer:
     )
 
 
-def _constant_rate(make: Callable[[float], Any]) -> Callable[..., Optimizer]:
-    def with_rate(setting: Setting, rate: float) -> Optimizer:
-        del setting
-        tx = optax.with_extra_args_support(make(rate))
-        return Optimizer(tx, lambda state: {"": rate})
-
-    return with_rate
+def adam(setting: Setting, *, rate: float) -> Optimizer:
+    """Adam at a constant rate."""
+    del setting
+    return _constant_rate(optax.adam(rate), rate)
 
 
-def _schedule_free(setting: Setting, rate: float) -> Optimizer:
+def prodigy(setting: Setting, *, rate: float) -> Optimizer:
+    """Prodigy, whose rate multiplies the one that it finds."""
+    del setting
+    return _constant_rate(contrib.prodigy(rate), rate)
+
+
+def schedule_free(setting: Setting, *, rate: float) -> Optimizer:
+    """Schedule-free SGD after an epoch of warm-up."""
     tx = contrib.schedule_free_sgd(rate, warmup_steps=setting.steps_per_epoch)
-    return Optimizer(
-        optax.with_extra_args_support(tx),
-        lambda state: {"": rate},
-        eval_params=contrib.schedule_free_eval_params,
-    )
+    return _constant_rate(tx, rate, eval_params=contrib.schedule_free_eval_params)
+
+
+def _constant_rate(transformation: Any, rate: float, **options: Any) -> Optimizer:
+    tx = optax.with_extra_args_support(transformation)
+    return Optimizer(tx, lambda state: {"": rate}, **options)
 
 
 BASELINES = {
-    "constant": Baseline(
-        "constant", _schedule(lambda _, rate: optax.constant_schedule(rate)), _SGD
-    ),
-    "warm_up": Baseline("warm-up", _schedule(_warm_up), _SGD),
-    "cosine": Baseline("warm-up and cosine", _schedule(_cosine), _SGD),
-    "one_cycle": Baseline("one-cycle", _schedule(_one_cycle), _SGD),
-    "plateau": Baseline("reduce on plateau", _plateau, _SGD),
-    "adam": Baseline("Adam", _constant_rate(optax.adam), (3e-4, 1e-3, 3e-3)),
-    "schedule_free": Baseline("schedule-free SGD", _schedule_free, (0.1, 0.3, 1.0)),
-    "prodigy": Baseline("Prodigy", _constant_rate(contrib.prodigy), (0.3, 1.0)),
+    "constant": Baseline("constant", constant, _SGD),
+    "warm_up": Baseline("warm-up", tenth_warm_up, _SGD),
+    "cosine": Baseline("warm-up and cosine", cosine, _SGD),
+    "one_cycle": Baseline("one-cycle", one_cycle, _SGD),
+    "plateau": Baseline("reduce on plateau (training loss)", plateau, _SGD),
+    "adam": Baseline("Adam", adam, (3e-4, 1e-3, 3e-3)),
+    "schedule_free": Baseline("schedule-free SGD", schedule_free, (0.1, 0.3, 1.0)),
+    "prodigy": Baseline("Prodigy", prodigy, (0.3, 1.0)),
 }
 TUNING = "baselines-tuning"
 

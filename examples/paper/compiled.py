@@ -12,7 +12,12 @@ import optax
 
 import optax_mi
 from examples.data import Dataset
-from examples.paper.experiments import Optimizer, Row
+from examples.paper.experiments import Row
+from examples.paper.optimizers import Optimizer
+
+Examples = tuple[jax.Array, jax.Array]  # images and classes
+
+TEST_BATCH = 1000
 
 
 class State(NamedTuple):
@@ -26,11 +31,11 @@ class State(NamedTuple):
 class Program(NamedTuple):
     """The compiled parts of an epoch, each a function of the state."""
 
-    init: Callable[[jax.Array], State]
     train: Callable[[State, np.ndarray], tuple[State, jax.Array]]
+    evaluate: Callable[[State], jax.Array]
+    init: Callable[[jax.Array], State]
     measure: Callable[[State], dict[str, jax.Array]]
     record: Callable[[State, dict[str, jax.Array]], State]
-    evaluate: Callable[[State], jax.Array]
 
 
 def compile_program(
@@ -62,15 +67,18 @@ def compile_program(
     if scan is None:
         scan = together or jax.default_backend() != "cpu"
     transformation = optimizer.transformation
-    train_x, train_y = jnp.asarray(data.train_x), jnp.asarray(data.train_y)
-    test_x, test_y = jnp.asarray(data.test_x), jnp.asarray(data.test_y)
+    # Arguments of what is compiled, not constants in it: those are copied and slow.
+    train_set = (jnp.asarray(data.train_x), jnp.asarray(data.train_y))
+    test_set = (jnp.asarray(data.test_x), jnp.asarray(data.test_y))
 
     def predict(params: Any, x: jax.Array, **options: Any) -> jax.Array:
         return jnp.asarray(model.apply({"params": params}, x, **options))
 
-    def step(state: State, batch: jax.Array) -> tuple[State, jax.Array]:
+    def step(
+        examples: Examples, state: State, batch: jax.Array
+    ) -> tuple[State, jax.Array]:
         key, dropout = jax.random.split(state.key)
-        x, y = train_x[batch], train_y[batch]
+        x, y = (array[batch] for array in examples)
         if row.augment:
             x = flip_and_shift(jax.random.fold_in(dropout, 1), x)
 
@@ -85,8 +93,13 @@ def compile_program(
         params = optax.apply_updates(state.params, updates)
         return State(params, opt_state, key), value
 
+    def epoch(
+        examples: Examples, state: State, batches: jax.Array
+    ) -> tuple[State, jax.Array]:
+        return jax.lax.scan(partial(step, examples), state, batches)
+
     def init(key: jax.Array) -> State:
-        params = model.init(key, train_x[:1])["params"]
+        params = model.init(key, probe.inputs[:1])["params"]
         return State(params, transformation.init(params), jax.random.fold_in(key, 1))
 
     def measure(state: State) -> dict[str, jax.Array]:
@@ -105,42 +118,58 @@ def compile_program(
             return state
         return state._replace(opt_state=optax_mi.record_mi(state.opt_state, mi))
 
-    def evaluate(state: State) -> jax.Array:
+    def hits(examples: Examples, state: State) -> jax.Array:
         params = optimizer.eval_params(state.opt_state, state.params)
-        n = len(test_x)
-        size = next(s for s in (1000, 500, 100, 60, 1) if n % s == 0)
 
-        def hits(batch: tuple[jax.Array, jax.Array]) -> jax.Array:
-            x, y = batch
-            return (predict(params, x).argmax(axis=-1) == y).sum()
+        def right(x: jax.Array, y: jax.Array) -> jax.Array:
+            return predict(params, x).argmax(axis=-1) == y
 
-        parts = [a.reshape(n // size, size, *a.shape[1:]) for a in (test_x, test_y)]
-        if scan:
-            return jax.lax.map(hits, tuple(parts)).sum() / n
-        return jnp.stack([hits(part) for part in zip(*parts, strict=True)]).sum() / n
+        if not scan:
+            return right(*examples).sum()
+        singles = jax.tree.map(lambda array: array[:, None], examples)
+        return jax.lax.map(
+            lambda one: right(*one), singles, batch_size=TEST_BATCH
+        ).sum()
 
-    lift: Callable[..., Any] = jax.vmap if together else _as_it_is
-    one_step = jax.jit(step, donate_argnums=0)
-    one_epoch = jax.jit(lift(partial(jax.lax.scan, step)), donate_argnums=0)
+    lift: Callable[..., Any] = partial(_over_seeds, together)
+    one_step = jax.jit(step, donate_argnums=1)
+    one_epoch = jax.jit(lift(epoch, 1), donate_argnums=1)
+    all_hits = jax.jit(lift(hits, 1))
 
     def train(state: State, batches: np.ndarray) -> tuple[State, jax.Array]:
         """Trains on the indices [..., steps, batch_size]; returns the mean loss."""
         if scan:
-            state, losses = one_epoch(state, jnp.asarray(batches))
+            state, losses = one_epoch(train_set, state, jnp.asarray(batches))
             return state, losses.mean(axis=-1)
         losses = []
         for batch in jnp.asarray(batches):
-            state, loss = one_step(state, batch)
+            state, loss = one_step(train_set, state, batch)
             losses.append(loss)
         return state, jnp.stack(losses).mean()
 
-    return Program(
-        jax.jit(lift(init)),
-        train,
-        jax.jit(lift(measure)),
-        jax.jit(lift(record)),
-        jax.jit(lift(evaluate)),
-    )
+    def evaluate(state: State) -> jax.Array:
+        """The share of the test set that is told right."""
+        n = len(data.test_x)
+        starts = [0] if scan else range(0, n, TEST_BATCH)
+        length = n if scan else TEST_BATCH
+        parts = ([array[i : i + length] for array in test_set] for i in starts)
+        return jnp.stack([all_hits(tuple(part), state) for part in parts]).sum(0) / n
+
+    once = (jax.jit(lift(function)) for function in (init, measure, record))
+    return Program(train, evaluate, *once)
+
+
+def _over_seeds(
+    together: bool, function: Callable[..., Any], shared: int = 0
+) -> Callable[..., Any]:
+    """Maps over the seeds of all arguments but the first ones, which all share."""
+    if not together:
+        return function
+
+    def mapped(*args: Any) -> Any:
+        return jax.vmap(partial(function, *args[:shared]))(*args[shared:])
+
+    return mapped
 
 
 def flip_and_shift(key: jax.Array, images: jax.Array, most: int = 5) -> jax.Array:
@@ -156,7 +185,3 @@ def flip_and_shift(key: jax.Array, images: jax.Array, most: int = 5) -> jax.Arra
         return jax.lax.dynamic_slice(image, start, images.shape[1:])
 
     return jax.vmap(crop)(jnp.pad(images, edges), corners)
-
-
-def _as_it_is(function: Callable[..., Any]) -> Callable[..., Any]:
-    return function

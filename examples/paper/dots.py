@@ -1,26 +1,26 @@
 """Many rows by one number each: a dot with its spread, a panel for each setting."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
 
-Panels = Mapping[str, Mapping[str, Sequence[float]]]  # title, row, a value for a seed
+Panels = Mapping[str, Mapping[str, np.ndarray]]  # title, row, a value for a seed
 
 
 def dots(panels: Panels, *, label: str, mark: str | None = None) -> Any:
     """Draws each row's mean over seeds, a line to both sides for their range.
 
     Args:
-      panels: Values by panel and row; the first panel's rows give the order.
+      panels: Values by panel and row.
       label: What the values are.
       mark: A row whose mean is drawn as a vertical line, to compare with.
 
     Returns:
       The figure.
     """
-    rows = list(next(iter(panels.values())))
+    rows = list(dict.fromkeys(row for values in panels.values() for row in values))
     figure, axes = plt.subplots(
         1,
         len(panels),
@@ -33,7 +33,7 @@ def dots(panels: Panels, *, label: str, mark: str | None = None) -> Any:
         for height, row in enumerate(rows):
             if row not in values:
                 continue
-            seeds = np.asarray(values[row])
+            seeds = values[row]
             axis.plot([seeds.min(), seeds.max()], [height, height], color="0.7", lw=2)
             axis.plot(seeds.mean(), height, "o", color="C0" if row != mark else "C3")
         if mark is not None and mark in values:

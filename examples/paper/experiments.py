@@ -1,44 +1,10 @@
-"""What an experiment is made of: rows, their phases and their optimizers."""
+"""What an experiment is made of: rows, their phases and how they are measured."""
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
-import optax
-
-import optax_mi
-
-LR_MIN, LR_MAX = 0.001, 0.1  # the paper's bounds
-SGD = optax.sgd(1.0)  # plain, its rate set by what follows it
-
-
-class Setting(NamedTuple):
-    """What an optimizer has to know of its run."""
-
-    epochs: int
-    steps_per_epoch: int
-    reference: float  # nats
-
-
-def _as_trained(opt_state: Any, params: Any) -> Any:
-    del opt_state
-    return params
-
-
-class Optimizer(NamedTuple):
-    """A transformation, and what is read from its state.
-
-    Attributes:
-      transformation: Its learning rate included.
-      learning_rates: Reads the rates in force from the state.
-      follows_mi: Whether it takes measurements.
-      eval_params: Maps state and parameters to those that are tested and measured.
-    """
-
-    transformation: optax.GradientTransformationExtraArgs
-    learning_rates: Callable[[Any], Mapping[str, float]]
-    follows_mi: bool = False
-    eval_params: Callable[[Any, Any], Any] = _as_trained
+from examples.paper.optimizers import MI_DRIVEN, Optimizer, Setting
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,15 +13,27 @@ class Phase:
 
     Attributes:
       optimizer: Made anew, its state too; SGD has none of its own.
+      options: And what it is made with.
       batches: How many times larger its batches are than the run's.
       start: The epoch it starts at.
       value_only: Measurements judged by their value alone from its start on.
     """
 
-    optimizer: Callable[[Setting], Optimizer]
+    optimizer: Callable[..., Optimizer]
+    options: Mapping[str, Any]
     batches: int = 1
     start: int = 0
     value_only: int = 0
+
+    def make(self, setting: Setting) -> Optimizer:
+        """Its optimizer in a run."""
+        return self.optimizer(setting, **self.options)
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """All of it, as its results tell it."""
+        fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        return {**fields, "optimizer": self.optimizer.__name__}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,56 +77,19 @@ class Row:
     paper: str = ""
     tuned_rate: float | None = None
 
+    @property
+    def follows_mi(self) -> bool:
+        """Whether it needs what is measured."""
+        return any(phase.optimizer in MI_DRIVEN for phase in self.phases)
 
-def scheduled(
-    schedule: Callable[[Setting], Any],
-    base: optax.GradientTransformation = SGD,
-) -> Callable[[Setting], Optimizer]:
-    """An optimizer of rate 1 under a rate that is known beforehand."""
-
-    def make(setting: Setting) -> Optimizer:
-        rate = optax.inject_hyperparams(optax.scale)(schedule(setting))
-        return Optimizer(
-            optax.with_extra_args_support(optax.chain(base, rate)),
-            lambda state: {"": float(state[1].hyperparams["step_size"])},
-        )
-
-    return make
-
-
-def dynamic(
-    base: optax.GradientTransformation = SGD, **options: Any
-) -> Callable[[Setting], Optimizer]:
-    """An optimizer of rate 1 under a rate that the output's information sets."""
-
-    def make(setting: Setting) -> Optimizer:
-        arguments: dict[str, Any] = {
-            "lr_min": LR_MIN,
-            "lr_max": LR_MAX,
-            "reference": setting.reference,
-            **options,
+    @property
+    def config(self) -> dict[str, Any]:
+        """What its results depend on."""
+        return {
+            "row": self.name,
+            "tuned_rate": self.tuned_rate,
+            "phases": [phase.config for phase in self.phases],
+            "layers": self.layers,
+            "measuring": dataclasses.asdict(self.measuring),
+            "augment": self.augment,
         }
-        rate = optax_mi.mi_dynamic_lr(**arguments)
-        return Optimizer(
-            optax.chain(base, rate), optax_mi.learning_rates, follows_mi=True
-        )
-
-    return make
-
-
-def layerwise(lr_max: float, **policy: float) -> Callable[[Setting], Optimizer]:
-    """Plain SGD with a rate for each layer."""
-
-    def make(setting: Setting) -> Optimizer:
-        rates = optax_mi.layerwise_mi_dynamic_lr(
-            "auto",
-            LR_MIN,
-            lr_max,
-            policy=optax_mi.reference_policy(**policy),
-            reference=setting.reference,
-        )
-        return Optimizer(
-            optax.chain(SGD, rates), optax_mi.learning_rates, follows_mi=True
-        )
-
-    return make

@@ -10,11 +10,16 @@ import numpy as np
 import optax_mi
 from examples.data import Dataset
 from examples.paper.compiled import Program, State, compile_program
-from examples.paper.experiments import Measuring, Row, Setting
+from examples.paper.experiments import Measuring, Row
 from examples.paper.models import MODELS
+from examples.paper.optimizers import Optimizer, Setting
 from examples.training import batches
 
 Examples = tuple[np.ndarray, np.ndarray]  # images and classes
+
+
+class SettingError(Exception):
+    """A row cannot be trained like that; the message says why in one sentence."""
 
 
 def draw_probe(
@@ -43,9 +48,13 @@ def train_row(
 
     Yields:
       After each epoch, its record for each seed.
+
+    Raises:
+      SettingError: If a phase has no epoch or no full batch, before any training.
     """
     together = len(seeds) > 1
     n = len(dataset.train_x)
+    _check(row, n, epochs, batch_size)
     # One probe for all seeds, as one reference: what differs is the network.
     probe = draw_probe(row.measuring, dataset, held_out)
     reference = float(optax_mi.reference_mi(probe))
@@ -55,7 +64,7 @@ def train_row(
     for phase, end in zip(row.phases, ends, strict=True):
         size = batch_size * phase.batches
         setting = Setting(epochs, n // size, reference)
-        optimizer = phase.optimizer(setting)
+        optimizer = phase.make(setting)
         program = compile_program(
             MODELS[model],
             optimizer,
@@ -94,6 +103,21 @@ def train_row(
             ]
 
 
+def _check(row: Row, n: int, epochs: int, batch_size: int) -> None:
+    for phase in row.phases:
+        if phase.start >= epochs:
+            raise SettingError(
+                f"{row.name} has a phase that starts at epoch {phase.start}: train for "
+                f"more epochs than {epochs}."
+            )
+        if phase.batches * batch_size > n:
+            raise SettingError(
+                f"{row.name} has a phase with batches of {phase.batches * batch_size}, "
+                f"and there are {n} images: choose a batch size of at most "
+                f"{n // phase.batches}."
+            )
+
+
 def _enter(
     program: Program,
     state: State | None,
@@ -117,7 +141,7 @@ def _enter(
     return state
 
 
-def _rates(optimizer: Any, state: State, seeds: int) -> list[dict[str, float]]:
+def _rates(optimizer: Optimizer, state: State, seeds: int) -> list[dict[str, float]]:
     if seeds == 1:
         return [dict(optimizer.learning_rates(state.opt_state))]
     states = [jax.tree.map(lambda a, i=i: a[i], state.opt_state) for i in range(seeds)]

@@ -7,9 +7,9 @@ Each row and seed writes a JSON file of its own, so a set that was stopped goes 
 """
 
 import argparse
-import dataclasses
 import importlib.metadata
 import json
+import math
 import os
 import platform
 import sys
@@ -25,7 +25,7 @@ from examples.paper.cost import listing
 from examples.paper.curves import CURVES
 from examples.paper.experiments import Row
 from examples.paper.figures import FIGURES, HELD_OUT
-from examples.paper.loop import Examples, draw_probe, train_row
+from examples.paper.loop import Examples, SettingError, train_row
 from examples.paper.models import MODELS
 
 NAMES = (*CURVES, *FIGURES, "baselines")
@@ -37,8 +37,19 @@ def write(path: Path, content: Mapping[str, Any]) -> None:
     """Writes a result, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    text = json.dumps(_finite(content), indent=1, allow_nan=False)
+    partial.write_text(text + "\n", encoding="utf-8")
     partial.replace(path)
+
+
+def _finite(content: Any) -> Any:
+    """The same with null for what is not a number, which JSON has no word for."""
+    if isinstance(content, Mapping):
+        return {key: _finite(value) for key, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [_finite(value) for value in content]
+    finite = not isinstance(content, float) or math.isfinite(content)
+    return content if finite else None
 
 
 def environment() -> dict[str, Any]:
@@ -78,45 +89,67 @@ def run_row(
     held_out: Examples | None = None,
 ) -> list[Path]:
     """Runs the seeds of one row that have no result yet, and returns all results."""
-    from tqdm import tqdm
-
     config = {
         "figure": figure,
-        "row": row.name,
-        "tuned_rate": row.tuned_rate,
+        **row.config,
         "dataset": args.dataset,
         "train_size": len(dataset.train_x),
         "model": args.model,
         "epochs": args.epochs,
         "batch_size": args.batch_size,
-        "measuring": dataclasses.asdict(row.measuring),
-        "probe_size": len(draw_probe(row.measuring, dataset, held_out).outcomes),
     }
     paths = {seed: result_path(args.out, config, seed) for seed in range(args.seeds)}
-    missing = [seed for seed, path in paths.items() if not path.exists()]
+    missing = [seed for seed, path in paths.items() if not exists(path, config)]
     # Together on an accelerator; one after the other on a CPU, each kept when done.
-    on_cpu = jax.default_backend() == "cpu"
-    for seeds in [[seed] for seed in missing] if on_cpu else [missing] * bool(missing):
-        records = [[] for _ in seeds]
-        title = f"{figure} {row.name} seed {', '.join(map(str, seeds))}"
-        with tqdm(total=args.epochs, desc=title, unit="epoch") as bar:
-            for epoch in train_row(
-                row,
-                dataset,
-                model=args.model,
-                seeds=seeds,
-                epochs=args.epochs,
-                batch_size=args.batch_size,
-                held_out=held_out,
-            ):
-                for mine, record in zip(records, epoch, strict=True):
-                    mine.append(record)
-                bar.set_postfix(accuracy=f"{epoch[0]['accuracy']:.2%}")
-                bar.update()
-        for seed, mine in zip(seeds, records, strict=True):
-            content = {"config": config | {"seed": seed}, "environment": environment()}
-            write(paths[seed], content | {"epochs": mine})
+    for seeds in [missing] if missing and on_accelerator() else [[s] for s in missing]:
+        run_seeds(config, row, dataset, {s: paths[s] for s in seeds}, held_out)
     return list(paths.values())
+
+
+def run_seeds(
+    config: Mapping[str, Any],
+    row: Row,
+    dataset: data.Dataset,
+    paths: Mapping[int, Path],
+    held_out: Examples | None,
+) -> None:
+    """Trains one row with several seeds at once and writes their results."""
+    from tqdm import tqdm
+
+    records: dict[int, list[Any]] = {seed: [] for seed in paths}
+    title = f"{config['figure']} {row.name} seed {', '.join(map(str, paths))}"
+    options = {name: config[name] for name in ("model", "epochs", "batch_size")}
+    with tqdm(total=config["epochs"], desc=title, unit="epoch") as bar:
+        for epoch in train_row(
+            row, dataset, seeds=list(paths), held_out=held_out, **options
+        ):
+            for mine, record in zip(records.values(), epoch, strict=True):
+                mine.append(record)
+            bar.set_postfix(accuracy=f"{epoch[0]['accuracy']:.2%}")
+            bar.update()
+    together = {"seeds_together": len(paths)}
+    for seed, path in paths.items():
+        result = {"config": {**config, "seed": seed}, "epochs": records[seed]}
+        write(path, result | {"environment": environment() | together})
+
+
+def exists(path: Path, config: Mapping[str, Any]) -> bool:
+    """Whether there is a result, and that of this configuration."""
+    if not path.exists():
+        return False
+    there = json.loads(path.read_text(encoding="utf-8"))["config"]
+    for name, value in json.loads(json.dumps(config)).items():
+        if there.get(name) != value:
+            sys.exit(
+                f"{path} holds another experiment's result, with {name} "
+                f"{there.get(name)} and not {value}; move it away to run this one."
+            )
+    return True
+
+
+def on_accelerator() -> bool:
+    """Whether there is anything faster than a CPU."""
+    return jax.default_backend() != "cpu"
 
 
 def tuned(dataset: data.Dataset, args: argparse.Namespace) -> list[Row]:
@@ -143,18 +176,20 @@ def tuned(dataset: data.Dataset, args: argparse.Namespace) -> list[Row]:
 
 def run_curve(figure: str, dataset: data.Dataset, args: argparse.Namespace) -> None:
     """Draws the seeds of one curve that has no result yet."""
+    swept = figure == "range_test"
     config = {
         "figure": figure,
         "row": figure,
+        "tuned_rate": None,
         "dataset": args.dataset,
         "train_size": len(dataset.train_x),
-        "model": args.model if figure == "range_test" else "none",
+        "model": args.model if swept else "none",
         "epochs": 0,
-        "batch_size": args.batch_size,
+        "batch_size": args.batch_size if swept else 0,
     }
     for seed in range(args.seeds):
         path = result_path(args.out, config, seed)
-        if path.exists():
+        if exists(path, config):
             continue
         curve = CURVES[figure](
             dataset, seed, model=args.model, batch_size=args.batch_size
@@ -165,12 +200,15 @@ def run_curve(figure: str, dataset: data.Dataset, args: argparse.Namespace) -> N
 
 def result_path(out: Path, config: Mapping[str, Any], seed: int) -> Path:
     """Where a row's result for a seed lies."""
-    size = f"{config['dataset']}{config['train_size']}"
-    rate = config.get("tuned_rate")
-    row = config["row"] if rate is None else f"{config['row']}-{rate:g}"
-    length = f"{config['epochs']}x{config['batch_size']}"
-    name = f"{row}-{config['model']}-{size}-{length}-{seed}.json"
-    return out / config["figure"] / name
+    row, rate = config["row"], config["tuned_rate"]
+    parts = [
+        row if rate is None else f"{row}-{rate:g}",
+        config["model"],
+        f"{config['dataset']}-{config['train_size']}",
+        f"{config['epochs']}x{config['batch_size']}",
+        str(seed),
+    ]
+    return out / config["figure"] / f"{'-'.join(parts)}.json"
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
@@ -219,8 +257,7 @@ def main(arguments: list[str] | None = None) -> None:
             print("\n".join(listing(figure, with_defaults(args, figure))))
         return
     args = with_defaults(args, args.figure)
-    rows = FIGURES.get(args.figure, [])
-    known = [row.name for row in rows]
+    known = [row.name for row in FIGURES.get(args.figure, [])]
     if args.figure == "baselines":
         known = [*BASELINES, *(row.name for row in UNTUNED)]
     unknown = [name for name in args.rows or [] if name not in known]
@@ -233,14 +270,22 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(str(error))
     if args.figure in CURVES:
         run_curve(args.figure, dataset, args)
-    if args.figure == "baselines":
-        rows = tuned(dataset, args)
+        return
+    try:
+        run_figure(args.figure, dataset, args)
+    except SettingError as error:
+        sys.exit(str(error))
+
+
+def run_figure(figure: str, dataset: data.Dataset, args: argparse.Namespace) -> None:
+    """Runs the rows of a figure that were asked for."""
     held_out = None
-    if args.figure in HELD_OUT:
+    if figure in HELD_OUT:
         dataset, held_out = data.hold_out(dataset)
+    rows = tuned(dataset, args) if figure == "baselines" else FIGURES[figure]
     for row in rows:
         if row.name in args.rows:
-            run_row(args.figure, row, dataset, args, held_out)
+            run_row(figure, row, dataset, args, held_out)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,119 @@
+"""Results as Markdown tables."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from examples.paper.baselines import BASELINES
+from examples.paper.experiments import Row
+from examples.paper.figures import FIGURES
+from examples.paper.results import Group, Result, Results, accuracies, final
+
+Runs = dict[str, list[Result]]  # by row
+
+
+def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def training(rows: Sequence[Row], by_row: Runs, goal: Row | None) -> str:
+    """Rows that were trained, and when each was where one of them ends."""
+    header = ["", "seeds", "final accuracy (%)", "best (epoch)"]
+    if goal is not None:
+        header.append(f"epoch that reaches the end of “{goal.title}”")
+    header += ["rates", "seconds", "measuring / training", "the paper"]
+    ends = _ends(by_row[goal.name]) if goal else {}
+    lines = []
+    for row in rows:
+        runs = by_row[row.name]
+        accuracy = accuracies(runs)
+        best = accuracy.argmax(axis=1)
+        rates = [
+            rate
+            for run in runs
+            for epoch in run["epochs"]
+            for rate in epoch["learning_rate"].values()
+        ]
+        bests = (f"{a[i]:.2f} ({i})" for a, i in zip(accuracy, best, strict=True))
+        line = [row.title, str(len(runs)), mean(accuracy[:, -1]), ", ".join(bests)]
+        if goal is not None:
+            line.append(", ".join(_reached(r, ends) for r in runs))
+        train, measure = _seconds(runs)
+        whole = len(runs[0]["epochs"]) * (train + measure * row.follows_mi)
+        line += [f"{min(rates):.4f} to {max(rates):.4f}", f"{whole:.0f}"]
+        lines.append([*line, f"{measure / train:.1%}", row.paper])
+    return markdown(header, lines)
+
+
+def mean(values: np.ndarray) -> str:
+    """A mean over seeds, with their standard deviation."""
+    if len(values) == 1:
+        return f"{values[0]:.2f}"
+    return f"{values.mean():.2f} ± {values.std(ddof=1):.2f}"
+
+
+def _ends(runs: Sequence[Result]) -> dict[int, float]:
+    return {r["config"]["seed"]: r["epochs"][-1]["accuracy"] for r in runs}
+
+
+def _reached(result: Result, ends: dict[int, float]) -> str:
+    goal = ends.get(result["config"]["seed"], np.nan)
+    epochs = (e["epoch"] for e in result["epochs"] if e["accuracy"] >= goal)
+    return str(next(epochs, "never"))
+
+
+def _seconds(runs: Sequence[Result]) -> tuple[float, float]:
+    """Medians of what an epoch's training and its measuring took.
+
+    An epoch that compiles, or in which the machine stood still, weighs nothing.
+    """
+    epochs = [epoch for run in runs for epoch in run["epochs"]]
+    train, measure = (
+        float(np.median([epoch[f"{name}_seconds"] for epoch in epochs]))
+        for name in ("train", "measure")
+    )
+    return train, measure
+
+
+def tuning(by_row: Runs) -> str:
+    """The accuracy on held-out training examples of each rate that was tried."""
+    lines = []
+    for name, baseline in BASELINES.items():
+        rows = {rate: baseline.row(name, rate) for rate in baseline.grid}
+        keys = {rate: f"{name} {rate:g}" for rate in rows}
+        found = {r: final(by_row[key])[0] for r, key in keys.items() if key in by_row}
+        if not found:
+            continue
+        best = max(found, key=lambda rate: found[rate])
+        edge = "the grid's edge" if best in (min(found), max(found)) else ""
+        tried = ", ".join(f"{rate:g}: {value:.2f}" for rate, value in found.items())
+        lines.append([baseline.title, tried, f"{best:g}", edge])
+    return markdown(["", "rate: accuracy (%)", "best rate", ""], lines)
+
+
+def sensitivity(groups: Results) -> str:
+    """One row for each thing changed, one column for each data set.
+
+    Each number with its distance from that of the first row, the defaults.
+    """
+    rows = FIGURES["sensitivity"]
+    lines = []
+    for row in rows:
+        cells = [row.title]
+        for by_row in groups.values():
+            if row.name not in by_row:
+                cells.append("")
+                continue
+            mine, cell = final(by_row[row.name]), mean(final(by_row[row.name]))
+            if rows[0].name in by_row:
+                cell += f" ({mine.mean() - final(by_row[rows[0].name]).mean():+.2f})"
+            cells.append(cell)
+        lines.append(cells)
+    return markdown(["", *map(column, groups)], lines)
+
+
+def column(group: Group) -> str:
+    """A short name for a group beside others of its figure."""
+    return f"{group.data}, {group.epochs} epochs"
