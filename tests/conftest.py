@@ -1,4 +1,6 @@
 import os
+import shutil
+import tempfile
 
 import jax
 import pytest
@@ -6,6 +8,26 @@ import pytest
 # Before any JAX computation: the tests are for the CPU, and strict about promotion.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+COMPILED = "OPTAX_MI_TESTS_COMPILED"
+
+
+def pytest_configure(config):
+    """Shares what is compiled: the tests compile the same programs many times.
+
+    Between the processes of one run and no longer, as one that is killed may leave half
+    a program. A limit to the size makes JAX take a lock before it reads or writes.
+    """
+    if not hasattr(config, "workerinput"):
+        os.environ[COMPILED] = tempfile.mkdtemp(prefix="optax_mi-compiled-")
+    jax.config.update("jax_compilation_cache_dir", os.environ[COMPILED])
+    jax.config.update("jax_compilation_cache_max_size", 2**30)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+
+
+def pytest_unconfigure(config):
+    if not hasattr(config, "workerinput"):
+        shutil.rmtree(os.environ[COMPILED])
 
 
 @pytest.fixture
