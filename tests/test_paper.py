@@ -289,7 +289,7 @@ def test_images_are_flipped_and_shifted_and_nothing_else():
 
 def test_what_is_changed_in_the_sensitivity_is_changed(tmp_path):
     options = ["sensitivity", *SMALL, "--epochs", "2", "--out", str(tmp_path)]
-    run.main([*options, "--rows", "defaults", "k_10", "held_out"])
+    run.main([*options, "--rows", "paper", "k_10", "held_out"])
     found = {}
     for path in (tmp_path / "sensitivity").iterdir():
         result = json.loads(path.read_text())
@@ -303,7 +303,7 @@ def test_what_is_changed_in_the_sensitivity_is_changed(tmp_path):
     report.main(["--out", str(tmp_path)])
     page = (tmp_path / "tables.md").read_text()
     final = {k: 100 * r["epochs"][-1]["accuracy"] for k, r in found.items()}
-    change = final["held_out"] - final["defaults"]
+    change = final["held_out"] - final["paper"]
     assert f"| held-out probe | {final['held_out']:.2f} ({change:+.2f}) |" in page
     assert (tmp_path / "sensitivity.png").read_bytes().startswith(b"\x89PNG")
 

@@ -9,7 +9,7 @@ from optax import contrib
 
 from examples.data import Dataset, hold_out
 from examples.paper.experiments import Phase, Row
-from examples.paper.figures import CHANGE, SAME_RATE
+from examples.paper.figures import CHANGE, FINE, SAME_RATE
 from examples.paper.optimizers import Optimizer, Setting, constant, scheduled
 
 Grid = tuple[float, ...]
@@ -103,7 +103,7 @@ BASELINES = {
 TUNING = "baselines-tuning"
 
 # Nothing of these is tuned but the bounds, which are the paper's.
-UNTUNED = [CHANGE, SAME_RATE]
+UNTUNED = [CHANGE, SAME_RATE, FINE]
 
 
 def with_validation(dataset: Dataset) -> Dataset:

@@ -1,6 +1,5 @@
 """The optimizers of the rows: each a function of the run's setting and its options."""
 
-import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -10,14 +9,6 @@ import optax_mi
 
 LR_MIN, LR_MAX = 0.001, 0.1  # the paper's bounds
 LR = 0.01  # its fixed rate, and the end of its warm-up
-
-# Policy B's defaults, by name.
-DEFAULTS: dict[str, float] = {
-    name: parameter.default
-    for name, parameter in inspect.signature(
-        optax_mi.reference_policy
-    ).parameters.items()
-}
 
 
 class Setting(NamedTuple):
@@ -84,10 +75,15 @@ def decayed(
 
 
 def change(
-    setting: Setting, *, gamma_up: float, gamma_down: float, **options: float
+    setting: Setting,
+    *,
+    gamma_up: float,
+    gamma_down: float,
+    epsilon: float,
+    **options: float,
 ) -> Optimizer:
     """SGD under the paper's policy A."""
-    policy = optax_mi.change_policy(gamma_up=gamma_up, gamma_down=gamma_down)
+    policy = optax_mi.change_policy(gamma_up, gamma_down, epsilon)
     return _dynamic(setting, policy, **options)
 
 

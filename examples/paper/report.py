@@ -125,7 +125,7 @@ def one_at_a_time(groups: Results, out: Path) -> list[str]:
     picture.savefig(out / "sensitivity.png", dpi=100)
     return [
         "## sensitivity: one thing changed at a time",
-        "Final test accuracy (%), in brackets its distance from that of the defaults.",
+        "Final test accuracy (%), in brackets its distance from the first row's.",
         tables.sensitivity(groups),
         "![sensitivity](sensitivity.png)",
     ]

@@ -96,7 +96,7 @@ def tuning(by_row: Runs) -> str:
 def sensitivity(groups: Results) -> str:
     """One row for each thing changed, one column for each data set.
 
-    Each number with its distance from that of the first row, the defaults.
+    Each number with its distance from that of the first row, the paper's.
     """
     rows = FIGURES["sensitivity"]
     lines = []
