@@ -104,7 +104,7 @@ def section(group: Group, by_row: tables.Runs, out: Path) -> list[str]:
         table = tables.training(rows, by_row, goal)
         if tuned:
             values = {row.title: final(by_row[row.name]) for row in rows}
-            dots({group.data: values}, label=METRIC).savefig(path, dpi=100)
+            dots({_panel(group): values}, label=METRIC).savefig(path, dpi=100)
         else:
             pictures = draw(rows, by_row, path)
     machines = sorted({machine(run) for runs in by_row.values() for run in runs})
@@ -112,11 +112,15 @@ def section(group: Group, by_row: tables.Runs, out: Path) -> list[str]:
     return [f"## {group.title}", table, *images, *machines]
 
 
+def _panel(group: Group) -> str:
+    return f"{group.dataset}\n{group.train_size:,} images, {group.epochs} epochs"
+
+
 def one_at_a_time(groups: Results, out: Path) -> list[str]:
     """The paragraphs of the sensitivity, its data sets beside each other."""
     rows = FIGURES["sensitivity"]
     panels = {
-        tables.column(group): {
+        _panel(group): {
             row.title: final(by_row[row.name]) for row in rows if row.name in by_row
         }
         for group, by_row in groups.items()
