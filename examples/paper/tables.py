@@ -108,7 +108,8 @@ def sensitivity(groups: Results) -> str:
                 continue
             mine, cell = final(by_row[row.name]), mean(final(by_row[row.name]))
             if rows[0].name in by_row:
-                cell += f" ({mine.mean() - final(by_row[rows[0].name]).mean():+.2f})"
+                change = mine.mean() - final(by_row[rows[0].name]).mean()
+                cell += f" ({round(change, 2) + 0.0:+.2f})"  # no minus zero
             cells.append(cell)
         lines.append(cells)
     return markdown(["", *map(column, groups)], lines)
