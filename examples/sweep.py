@@ -14,7 +14,6 @@ from typing import Any
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 
@@ -44,10 +43,10 @@ def sweep(
     """Sweeps the rate of an optimizer whose own is 1."""
 
     @jax.jit
-    def step(state: Any, batch: jax.Array, learning_rate: Any) -> tuple[Any, jax.Array]:
+    def step(state: Any, batch: Any, learning_rate: Any) -> tuple[Any, jax.Array]:
         params, opt_state, key = state
         key, dropout = jax.random.split(key)
-        x, y = jnp.asarray(dataset.train_x)[batch], jnp.asarray(dataset.train_y)[batch]
+        x, y = batch
 
         def loss(params: Any) -> jax.Array:
             logits: Any = model.apply(params, x, train=True, rngs={"dropout": dropout})
@@ -68,8 +67,9 @@ def sweep(
     order = itertools.chain.from_iterable(
         batches(rng, len(dataset.train_x), batch_size) for _ in itertools.count()
     )
+    examples = ((dataset.train_x[i], dataset.train_y[i]) for i in order)
     state = (params, base.init(params), key)
-    return optax_mi.lr_range_test(step, state, order, measure, **options)
+    return optax_mi.lr_range_test(step, state, examples, measure, **options)
 
 
 def compare(

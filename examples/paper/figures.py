@@ -19,7 +19,7 @@ _GAMMAS = ("gamma_up", "gamma_down", "gamma_over")  # of policy B
 # What the paper gives: "dampened" means smaller steps upwards.
 _SAME = dict.fromkeys(_GAMMAS, 0.1) | {"epsilon": 0.01}
 _DAMPENED = _SAME | {"gamma_up": 0.01, "gamma_down": 0.01}
-_FINE = _SAME | {"epsilon": 0.003}  # ours: where the paper's mistakes a slow start
+_FINE = _SAME | {"epsilon": 0.003}  # ours: 1 % takes a slow start for the end
 _CHANGE = {"gamma_up": 0.1, "gamma_down": 1.0, "epsilon": 0.01}  # policy A
 _LAYERS = ("Conv_0", "Conv_1", "Dense_0", "logits")
 
