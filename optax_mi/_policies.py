@@ -99,7 +99,7 @@ def reference_policy(
     gamma_up: ArrayLike = 0.1,
     gamma_down: ArrayLike = 0.1,
     gamma_over: ArrayLike = 0.1,
-    epsilon: ArrayLike = 0.01,
+    epsilon: ArrayLike = 0.003,
 ) -> Policy:
     r"""The paper's second policy: change, and value relative to the reference.
 
@@ -127,7 +127,9 @@ def reference_policy(
       gamma_up: The paper's gamma_1: 0.1, or 0.01 (increases dampened).
       gamma_down: The paper's gamma_2: 0.1, or 0.01 where gamma_1 is.
       gamma_over: The paper's gamma_3: 0.1.
-      epsilon: The relative change up to which the information counts as saturated.
+      epsilon: The relative change up to which the information counts as saturated. The
+        paper's is 0.01, of which a slow start at `lr_min` can fall short: the rate
+        then stays there.
 
     Returns:
       A policy that needs a reference.
