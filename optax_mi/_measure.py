@@ -12,8 +12,9 @@ from jax.typing import ArrayLike
 from optax_mi import _checks
 from optax_mi._estimators import ksg, ksg_discrete, label_entropy
 from optax_mi._estimators._distances import check_options
+from optax_mi._estimators._placement import number_of_points, over_points
 from optax_mi._probe import Probe
-from optax_mi._types import Estimator, Metric, ReferenceKind
+from optax_mi._types import AxisName, Estimator, Metric, ReferenceKind
 
 REFERENCE_KINDS = ("label_entropy", "input", "tiled")
 
@@ -26,6 +27,7 @@ def estimate_mi(
     k: int = 3,
     metric: Metric = "euclidean",
     block_size: int | None = None,
+    axis_name: AxisName = None,
 ) -> dict[str, jax.Array]:
     """Estimates I(H_i; Y), in nats, for every layer in one compiled call.
 
@@ -44,6 +46,10 @@ def estimate_mi(
       metric: "euclidean", "manhattan" or "chebyshev", the norm within a layer (and
         within continuous outcomes). The max-norm says little in high dimension.
       block_size: Points handled at a time; chosen from n and the backend by default.
+      axis_name: The mesh axis, or several, over which the points are spread: one of
+        `jax.shard_map`, where the arrays are a device's own, or of the mesh in force
+        (`jax.set_mesh`). By default arrays are asked for their sharding, which under
+        `jit` they know of explicit axes alone.
 
     Returns:
       ``{layer: scalar}``, in nats, raw: slightly negative values are possible, and NaN
@@ -87,11 +93,12 @@ def estimate_mi(
     if estimator is not None:
         estimates = _apply_all(tuple(layers.values()), outcomes, estimator=estimator)
         return dict(zip(layers, estimates, strict=True))
-    _checks.neighbours(k, n)
+    _checks.neighbours(k, number_of_points(n, axis_name))
     check_options(metric, block_size)
     estimates = _estimate_all(
-        tuple(layers.values()),
+        *layers.values(),
         outcomes,
+        axis_name=axis_name,
         discrete=discrete,
         k=int(k),
         metric=metric,
@@ -100,10 +107,11 @@ def estimate_mi(
     return dict(zip(layers, estimates, strict=True))
 
 
-@partial(jax.jit, static_argnames=("discrete", "k", "metric", "block_size"))
-def _estimate_all(layers, outcomes, *, discrete, **options):
-    estimator = ksg_discrete if discrete else ksg
-    return tuple(estimator(layer, outcomes, **options) for layer in layers)
+@over_points
+def _estimate_all(*layers_and_outcomes, discrete, axis, **options):
+    *layers, outcomes = layers_and_outcomes
+    estimator = partial(ksg_discrete if discrete else ksg, axis_name=axis, **options)
+    return tuple(estimator(layer, outcomes) for layer in layers)
 
 
 @partial(jax.jit, static_argnames="estimator")

@@ -10,6 +10,9 @@ Metric: TypeAlias = Literal["euclidean", "chebyshev", "manhattan"]
 
 ReferenceKind: TypeAlias = Literal["label_entropy", "input", "tiled"]
 
+# The mesh axis, or axes, over which points are spread; None where they are not.
+AxisName: TypeAlias = str | tuple[str, ...] | None
+
 # One measurement: a scalar for the whole network, or one scalar per layer.
 Measurement: TypeAlias = ArrayLike | Mapping[str, ArrayLike]
 

@@ -8,6 +8,7 @@ import pytest
 # Before any JAX computation: the tests are for the CPU, and strict about promotion.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 jax.config.update("jax_numpy_rank_promotion", "raise")
+jax.config.update("jax_num_cpu_devices", 8)  # virtual ones, for what is sharded
 
 COMPILED = "OPTAX_MI_TESTS_COMPILED"
 

@@ -15,7 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from optax_mi import _checks
-from optax_mi._types import Metric
+from optax_mi._estimators import _ring
+from optax_mi._types import AxisName, Metric
 
 METRICS: tuple[Metric, ...] = ("euclidean", "chebyshev", "manhattan")
 
@@ -39,13 +40,13 @@ def check_options(metric: Metric, block_size: int | None) -> None:
         _checks.positive_integer("block_size", block_size)
 
 
-def rescale(x: jax.Array) -> jax.Array:
+def rescale(x: jax.Array, axis: AxisName = None) -> jax.Array:
     """Multiplies x by the power of two that keeps squared distances representable.
 
     A power of two changes no mantissa: ties stay ties and every comparison of two
     distances comes out as before.
     """
-    _, exponent = jnp.frexp(jnp.max(jnp.abs(x)))
+    _, exponent = jnp.frexp(_ring.largest(jnp.max(jnp.abs(x)), axis))
     return jnp.ldexp(x, _LARGEST_EXPONENT - exponent)
 
 
@@ -82,7 +83,8 @@ def distances(points: jax.Array, columns: jax.Array, metric: Metric) -> jax.Arra
         return jnp.maximum(total, code(jnp.abs(difference)))
 
     d, m = columns.shape
-    total = jnp.zeros((len(points), m), columns.dtype)
+    zeros = jnp.zeros((len(points), m), columns.dtype)
+    total = _ring.varying(zeros, (points, columns))
     total = code(total) if metric == "chebyshev" else total
     if d <= FEW_FEATURES:
         for f in range(d):

@@ -10,12 +10,13 @@ from jax.scipy.special import digamma, gammaln
 from jax.typing import ArrayLike
 
 from optax_mi import _checks
-from optax_mi._estimators import _axes, _distances, _neighbours, _pruned
+from optax_mi._estimators import _axes, _distances, _neighbours, _pruned, _ring
 from optax_mi._estimators._leaves import Variable
-from optax_mi._types import Metric
+from optax_mi._estimators._placement import over_points
+from optax_mi._types import AxisName, Metric
 
 
-def label_entropy(labels: ArrayLike) -> jax.Array:
+def label_entropy(labels: ArrayLike, *, axis_name: AxisName = None) -> jax.Array:
     r"""Entropy of the empirical distribution of class labels, in nats.
 
     .. math:: H(C) = -\operatorname{mean}_i \log \frac{N_{c(i)}}{n}
@@ -26,6 +27,7 @@ def label_entropy(labels: ArrayLike) -> jax.Array:
 
     Args:
       labels: Integer classes, shape [n]. Any integers; only equality matters.
+      axis_name: The mesh axis over which they are spread, as for `ksg_discrete`.
 
     Returns:
       A scalar, in nats, exact for the sample.
@@ -41,18 +43,19 @@ def label_entropy(labels: ArrayLike) -> jax.Array:
       >>> print(f"{optax_mi.label_entropy(np.arange(1000) % 10):.4f}")  # log 10
       2.3026
     """
-    return _label_entropy(_checks.class_labels("labels", labels))
+    labels = _checks.class_labels("labels", labels)
+    return _label_entropy(labels, axis_name=axis_name)
 
 
-@jax.jit
-def _label_entropy(labels: jax.Array) -> jax.Array:
-    sizes = class_sizes(labels).astype(jnp.result_type(float))
-    return -jnp.mean(jnp.log(sizes / len(labels)))
+@over_points
+def _label_entropy(labels, *, axis):
+    sizes = class_sizes(labels, axis).astype(jnp.result_type(float))
+    return -_ring.mean(jnp.log(sizes / (len(labels) * _ring.size(axis))), axis)
 
 
-def class_sizes(labels: jax.Array) -> jax.Array:
+def class_sizes(labels: jax.Array, axis: AxisName = None) -> jax.Array:
     """The number of points of each point's class, itself included."""
-    ordered = jnp.sort(labels)
+    ordered = _ring.varying(jnp.sort(_ring.gather(labels, axis)), labels)
     first = jnp.searchsorted(ordered, labels, side="left")
     return jnp.searchsorted(ordered, labels, side="right") - first
 

@@ -13,8 +13,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from optax_mi._estimators import _distances
-from optax_mi._types import Metric
+from optax_mi._estimators import _distances, _ring
+from optax_mi._types import AxisName, Metric
 
 
 def applies(features: int, metric: Metric) -> bool:
@@ -30,14 +30,14 @@ class Points(NamedTuple):
     largest: jax.Array  # [n], the largest |x|^2 of all
 
 
-def prepare(x: jax.Array) -> tuple[Points, Points]:
+def prepare(x: jax.Array, axis: AxisName = None) -> tuple[Points, Points]:
     """Points [n, d] as rows, and padded as columns, far from everything."""
     # The error is in proportion to the norms, so they are kept as small as they can be.
-    x = x - jnp.mean(x, axis=0, keepdims=True)
+    x = x - _ring.mean(x, axis)[None]
     squared = jnp.sum(x * x, axis=1)
     # Not infinite: differences of it would be NaN.
     far = float(jnp.finfo(x.dtype).max) / 4
-    largest = jnp.full_like(squared, jnp.max(squared))
+    largest = jnp.full_like(squared, _ring.largest(jnp.max(squared), axis))
     rows = Points(x, squared, largest)
     columns = Points(
         _distances.pad_points(x, 0),

@@ -14,10 +14,17 @@ import jax
 import jax.numpy as jnp
 from jax.scipy.special import digamma
 
-from optax_mi._estimators import _axes, _distances, _gram, _neighbours, _pruned
+from optax_mi._estimators import (
+    _axes,
+    _distances,
+    _gram,
+    _neighbours,
+    _pruned,
+    _ring,
+)
 from optax_mi._estimators._leaves import Variable
 from optax_mi._estimators._ties import mean_digamma
-from optax_mi._types import Metric
+from optax_mi._types import AxisName, Metric
 
 # Units of variables of equal spread differ by this much, so that the distances of one
 # are never tied with those of another one.
@@ -62,6 +69,7 @@ def joint_counts(
     metric: Metric,
     block_size: int | None,
     edges: bool = False,
+    axis: AxisName = None,
 ) -> list[JointCounts]:
     """Counts the points closer than rho to every point, and at rho, for each k.
 
@@ -72,13 +80,22 @@ def joint_counts(
       metric: The norm within a variable.
       block_size: Points handled at a time.
       edges: Whether to find the edges of the rectangle of the k neighbours as well.
+      axis: That of the devices over which the points are spread.
     """
-    variables = [_distances.rescale(v) for v in variables]
-    units = [
-        _inverse_spread(v, metric) * (1 + i * _APART) for i, v in enumerate(variables)
-    ]
     n, features = len(variables[0]), [v.shape[1] for v in variables]
-    columns = [_distances.as_columns(v) for v in variables]
+    devices = _ring.size(axis)
+    searched = not edges and _pruned.applies(n * devices, features, ks)
+    if axis is not None and searched:
+        options: Any = {"ks": ks, "metric": metric, "block_size": block_size}
+        return _ring.on_each(
+            lambda *all_of: joint_counts(all_of, subspaces, **options), variables, axis
+        )
+    variables = [_distances.rescale(v, axis) for v in variables]
+    units = [
+        _inverse_spread(v, metric, axis) * (1 + i * _APART)
+        for i, v in enumerate(variables)
+    ]
+    columns = _ring.spread([_distances.as_columns(v) for v in variables], axis)
     spaces = (tuple(range(len(variables))), *subspaces)
     within = max(ks) + 1  # each point is the nearest to itself
 
@@ -93,10 +110,12 @@ def joint_counts(
 
     def about(rho, codes, arrays) -> JointCounts:
         counts = _count_between(rho, rho, spaces, codes, arrays)
-        return counts._replace(edges=_edges(rho, codes, arrays) if edges else ())
+        return counts._replace(
+            edges=_edges(rho, codes, arrays, len(variables)) if edges else ()
+        )
 
     def exact(block: _Block) -> list[JointCounts]:
-        codes = codes_from(block)(columns)
+        codes = _ring.everywhere(codes_from(block), columns)
         joint = _farthest(codes)
         rhos = [_neighbours.kth_smallest(joint, k=k + 1, max_k=k + 1) for k in ks]
         return [about(rho, _neighbours.stored, codes) for rho in rhos]
@@ -114,26 +133,38 @@ def joint_counts(
 
     wide = [_gram.applies(d, metric) and not edges for d in features]
     grams = [
-        _gram.prepare(v) if w else (None, None)
+        _gram.prepare(v, axis) if w else (None, None)
         for v, w in zip(variables, wide, strict=True)
     ]
     rows = _Block(tuple(variables), tuple(gram for gram, _ in grams))
-    block_size = _neighbours.choose_block_size(n, features, within, block_size)
-    if not edges and _pruned.applies(n, features, ks):
+    block_size = _neighbours.choose_block_size(n, features, within, block_size, devices)
+    if searched:
         found, tied = _searched(variables, units, subspaces, ks, metric)
         return _neighbours.redo(found, tied, exact, rows, block_size)
     if not any(wide):
-        return _neighbours.map_rechecked(fast, exact, rows, block_size)
+        return _neighbours.map_rechecked(fast, exact, rows, block_size, axis)
+
+    # A variable has its columns where it is not measured by a product.
+    mixed_columns = _ring.spread(
+        [
+            _distances.as_columns(v) if gram is None else gram
+            for v, (_, gram) in zip(variables, grams, strict=True)
+        ],
+        axis,
+    )
 
     def approximate(block: _Block) -> tuple[list[JointCounts], jax.Array]:
-        arrays = [
-            _distances.codes_from(x, own, metric, unit)
-            if gram is None or others is None
-            else _distances.code(_gram.squared_distances(gram, others) * unit)
-            for x, own, unit, gram, (_, others) in zip(
-                block.x, columns, units, block.gram, grams, strict=True
-            )
-        ]
+        def codes(tile: Sequence[Any]) -> list[jax.Array]:
+            return [
+                _distances.codes_from(x, own, metric, unit)
+                if gram is None
+                else _distances.code(_gram.squared_distances(gram, own) * unit)
+                for x, own, unit, gram in zip(
+                    block.x, tile, units, block.gram, strict=True
+                )
+            ]
+
+        arrays = _ring.everywhere(codes, mixed_columns)
 
         def error(squared: jax.Array) -> jax.Array:
             errors = [
@@ -152,7 +183,7 @@ def joint_counts(
             for (counts, doubtful), k in zip(found, ks, strict=True)
         )
 
-    return _neighbours.map_rechecked(approximate, exact, rows, block_size)
+    return _neighbours.map_rechecked(approximate, exact, rows, block_size, axis)
 
 
 def mean_digammas(counts: JointCounts, k: int, dtype: Any) -> list[jax.Array]:
@@ -232,7 +263,7 @@ def _count_about(rho, error, spaces, arrays) -> tuple[JointCounts, jax.Array]:
     return counts, doubtful
 
 
-def _edges(rho, codes, arrays) -> tuple[Edge, ...]:
+def _edges(rho, codes, arrays, number: int) -> tuple[Edge, ...]:
     def side(v: int) -> jax.Array:
         def within(tile: Any) -> jax.Array:
             own = codes(tile)
@@ -240,7 +271,7 @@ def _edges(rho, codes, arrays) -> tuple[Edge, ...]:
 
         return _neighbours.maximum(within, arrays)
 
-    variables = range(len(arrays))
+    variables = range(number)
     sides = [side(v) for v in variables]
 
     def predicates(tile: Any) -> list[jax.Array]:
@@ -302,10 +333,12 @@ def _searched(
     return counted, ~reduce(jnp.logical_and, [about.certain for about in found])
 
 
-def _inverse_spread(x: jax.Array, metric: Metric) -> jax.Array:
+def _inverse_spread(x: jax.Array, metric: Metric, axis: AxisName) -> jax.Array:
     """1 / root mean square distance from the mean, squared where distances are."""
-    mean = jnp.mean(x, axis=0, keepdims=True)
+    mean = _ring.mean(x, axis)[None]
     distance = _distances.distances(mean, x.T, metric)[0]
-    squared = metric == "euclidean"
-    spread = jnp.mean(distance) if squared else jnp.sqrt(jnp.mean(distance**2))
+    if metric == "euclidean":
+        spread = _ring.mean(distance, axis)
+    else:
+        spread = jnp.sqrt(_ring.mean(distance**2, axis))
     return jnp.where(spread > 0, 1 / spread, 1)

@@ -1,7 +1,6 @@
 """Mutual information between two continuous variables."""
 
 from collections.abc import Sequence
-from functools import partial
 from typing import Any, Literal
 
 import jax
@@ -10,9 +9,10 @@ from jax.scipy.special import digamma, ndtri
 from jax.typing import ArrayLike
 
 from optax_mi import _checks
-from optax_mi._estimators import _distances, _joint
+from optax_mi._estimators import _distances, _joint, _ring
+from optax_mi._estimators._placement import number_of_points, over_points
 from optax_mi._estimators._ties import mean_digamma
-from optax_mi._types import Metric
+from optax_mi._types import AxisName, Metric
 
 
 def ksg(
@@ -24,6 +24,7 @@ def ksg(
     metric: Metric = "chebyshev",
     margins: Literal["raw", "gaussian"] = "raw",
     block_size: int | None = None,
+    axis_name: AxisName = None,
 ) -> jax.Array:
     r"""Estimates I(X; Y), in nats, between two continuous variables.
 
@@ -72,6 +73,10 @@ def ksg(
         information is the same, and it mends heavy tails.
       block_size: Points handled at a time; chosen from n and the backend by default.
         The result does not depend on it.
+      axis_name: The mesh axis, or several, over which the points are spread: one of
+        `jax.shard_map`, where the arrays are a device's own, or of the mesh in force
+        (`jax.set_mesh`). By default arrays are asked for their sharding, which under
+        `jit` they know of explicit axes alone.
 
     Returns:
       A scalar, in nats. NaN where x or y holds a NaN or an infinity.
@@ -102,7 +107,7 @@ def ksg(
     n = _checks.same_length([("x", x), ("y", y)])
     ks = tuple(k) if isinstance(k, Sequence) else (k,)
     for one in ks:
-        _checks.neighbours(one, n)
+        _checks.neighbours(one, number_of_points(n, axis_name))
     if not ks:
         _checks.fail("k", "an integer or at least one of them", k)
     _checks.one_of("algorithm", algorithm, (1, 2))
@@ -116,17 +121,16 @@ def ksg(
         metric=metric,
         margins=margins,
         block_size=block_size,
+        axis_name=axis_name,
     )
 
 
-@partial(
-    jax.jit, static_argnames=("ks", "algorithm", "metric", "margins", "block_size")
-)
-def _ksg(x, y, *, ks, algorithm, metric, margins, block_size):
+@over_points
+def _ksg(x, y, *, ks, algorithm, metric, margins, block_size, axis):
     x, y = jax.lax.stop_gradient((x, y))
-    finite = jnp.all(jnp.isfinite(x)) & jnp.all(jnp.isfinite(y))
+    finite = _ring.all_finite(x, axis) & _ring.all_finite(y, axis)
     if margins == "gaussian":
-        x, y = gaussian_margins(x), gaussian_margins(y)
+        x, y = gaussian_margins(x, axis), gaussian_margins(y, axis)
     counts = _joint.joint_counts(
         (x, y),
         ((0,), (1,)),
@@ -134,23 +138,29 @@ def _ksg(x, y, *, ks, algorithm, metric, margins, block_size):
         metric=metric,
         block_size=block_size,
         edges=algorithm == 2,
+        axis=axis,
     )
     form = _first if algorithm == 1 else _second
     dtype = jnp.result_type(x, y)
-    terms = sum(form(c, k, dtype) for c, k in zip(counts, ks, strict=True)) / len(ks)
-    mi = digamma(jnp.asarray(len(x), dtype)) + jnp.mean(terms)
+    terms = jnp.mean(
+        jnp.stack([form(c, k, dtype) for c, k in zip(counts, ks, strict=True)]), axis=0
+    )
+    n = len(x) * _ring.size(axis)
+    mi = digamma(jnp.asarray(n, dtype)) + _ring.mean(terms, axis)
     return jnp.where(finite, mi, jnp.nan)
 
 
-def gaussian_margins(x: jax.Array) -> jax.Array:
+def gaussian_margins(x: jax.Array, axis: AxisName = None) -> jax.Array:
     """Replaces each feature of [n, d] by the Gaussian quantiles of its mean ranks."""
 
     def feature(values: jax.Array) -> jax.Array:
-        ordered = jnp.sort(values)
+        ordered = _ring.varying(jnp.sort(_ring.gather(values, axis)), values)
         below = jnp.searchsorted(ordered, values, side="left")
         within = jnp.searchsorted(ordered, values, side="right")
-        return ndtri((below + within).astype(values.dtype) / (2 * len(values)))
+        return ndtri((below + within).astype(values.dtype) / (2 * len(ordered)))
 
+    if axis is not None:
+        return jax.lax.map(feature, x.T).T  # never all features of all points
     return jax.vmap(feature, in_axes=1, out_axes=1)(x)
 
 

@@ -10,11 +10,19 @@ from jax.scipy.special import digamma
 from jax.typing import ArrayLike
 
 from optax_mi import _checks
-from optax_mi._estimators import _axes, _distances, _gram, _neighbours, _pruned
+from optax_mi._estimators import (
+    _axes,
+    _distances,
+    _gram,
+    _neighbours,
+    _pruned,
+    _ring,
+)
 from optax_mi._estimators._entropy import class_sizes
 from optax_mi._estimators._leaves import Variable
+from optax_mi._estimators._placement import number_of_points, over_points
 from optax_mi._estimators._ties import mean_digamma
-from optax_mi._types import Metric
+from optax_mi._types import AxisName, Metric
 
 
 def ksg_discrete(
@@ -24,6 +32,7 @@ def ksg_discrete(
     k: int = 3,
     metric: Metric = "euclidean",
     block_size: int | None = None,
+    axis_name: AxisName = None,
 ) -> jax.Array:
     r"""Estimates I(X; C), in nats, between points and the classes they belong to.
 
@@ -70,6 +79,10 @@ def ksg_discrete(
       metric: "euclidean", "manhattan" or "chebyshev", the norm within X.
       block_size: Points handled at a time; chosen from n and the backend by default.
         The result does not depend on it.
+      axis_name: The mesh axis, or several, over which the points are spread: one of
+        `jax.shard_map`, where the arrays are a device's own, or of the mesh in force
+        (`jax.set_mesh`). By default arrays are asked for their sharding, which under
+        `jit` they know of explicit axes alone.
 
     Returns:
       A scalar, in nats. NaN where x holds a NaN or an infinity, or where no class has
@@ -99,9 +112,11 @@ def ksg_discrete(
     x = _checks.points("x", x)
     labels = _checks.class_labels("labels", labels)
     n = _checks.same_length([("x", x), ("labels", labels)])
-    _checks.neighbours(k, n)
+    _checks.neighbours(k, number_of_points(n, axis_name))
     _distances.check_options(metric, block_size)
-    return _ksg_discrete(x, labels, k=k, metric=metric, block_size=block_size)
+    return _ksg_discrete(
+        x, labels, k=k, metric=metric, block_size=block_size, axis_name=axis_name
+    )
 
 
 class Counts(NamedTuple):
@@ -115,12 +130,12 @@ class Counts(NamedTuple):
     any_tied: jax.Array  # T: any class, at r
 
 
-@partial(jax.jit, static_argnames=("k", "metric", "block_size"))
-def _ksg_discrete(x, labels, *, k, metric, block_size):
+@over_points
+def _ksg_discrete(x, labels, *, axis, **options):
     x = jax.lax.stop_gradient(x)
-    counts = neighbour_counts(x, labels, k=k, metric=metric, block_size=block_size)
-    mi = _mutual_information(counts, x.dtype)
-    return jnp.where(jnp.all(jnp.isfinite(x)), mi, jnp.nan)
+    counts = neighbour_counts(x, labels, axis=axis, **options)
+    mi = _mutual_information(counts, x.dtype, axis)
+    return jnp.where(_ring.all_finite(x, axis), mi, jnp.nan)
 
 
 class _Rows(NamedTuple):
@@ -139,16 +154,21 @@ def neighbour_counts(
     k: int,
     metric: Metric,
     block_size: int | None,
+    axis: AxisName = None,
 ) -> Counts:
     """Counts, for each point, the neighbours within its k-th of the same class."""
-    n, d = x.shape
-    x = _distances.rescale(x)
-    size = class_sizes(labels)
+    n, d, devices = *x.shape, _ring.size(axis)
+    searched = _pruned.applies(n * devices, (d,), (k,))
+    if axis is not None and (d == 1 or searched):
+        options: Any = {"k": k, "metric": metric, "block_size": block_size}
+        return _ring.on_each(partial(neighbour_counts, **options), (x, labels), axis)
+    x = _distances.rescale(x, axis)
+    size = class_sizes(labels, axis)
     rows = _Rows(labels, size, jnp.minimum(k, size - 1), x)
-    columns = _distances.as_columns(x)
     column_label = _distances.pad_points(labels, 0)
+    columns = _ring.spread((_distances.as_columns(x), column_label), axis)
     within = k + 1  # each point is the nearest to itself
-    block_size = _neighbours.choose_block_size(n, (d,), within, block_size)
+    block_size = _neighbours.choose_block_size(n, (d,), within, block_size, devices)
 
     def flagged_from(block: _Rows) -> Callable[[Any], jax.Array]:
         def value(tile: tuple[jax.Array, jax.Array]) -> jax.Array:
@@ -172,32 +192,35 @@ def neighbour_counts(
         return _counts(low, _neighbours.count(predicates, arrays), block)
 
     def exact(block: _Rows) -> Counts:
-        codes = flagged_from(block)((columns, column_label))
+        codes = _ring.everywhere(flagged_from(block), columns)
         r = _neighbours.kth_smallest(codes, k=block.k + 1, max_k=within)
         return between(r, r, _neighbours.stored, codes, block)
 
     def fast(block: _Rows) -> tuple[Counts, jax.Array]:
-        value, arrays = _neighbours.view(
-            flagged_from(block), (columns, column_label), (d,)
-        )
+        value, arrays = _neighbours.view(flagged_from(block), columns, (d,))
         r = by_groups(value, arrays, block)
         counts = between(r, r, value, arrays, block)
         return counts, _is_not_kth(counts)
 
     if d == 1:
         return _along_axis(rows, k, metric)
-    if _pruned.applies(n, (d,), (k,)):
+    if searched:
         counts = _searched(rows, k, metric)
         return _neighbours.redo(counts, _is_not_kth(counts), exact, rows, block_size)
     if not _gram.applies(d, metric):
-        return _neighbours.map_rechecked(fast, exact, rows, block_size)
+        return _neighbours.map_rechecked(fast, exact, rows, block_size, axis)
 
-    gram_rows, gram_columns = _gram.prepare(x)
+    gram_rows, gram_columns = _gram.prepare(x, axis)
+    gram_columns = _ring.spread((gram_columns, column_label), axis)
 
     def approximate(block: tuple[_Rows, _gram.Points]) -> tuple[Counts, jax.Array]:
         points, gram = block
-        codes = _distances.code(_gram.squared_distances(gram, gram_columns))
-        codes = _distances.flagged(codes, points.label, column_label)
+
+        def flagged(tile: tuple[_gram.Points, jax.Array]) -> jax.Array:
+            codes = _distances.code(_gram.squared_distances(gram, tile[0]))
+            return _distances.flagged(codes, points.label, tile[1])
+
+        codes = _ring.everywhere(flagged, gram_columns)
         r = _distances.decode(by_groups(_neighbours.stored, codes, points))
         margin = 2 * _gram.error(gram, r)
         low = _distances.code(jnp.maximum(r - margin, 0))
@@ -207,7 +230,7 @@ def neighbour_counts(
         return counts, tied | _is_not_kth(counts)
 
     return _neighbours.map_rechecked(
-        approximate, lambda block: exact(block[0]), (rows, gram_rows), block_size
+        approximate, lambda block: exact(block[0]), (rows, gram_rows), block_size, axis
     )
 
 
@@ -262,13 +285,13 @@ def _is_not_kth(counts: Counts) -> jax.Array:
     return (counts.k > 0) & wrong
 
 
-def _mutual_information(counts: Counts, dtype: Any) -> jax.Array:
+def _mutual_information(counts: Counts, dtype: Any, axis: AxisName) -> jax.Array:
     counted = counts.k > 0
-    n = len(counts.k)
+    n = len(counts.k) * _ring.size(axis)
     # A class of one member has no radius; ones keep its unused terms finite.
     size, k_i, a, t_same, m0, t_any = (
         jnp.where(counted, c, 1).astype(dtype) for c in counts
     )
     rank = mean_digamma(m0, k_i - a, t_same, t_any)
     terms = digamma(k_i) - digamma(size) - rank
-    return digamma(jnp.asarray(n, dtype)) + jnp.mean(terms, where=counted)
+    return digamma(jnp.asarray(n, dtype)) + _ring.mean(terms, axis, where=counted)

@@ -1,14 +1,13 @@
 """Mutual information of variables that are part discrete, part continuous."""
 
-from functools import partial
-
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from optax_mi import _checks
-from optax_mi._estimators import _distances, _joint
-from optax_mi._types import Metric
+from optax_mi._estimators import _distances, _joint, _ring
+from optax_mi._estimators._placement import number_of_points, over_points
+from optax_mi._types import AxisName, Metric
 
 
 def ksg_mixed(
@@ -18,6 +17,7 @@ def ksg_mixed(
     k: int = 3,
     metric: Metric = "chebyshev",
     block_size: int | None = None,
+    axis_name: AxisName = None,
 ) -> jax.Array:
     r"""Estimates I(X; Y), in nats, for mixtures within a variable.
 
@@ -46,6 +46,10 @@ def ksg_mixed(
       k: Number of neighbours.
       metric: "chebyshev", "euclidean" or "manhattan", the norm within X and within Y.
       block_size: Points handled at a time; chosen from n and the backend by default.
+      axis_name: The mesh axis, or several, over which the points are spread: one of
+        `jax.shard_map`, where the arrays are a device's own, or of the mesh in force
+        (`jax.set_mesh`). By default arrays are asked for their sharding, which under
+        `jit` they know of explicit axes alone.
 
     Returns:
       A scalar, in nats. NaN where x or y holds a NaN or an infinity.
@@ -70,13 +74,15 @@ def ksg_mixed(
     """
     x, y = _checks.points("x", x), _checks.points("y", y)
     n = _checks.same_length([("x", x), ("y", y)])
-    _checks.neighbours(k, n)
+    _checks.neighbours(k, number_of_points(n, axis_name))
     _distances.check_options(metric, block_size)
-    return _ksg_mixed(x, y, k=k, metric=metric, block_size=block_size)
+    return _ksg_mixed(
+        x, y, k=k, metric=metric, block_size=block_size, axis_name=axis_name
+    )
 
 
-@partial(jax.jit, static_argnames=("k", "metric", "block_size"))
-def _ksg_mixed(x, y, *, k, metric, block_size):
+@over_points
+def _ksg_mixed(x, y, *, k, metric, block_size, axis):
     x, y = jax.lax.stop_gradient((x, y))
     (counts,) = _joint.joint_counts(
         (x, y),
@@ -84,9 +90,11 @@ def _ksg_mixed(x, y, *, k, metric, block_size):
         ks=(k,),
         metric=metric,
         block_size=block_size,
+        axis=axis,
     )
     dtype = jnp.result_type(x, y)
     joint, near_x, near_y = _joint.mean_digammas(counts, k, dtype)
-    mi = jnp.log(jnp.asarray(len(x), dtype)) + jnp.mean(joint - near_x - near_y)
-    finite = jnp.all(jnp.isfinite(x)) & jnp.all(jnp.isfinite(y))
+    n = jnp.asarray(len(x) * _ring.size(axis), dtype)
+    mi = jnp.log(n) + _ring.mean(joint - near_x - near_y, axis)
+    finite = _ring.all_finite(x, axis) & _ring.all_finite(y, axis)
     return jnp.where(finite, mi, jnp.nan)

@@ -8,7 +8,8 @@ never leave the registers. Reducing along the axis instead would go one number a
 on a CPU (docs/performance.md).
 
 The arguments `value` and `arrays` of the passes below are a function to codes
-[rows, m] and the tree of arrays [..., m] that it is a function of, column by column.
+[rows, m] and the tree of arrays [..., m] that it is a function of, column by column;
+or the `Shards` of it, and then a pass is over the columns of all devices.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,7 +20,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from optax_mi._estimators import _ring
 from optax_mi._estimators._distances import ALIGNMENT, FEW_FEATURES, farthest
+from optax_mi._types import AxisName
 
 # Slices of a tile, where nothing else is called for.
 _FOLDS = 8
@@ -29,6 +32,9 @@ _LANES = 32
 
 # The least number of groups of columns of which minima are taken.
 _GROUPS = 256
+
+# The least number of rows for which the columns of other devices are sent.
+_ROWS_SENT_TO = 1024
 
 # Most counts that are held in the bits of one word.
 _COUNTS = 8
@@ -42,16 +48,19 @@ def _cache() -> int:
 
 
 def choose_block_size(
-    n: int, features: Sequence[int], k: int, block_size: int | None
+    n: int, features: Sequence[int], k: int, block_size: int | None, devices: int = 1
 ) -> int:
-    """Rows of a block, of points of so many features and to find the k nearest."""
+    """Rows of a block, of n points of so many features and to find the k nearest."""
     if block_size is not None:
         return min(n, block_size)
-    m = n + -n % ALIGNMENT
+    m = devices * (n + -n % ALIGNMENT)
     # A row's distances are stored, or the minima of its groups are kept at hand.
     stored = max(features) > FEW_FEATURES
     held, room = (m, 8 * _CPU_CACHE) if stored else (groups(k, m), _CPU_CACHE)
     blocks = -(-n * held // max(room, _cache()))
+    if devices > 1:
+        # For each block all columns are sent round, which has to be worth it.
+        blocks = min(blocks, -(-n // _ROWS_SENT_TO))
     return -(-n // blocks)
 
 
@@ -63,7 +72,7 @@ def view(
     Those of few features are taken afresh in every pass.
     """
     if max(features) > FEW_FEATURES:
-        return stored, value(arrays)
+        return stored, _ring.everywhere(value, arrays)
     return value, arrays
 
 
@@ -89,6 +98,12 @@ def group_minima(value: Callable[..., jax.Array], arrays: Any, k: int) -> jax.Ar
     one group: then it is too large. Counting tells: it is right where fewer than k
     codes are smaller.
     """
+    return _ring.around(
+        lambda own: _group_minima(value, own, k), arrays, jnp.minimum, farthest
+    )
+
+
+def _group_minima(value: Callable[..., jax.Array], arrays: Any, k: int) -> jax.Array:
     tile, m = _tile(value, arrays), _columns(arrays)
     lanes = groups(k, m)
     if lanes > tile.lanes:
@@ -145,7 +160,11 @@ def kth_smallest(codes: jax.Array, *, k: jax.Array | int, max_k: int) -> jax.Arr
 
 def minimum(value: Callable[..., jax.Array], arrays: Any) -> jax.Array:
     """The smallest code of each row."""
-    return jnp.min(_fold_minima(value, arrays, _tile(value, arrays)), axis=1)
+
+    def of(own: Any) -> jax.Array:
+        return jnp.min(_fold_minima(value, own, _tile(value, own)), axis=1)
+
+    return _ring.around(of, arrays, jnp.minimum, farthest)
 
 
 def maximum(value: Callable[..., jax.Array], arrays: Any) -> jax.Array:
@@ -162,6 +181,14 @@ def count(
     The counts of one pass share the bits of a word, and are moved into words of their
     own before they overflow.
     """
+    return _ring.around(
+        lambda own: _count(predicates, own), arrays, jnp.add, lambda _: 0
+    )
+
+
+def _count(
+    predicates: Callable[..., Sequence[jax.Array]], arrays: Any
+) -> list[jax.Array]:
     number = len(jax.eval_shape(predicates, _cut(arrays, 0, _LANES)))
     tile = _tile(lambda slices: predicates(slices)[0], arrays)
     tiles = _columns(arrays) // tile.size
@@ -170,7 +197,7 @@ def count(
     if number > together:
         starts = range(0, number, together)
         parts = [
-            count(lambda slices, i=i: predicates(slices)[i : i + together], arrays)
+            _count(lambda slices, i=i: predicates(slices)[i : i + together], arrays)
             for i in starts
         ]
         return [total for part in parts for total in part]
@@ -186,14 +213,13 @@ def count(
     def collect(i: jax.Array, totals: list[jax.Array]) -> list[jax.Array]:
         first = i * period
         last = jnp.minimum(first + period, tiles) if tiles % period else first + period
-        empty = jnp.zeros((tile.rows, tile.lanes), jnp.uint32)
-        word = _fold(add, empty, arrays, tile, first, last)
+        word = _fold(add, _zeros(tile, jnp.uint32, arrays), arrays, tile, first, last)
         return [
             total + ((word >> np.uint32(bits * i)) & full).astype(jnp.int32)
             for i, total in enumerate(totals)
         ]
 
-    totals = [jnp.zeros((tile.rows, tile.lanes), jnp.int32)] * number
+    totals = [_zeros(tile, jnp.int32, arrays)] * number
     totals = jax.lax.fori_loop(0, -(-tiles // period), collect, totals)
     return [jnp.sum(total, axis=1) for total in totals]
 
@@ -234,6 +260,10 @@ def _tile(value: Callable[..., jax.Array], arrays: Any) -> _Tile:
     return _Tile(rows, m // (_FOLDS * tiles), _FOLDS, shape.dtype)
 
 
+def _zeros(tile: _Tile, dtype: Any, arrays: Any) -> jax.Array:
+    return _ring.varying(jnp.zeros((tile.rows, tile.lanes), dtype), arrays)
+
+
 def _columns(arrays: Any) -> int:
     return jax.tree.leaves(arrays)[0].shape[-1]
 
@@ -245,7 +275,7 @@ def _cut(arrays: Any, start: Any, size: int) -> Any:
 
 
 def _fold_minima(value, arrays, tile: _Tile) -> jax.Array:
-    start = jnp.full((tile.rows, tile.lanes), farthest(tile), tile.dtype)
+    start = ~_zeros(tile, tile.dtype, arrays)  # farthest
     tiles = _columns(arrays) // tile.size
 
     def smaller(least: jax.Array, slices: Any) -> jax.Array:
@@ -305,6 +335,7 @@ def map_rechecked(
     exact: Callable[[Any], Any],
     rows: Any,
     block_size: int,
+    axis: AxisName = None,
 ) -> Any:
     """Applies `fast` to blocks of the rows, and `exact` where that was in doubt.
 
@@ -312,7 +343,7 @@ def map_rechecked(
     results that are right for any row.
     """
     results, doubtful = map_blocks(fast, rows, block_size)
-    return redo(results, doubtful, exact, rows, block_size)
+    return redo(results, doubtful, exact, rows, block_size, axis)
 
 
 def redo(
@@ -321,20 +352,23 @@ def redo(
     exact: Callable[[Any], Any],
     rows: Any,
     block_size: int,
+    axis: AxisName = None,
 ) -> Any:
     """Replaces the results of doubtful rows by exact ones, some rows at a time."""
-    n = len(doubtful)
+    n, devices = len(doubtful), _ring.size(axis)
+    m, least = n * devices, 32 if devices == 1 else _ROWS_SENT_TO // 4
     # Few are doubtful where no distances are tied, and `exact` holds their distances.
-    block_size = min(block_size, max(min(n, 32), min(n // 64, 4 * _CPU_CACHE // n)))
+    block_size = min(block_size, max(min(n, least), min(n // 64, 4 * _CPU_CACHE // m)))
     order = jnp.nonzero(doubtful, size=n, fill_value=0)[0]
-    number = jnp.sum(doubtful)
+    # Those with fewer of them go on, as columns are passed round as long as any needs.
+    number = _ring.largest(jnp.sum(doubtful), axis)
 
     def unfinished(state: Any) -> jax.Array:
         return state[0] < number
 
     def step(state: Any) -> Any:
         start, results = state
-        # The last block is filled up with rows that were in no doubt.
+        # The last block is filled up with the first row, for which it is right as well.
         index = jax.lax.dynamic_slice(order, (start,), (block_size,))
         corrected = exact(jax.tree.map(lambda array: array[index], rows))
         put = jax.tree.map(lambda r, c: r.at[index].set(c), results, corrected)
