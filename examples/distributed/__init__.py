@@ -1,0 +1,1 @@
+"""Training over many devices and processes, each layer's rate from a sharded probe."""
