@@ -20,7 +20,13 @@ from typing import Any
 import jax
 
 from examples import data
-from examples.paper.baselines import BASELINES, TUNING, UNTUNED, with_validation
+from examples.paper.baselines import (
+    BASELINES,
+    TUNING,
+    UNTUNED,
+    score,
+    with_validation,
+)
 from examples.paper.cost import listing
 from examples.paper.curves import CURVES
 from examples.paper.experiments import Row
@@ -156,7 +162,8 @@ def tuned(dataset: data.Dataset, args: argparse.Namespace) -> list[Row]:
     """Tunes each baseline's rate on held-out training examples, once.
 
     Returns:
-      Each baseline at the rate of the highest accuracy, and what needs no tuning.
+      Each baseline at the rate of the highest score, the lowest of equals, and what
+      needs no tuning.
     """
     split = with_validation(dataset)
     once = argparse.Namespace(**vars(args) | {"seeds": 1})
@@ -164,12 +171,11 @@ def tuned(dataset: data.Dataset, args: argparse.Namespace) -> list[Row]:
     for name, baseline in BASELINES.items():
         if name not in args.rows:
             continue
-        accuracy = {}
+        scores = {}
         for rate in baseline.grid:
             (path,) = run_row(TUNING, baseline.row(name, rate), split, once)
-            result = json.loads(path.read_text(encoding="utf-8"))
-            accuracy[rate] = result["epochs"][-1]["accuracy"]
-        best = max(accuracy, key=lambda rate: accuracy[rate])
+            scores[rate] = score(json.loads(path.read_text(encoding="utf-8")))
+        best = max(scores, key=lambda rate: scores[rate])
         rows.append(baseline.row(name, best))
     return [*rows, *UNTUNED]
 

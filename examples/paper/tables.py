@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from examples.paper.baselines import BASELINES
+from examples.paper.baselines import BASELINES, score
 from examples.paper.experiments import Row
 from examples.paper.figures import FIGURES
 from examples.paper.results import Group, Result, Results, accuracies, final
@@ -78,12 +78,16 @@ def _seconds(runs: Sequence[Result]) -> tuple[float, float]:
 
 
 def tuning(by_row: Runs) -> str:
-    """The accuracy on held-out training examples of each rate that was tried."""
+    """The mean accuracy on held-out training examples of each rate that was tried."""
     lines = []
     for name, baseline in BASELINES.items():
         rows = {rate: baseline.row(name, rate) for rate in baseline.grid}
         keys = {rate: f"{name} {rate:g}" for rate in rows}
-        found = {r: final(by_row[key])[0] for r, key in keys.items() if key in by_row}
+        found = {
+            rate: 100 * score(by_row[key][0])
+            for rate, key in keys.items()
+            if key in by_row
+        }
         if not found:
             continue
         best = max(found, key=lambda rate: found[rate])
