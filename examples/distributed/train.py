@@ -83,6 +83,9 @@ def train(
         opt_state = optax_mi.record_mi(state["opt_state"], mi)
         return {**state, "opt_state": opt_state}
 
+    # The devices of one CPU share its threads: steps that are begun ahead may take
+    # those that a step needs to end, whose collectives then wait for good.
+    virtual = jax.default_backend() == "cpu" and len(mesh.local_devices) > 1
     init, step, measure = (
         jax.jit(fn, out_shardings=shardings) for fn in (init, step, measure)
     )
@@ -96,6 +99,8 @@ def train(
             for i in batches(rng, len(digits.train_x), batch_size):
                 batch = layout.spread(mesh, (digits.train_x[i], digits.train_y[i]))
                 state = step(state, *batch)
+                if virtual:
+                    jax.block_until_ready(state)
             with jax.set_mesh(mesh):  # in which the probe's axis is known by its name
                 state = measure(state, probe)
             history.record(state["opt_state"], epoch=epoch)
