@@ -100,6 +100,8 @@ def varying(constants: Any, like: Any) -> Any:
     What a loop carries must be so from the start (`check_vma` of `jax.shard_map`). A
     choice between equals says that in every version of JAX, and costs nothing.
     """
+    if not jax.sharding.get_abstract_mesh().manual_axes:
+        return constants
     corners = [a[(0,) * a.ndim] for a in jax.tree.leaves(like)]
     either = reduce(jnp.logical_and, [corner == corner for corner in corners])
     return jax.tree.map(lambda c: jnp.where(either, c, c), constants)
