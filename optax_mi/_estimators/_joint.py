@@ -95,7 +95,8 @@ def joint_counts(
         _inverse_spread(v, metric, axis) * (1 + i * _APART)
         for i, v in enumerate(variables)
     ]
-    columns = _ring.spread([_distances.as_columns(v) for v in variables], axis)
+    own_columns = [_distances.as_columns(v) for v in variables]
+    columns = _ring.spread(own_columns, axis)
     spaces = (tuple(range(len(variables))), *subspaces)
     within = max(ks) + 1  # each point is the nearest to itself
 
@@ -147,8 +148,8 @@ def joint_counts(
     # A variable has its columns where it is not measured by a product.
     mixed_columns = _ring.spread(
         [
-            _distances.as_columns(v) if gram is None else gram
-            for v, (_, gram) in zip(variables, grams, strict=True)
+            own if gram is None else gram
+            for own, (_, gram) in zip(own_columns, grams, strict=True)
         ],
         axis,
     )

@@ -97,8 +97,9 @@ def _pass_round(
 def varying(constants: Any, like: Any) -> Any:
     """Constants that count as different on devices where other arrays do.
 
-    What a loop carries must be so from the start (`check_vma` of `jax.shard_map`). A
-    choice between equals says that in every version of JAX, and costs nothing.
+    What a loop carries must be so from the start (`check_vma` of `jax.shard_map`), and
+    a choice between equals is. Only there: it makes XLA compile a kernel otherwise, and
+    under `vmap` distances were then rounded in two ways.
     """
     if not jax.sharding.get_abstract_mesh().manual_axes:
         return constants
