@@ -5,6 +5,8 @@ The paper shows its network in a picture (its Figure 2) that its text does not d
 classic network of that time for MNIST, and a guess.
 """
 
+from functools import partial
+
 import flax.linen as nn
 import jax
 
@@ -30,7 +32,13 @@ class PaperCNN(nn.Module):
 
 
 class AllCNN(nn.Module):
-    """All-CNN-C of Springenberg et al. (2015), which the paper announces; logits."""
+    """All-CNN-C of Springenberg et al. (2015), which the paper announces; logits.
+
+    Three things differ. The original's whitened images are pixels about a mean of zero
+    here. The weights' initial scale, which it does not give, is He's: with Flax's own,
+    nine layers of ReLU shrink the logits to nothing and it does not train. And its last
+    ReLU is left out: at a rate of 0.1 all logits were zero within 200 steps.
+    """
 
     classes: int = 10
     width: int = 96
@@ -38,15 +46,17 @@ class AllCNN(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
         """Maps images [n, height, width, channels] to logits [n, classes]."""
+        conv = partial(nn.Conv, kernel_init=nn.initializers.he_normal())
+        x = (x - 0.5) / 0.25  # pixels of [0, 1], by CIFAR-10's mean and spread
         x = nn.Dropout(0.2, deterministic=not train)(x)
         for width in (self.width, 2 * self.width):
-            x = nn.relu(nn.Conv(width, (3, 3))(x))
-            x = nn.relu(nn.Conv(width, (3, 3))(x))
-            x = nn.relu(nn.Conv(width, (3, 3), strides=(2, 2))(x))
+            x = nn.relu(conv(width, (3, 3))(x))
+            x = nn.relu(conv(width, (3, 3))(x))
+            x = nn.relu(conv(width, (3, 3), strides=(2, 2))(x))
             x = nn.Dropout(0.5, deterministic=not train)(x)
-        x = nn.relu(nn.Conv(2 * self.width, (3, 3))(x))
-        x = nn.relu(nn.Conv(2 * self.width, (1, 1))(x))
-        x = nn.relu(nn.Conv(self.classes, (1, 1))(x))
+        x = nn.relu(conv(2 * self.width, (3, 3))(x))
+        x = nn.relu(conv(2 * self.width, (1, 1))(x))
+        x = conv(self.classes, (1, 1))(x)
         return x.mean(axis=(1, 2))
 
 

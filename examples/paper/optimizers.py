@@ -120,11 +120,12 @@ def _dynamic(
     setting: Setting,
     policy: optax_mi.Policy,
     *,
+    lr_max: float = LR_MAX,
     init_lr: float | None = None,
     **sgd: float,
 ) -> Optimizer:
     rate = optax_mi.mi_dynamic_lr(
-        LR_MIN, LR_MAX, policy=policy, reference=setting.reference, init_lr=init_lr
+        LR_MIN, lr_max, policy=policy, reference=setting.reference, init_lr=init_lr
     )
     return _following(rate, **sgd)
 
