@@ -13,6 +13,7 @@ from optax_mi._estimators import ksg_mixed as ksg_mixed
 from optax_mi._estimators import label_entropy as label_entropy
 from optax_mi._estimators import mine as mine
 from optax_mi._estimators import pairwise_distance_bounds as pairwise_distance_bounds
+from optax_mi._estimators import usable_points as usable_points
 from optax_mi._history import MIHistory as MIHistory
 from optax_mi._layerwise import layerwise_mi_dynamic_lr as layerwise_mi_dynamic_lr
 from optax_mi._measure import estimate_mi as estimate_mi

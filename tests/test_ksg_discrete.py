@@ -4,6 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import twins
+from scipy.special import digamma
 
 import optax_mi
 
@@ -180,6 +181,35 @@ def test_classes_no_larger_than_k_use_all_their_members():
     np.testing.assert_allclose(
         optax_mi.ksg_discrete(x, labels), twins.ksg_discrete(x, labels), rtol=1e-5
     )
+
+
+@pytest.mark.parametrize("informative", [False, True])
+def test_fifty_thousand_tokens_most_of_them_rarer_than_k(informative):
+    """What is said about a group of tokens is said about each token, however rare."""
+    rng, tokens = np.random.default_rng(0), np.arange(50_000)
+    frequency = 1 / (tokens + 1)  # Zipf's law
+    frequency /= frequency.sum()
+    labels = rng.choice(tokens, size=4000, p=frequency)
+    corner = np.stack([labels % 2, labels // 2 % 2], axis=1)
+    x = rng.normal(size=(4000, 4))
+    if informative:
+        x[:, :2] += 8 * corner
+    groups = np.bincount(tokens % 4, weights=frequency)
+    truth = -(groups * np.log(groups)).sum() if informative else 0
+    assert truth < 1.4  # of 7.6 nats in the tokens
+    sizes = np.unique(labels, return_counts=True)[1]
+    assert (sizes <= 3).mean() > 0.8
+    assert optax_mi.usable_points(labels) == sizes[sizes > 1].sum()
+    np.testing.assert_allclose(optax_mi.ksg_discrete(x, labels), truth, atol=0.05)
+
+
+def test_no_estimate_exceeds_what_usable_points_can_say():
+    labels = np.concatenate([np.arange(300), np.arange(300, 400).repeat(2)])
+    x = np.eye(400)[labels] + 1e-6 * np.random.default_rng(0).normal(size=(500, 400))
+    mi = optax_mi.ksg_discrete(x, labels)
+    np.testing.assert_allclose(mi, digamma(500) - digamma(2), rtol=1e-4)
+    assert optax_mi.usable_points(labels) == 200
+    assert optax_mi.usable_points(np.arange(5)) == 0
 
 
 def test_only_classes_of_one_give_nan():

@@ -146,15 +146,16 @@ def test_layers_are_spread_together():
         assert float(estimates[name]) == pytest.approx(float(mi), **EXACT)
 
 
-def test_the_entropy_of_labels_that_are_spread():
+@pytest.mark.parametrize("of", [optax_mi.label_entropy, optax_mi.usable_points])
+def test_the_labels_of_all_devices_are_counted(of):
     _, labels = points(10)
-    entropy = float(optax_mi.label_entropy(labels))
+    labels[::4] = np.arange(100, 100 + len(labels[::4]))  # each a class of its own
     mesh = make_mesh()
     for found in (
-        optax_mi.label_entropy(*sharded(mesh, labels)),
-        in_shard_map(optax_mi.label_entropy, mesh)(*sharded(mesh, labels)),
+        of(*sharded(mesh, labels)),
+        in_shard_map(of, mesh)(*sharded(mesh, labels)),
     ):
-        assert float(found) == pytest.approx(entropy, **EXACT)
+        assert float(found) == pytest.approx(float(of(labels)), **EXACT)
 
 
 def test_a_bad_number_on_one_device_is_known_to_all():

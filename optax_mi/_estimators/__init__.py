@@ -9,6 +9,7 @@ from optax_mi._estimators._entropy import kl_entropy as kl_entropy
 from optax_mi._estimators._entropy import label_entropy as label_entropy
 from optax_mi._estimators._ksg import ksg as ksg
 from optax_mi._estimators._ksg_discrete import ksg_discrete as ksg_discrete
+from optax_mi._estimators._ksg_discrete import usable_points as usable_points
 from optax_mi._estimators._mixed import ksg_mixed as ksg_mixed
 from optax_mi._estimators._neural import info_nce as info_nce
 from optax_mi._estimators._neural import mine as mine

@@ -75,7 +75,7 @@ def ksg_discrete(
       labels: Integer classes, shape [n]. Any integers; only equality matters.
       k: Number of neighbours. In a class of size at most k it is capped at the size
         less one; a class of one member is left out of the mean (its points still count
-        as neighbours of others).
+        as neighbours of others), and `usable_points` says how many points remain.
       metric: "euclidean", "manhattan" or "chebyshev", the norm within X.
       block_size: Points handled at a time; chosen from n and the backend by default.
         The result does not depend on it.
@@ -117,6 +117,42 @@ def ksg_discrete(
     return _ksg_discrete(
         x, labels, k=k, metric=metric, block_size=block_size, axis_name=axis_name
     )
+
+
+def usable_points(labels: ArrayLike, *, axis_name: AxisName = None) -> jax.Array:
+    """The number of points that `ksg_discrete` averages over.
+
+    They are those whose class has another member. With as many classes as a language
+    model has tokens most may have none in a sample: the estimate then speaks for the
+    classes that were seen twice. It is not biased by their being small, but no estimate
+    exceeds the mean of psi(n) - psi(N_c) over these points, whatever X says.
+
+    Args:
+      labels: Integer classes, shape [n]. Any integers; only equality matters.
+      axis_name: The mesh axis over which they are spread, as for `ksg_discrete`.
+
+    Returns:
+      An integer scalar, from 0 to n.
+
+    Raises:
+      ValueError: If labels are not integers of shape [n] with n >= 1.
+
+    Cost: n log n.
+
+    Example:
+      >>> import numpy as np
+      >>> import optax_mi
+      >>> tokens = np.random.default_rng(0).zipf(1.5, size=1000)
+      >>> int(optax_mi.usable_points(tokens)), len(set(tokens.tolist()))
+      (916, 140)
+    """
+    labels = _checks.class_labels("labels", labels)
+    return _usable_points(labels, axis_name=axis_name)
+
+
+@over_points
+def _usable_points(labels, *, axis):
+    return _ring.total(jnp.sum(class_sizes(labels, axis) > 1), axis)
 
 
 class Counts(NamedTuple):
