@@ -60,7 +60,7 @@ def setting():
     )
 
     def loss(params, x, y):
-        logits = model.apply(params, x)
+        logits = jnp.asarray(model.apply(params, x))
         return optax.softmax_cross_entropy_with_integer_labels(logits, y).mean()
 
     @jax.jit

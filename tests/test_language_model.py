@@ -1,0 +1,63 @@
+"""The example of a language model, on its own text."""
+
+import jax
+import numpy as np
+import pytest
+from flax import nnx
+
+import optax_mi
+from examples import language_model
+
+LAYERS = ("blocks/layers/0", "blocks/layers/1", "logits")
+
+
+@pytest.fixture(scope="module")
+def text():
+    return language_model.load_text()
+
+
+def test_all_of_the_text_is_trained_on_or_held_out(text):
+    train, held_out, characters = text
+    assert 0.03 < len(held_out) / len(train) < 0.3
+    assert set(np.concatenate([train, held_out])) == set(range(characters))
+    x, y = language_model.cut(held_out)
+    np.testing.assert_array_equal(x[:, 1:], y[:, :-1])
+    np.testing.assert_array_equal(x.ravel(), held_out[: x.size])
+
+
+def test_every_parameter_has_the_rate_of_its_block_or_of_the_output(text):
+    model = language_model.Transformer(text.characters, 2, nnx.Rngs(0))
+    params = nnx.state(model, nnx.Param)
+    labels = language_model.layer_of_each(params, LAYERS)
+    found = {}
+    for path, label in jax.tree_util.tree_leaves_with_path(labels):
+        name = jax.tree_util.keystr(path, simple=True, separator="/")
+        found.setdefault(label, set()).add(name.split("/")[0])
+    assert found == {
+        "blocks/layers/0": {"blocks"},
+        "blocks/layers/1": {"blocks"},
+        "logits": {"embed", "position", "norm", "logits"},
+    }
+
+
+def test_it_sees_no_character_before_its_time(text):
+    model = language_model.Transformer(text.characters, 2, nnx.Rngs(0))
+    x = language_model.cut(text.held_out)[0][:2]
+    changed = x.at[:, 20:].set(0)
+    np.testing.assert_allclose(model(x)[:, :20], model(changed)[:, :20], atol=1e-5)
+    assert np.abs(model(x)[:, 20:] - model(changed)[:, 20:]).max() > 0.01
+
+
+def test_each_block_has_a_rate_that_its_information_moves(text):
+    probe = language_model.draw_probe(text, 400, seed=0)
+    most = float(optax_mi.label_entropy(probe.outcomes))
+    assert 380 < optax_mi.usable_points(probe.outcomes) <= 400
+    run = [*language_model.train(text, steps=200, probe_size=400)]
+    assert [measured.step for measured in run] == [50, 100, 150, 200]
+    assert run[-1].loss < run[0].loss - 0.3
+    for measured in run:
+        assert tuple(measured.rates) == LAYERS
+        assert 0 < min(measured.mi.values()) < max(measured.mi.values()) < most
+    first, last = run[0].rates, run[-1].rates
+    assert set(first.values()) == {np.float32(language_model.LR_MIN)}
+    assert min(last.values()) > 1.1 * language_model.LR_MIN
