@@ -1,6 +1,8 @@
 # make demo   train a small network with the learning rate set by mutual information
 # make test   lint, types, all tests
 # make bench  speed beside other packages; make accuracy: estimates beside known truths
+# make scaling  time and memory against points, features, devices; make overhead: what
+#               steering costs beside a constant rate, on MNIST
 # Each makes .venv first where it is missing. Needs git, make and a Python >= 3.11.
 
 DATASET ?= digits
@@ -10,7 +12,7 @@ venv := .venv
 python := $(venv)/bin/python
 installed := $(venv)/.installed
 
-.PHONY: demo test lint format bench accuracy clean
+.PHONY: demo test lint format bench accuracy scaling overhead clean
 
 demo: $(installed)
 	@$(python) -m examples.demo --dataset $(DATASET) \
@@ -33,6 +35,12 @@ format: $(installed)
 bench accuracy: $(installed)
 	$(python) -m pip install --quiet --group bench
 	$(python) tests/benchmarks/$(if $(filter bench,$@),speed,accuracy).py $(N)
+
+scaling: $(installed)
+	$(python) tests/benchmarks/scaling.py
+
+overhead: $(installed)
+	$(python) -m tests.benchmarks.overhead $(if $(DATA_DIR),--data-dir "$(DATA_DIR)")
 
 clean:
 	rm -rf $(venv) runs build dist .pytest_cache .ruff_cache

@@ -210,3 +210,18 @@ def test_recording_keeps_the_shapes_of_a_vmapped_state():
         state = optax_mi.track_value_only(state, 2)
         _, state = jax.vmap(lambda g, s: tx.update(g, s))(gradients, state)
     np.testing.assert_allclose(state.learning_rate, [0.051] * 4, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("estimator", "outcomes"),
+    [
+        (optax_mi.ksg_discrete, jax.ShapeDtypeStruct((10**6,), jnp.int32)),
+        (optax_mi.ksg, jax.ShapeDtypeStruct((10**6, 1), jnp.float32)),
+        (optax_mi.ksg_mixed, jax.ShapeDtypeStruct((10**6, 1), jnp.float32)),
+    ],
+)
+def test_a_million_points_take_less_than_half_a_gibibyte(estimator, outcomes):
+    """By XLA's own account; the distances of all pairs would take 3.6 TiB."""
+    x = jax.ShapeDtypeStruct((10**6, 10), jnp.float32)
+    memory = jax.jit(estimator).lower(x, outcomes).compile().memory_analysis()
+    assert 0 < memory.temp_size_in_bytes < 2**29
