@@ -387,6 +387,11 @@ def test_bad_arguments_end_in_one_sentence(tmp_path, capsys):
     with pytest.raises(SystemExit) as end:
         run.main([*short, "--batch-size", "300"])
     assert "batches of 1500, and there are 1000 images" in str(end.value)
+    layers = ["figure6", *SMALL, "--out", str(tmp_path), "--model", "allcnn-quarter"]
+    with pytest.raises(SystemExit) as end:
+        run.main(layers)
+    assert str(end.value).startswith("layerwise cannot be measured: `layers` must be")
+    assert "Conv_2" in str(end.value)
     assert not list(tmp_path.iterdir())
     with pytest.raises(SystemExit) as end:
         report.main(["--out", str(tmp_path)])

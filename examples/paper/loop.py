@@ -50,7 +50,8 @@ def train_row(
       After each epoch, its record for each seed.
 
     Raises:
-      SettingError: If a phase has no epoch or no full batch, before any training.
+      SettingError: If a phase has no epoch or no full batch, or the network lacks a
+        layer that is to be measured, before any training.
     """
     together = len(seeds) > 1
     n = len(dataset.train_x)
@@ -74,6 +75,10 @@ def train_row(
             together=together,
         )
         state = _enter(program, state, seeds, mi, phase.value_only)
+        try:
+            jax.eval_shape(program.measure, state)
+        except ValueError as error:
+            raise SettingError(f"{row.name} cannot be measured: {error}") from error
         for epoch in range(phase.start, end):
             order = [np.stack(list(batches(rng, n, size))) for rng in orders]
             started = time.perf_counter()
