@@ -123,6 +123,10 @@ def reference_policy(
     :math:`I_{t-1} \le 0` the rate stays as it is, and so it does where the reference is
     zero or less; a negative :math:`I_{t-2}` counts as zero.
 
+    The gammas are steps of the rate itself, and 0.1 is as large as the paper's upper
+    bound. With bounds far below, as Adam needs them, give gammas near `lr_max`, or the
+    rate will jump from one bound to the other.
+
     Args:
       gamma_up: The paper's gamma_1: 0.1, or 0.01 (increases dampened).
       gamma_down: The paper's gamma_2: 0.1, or 0.01 where gamma_1 is.
