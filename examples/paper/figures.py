@@ -114,6 +114,11 @@ def _sensitivity_rows() -> list[Row]:
     for name, title, how in measuring:
         title = f"epsilon 0.3 %, {title}"
         rows.append(Row(f"fine_{name}", title, FINE.phases, measuring=how))
+    # Such a probe sees the end of learning, but moves by more than 1 % about it.
+    coarse = Phase(reference, _SAME | {"epsilon": 0.03})
+    held_out = Measuring(held_out=True)
+    title = "epsilon 3 %, held-out probe"
+    rows.append(Row("coarse_held_out", title, [coarse], measuring=held_out))
     return [*rows, FIXED]
 
 
