@@ -1,7 +1,7 @@
 """Trains a character-level transformer with a learning rate for each of its blocks.
 
 What each block says about the next character sets the rate of its parameters, by which
-Adam's updates are multiplied; a fixed rate is trained beside it. The text ships with
+Adam's updates are multiplied; fixed rates are trained beside it. The text ships with
 Python: the pages of its help. Run with `python -m examples.language_model`.
 """
 
@@ -21,7 +21,7 @@ import optax_mi
 
 CONTEXT, WIDTH, HEADS = 32, 64, 4  # characters, features, attention heads
 BATCH_SIZE, EVERY = 32, 50  # a measurement every so many steps
-LR_MIN, LR_MAX, FIXED = 3e-4, 1e-2, 3e-3
+LR_MIN, LR_MAX, FIXED = 3e-4, 1e-2, (1e-3, 3e-3, 1e-2)
 
 
 class Block(nnx.Module):
@@ -83,7 +83,7 @@ def windows(text: np.ndarray, starts: np.ndarray) -> tuple[jax.Array, jax.Array]
 
 
 def cut(text: np.ndarray) -> tuple[jax.Array, jax.Array]:
-    """All of a text, in windows that do not overlap."""
+    """A text in windows, each of which begins with what the one before has to tell."""
     return windows(text, np.arange(0, len(text) - CONTEXT, CONTEXT))
 
 
@@ -105,7 +105,7 @@ class Measured(NamedTuple):
     step: int
     loss: float  # nats a character, on text held out
     mi: dict[str, float]  # nats, of what follows the last character
-    rates: dict[str, Any]
+    rates: dict[str, Any]  # in force until then
 
 
 def cross_entropy(model: Transformer, x: jax.Array, y: jax.Array) -> jax.Array:
@@ -132,7 +132,9 @@ def train(
         LR_MIN,
         LR_MAX,
         # Its steps are as large as Adam's rates, and not as those of plain SGD.
-        policy=optax_mi.reference_policy(*3 * [LR_MAX]),
+        policy=optax_mi.reference_policy(
+            gamma_up=LR_MAX, gamma_down=LR_MAX, gamma_over=LR_MAX
+        ),
         reference=optax_mi.reference_mi(probe),
     )
     if fixed is not None:
@@ -178,9 +180,11 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--steps", type=int, default=1000)
     parser.add_argument("--blocks", type=int, default=2)
     parser.add_argument("--probe-size", type=int, default=1000)
-    parser.add_argument("--fixed", type=float, default=FIXED, help="the fixed rate")
+    parser.add_argument("--fixed", type=float, nargs="*", default=FIXED)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args(arguments)
+    if args.steps < EVERY:
+        parser.error(f"--steps must be at least {EVERY}, got {args.steps}")
     text = load_text()
     outcomes = draw_probe(text, args.probe_size, args.seed).outcomes
     print(
@@ -188,10 +192,9 @@ def main(arguments: list[str] | None = None) -> None:
         f"{args.probe_size} in the probe are not the only ones of their kind"
     )
     options: Any = {k: v for k, v in vars(args).items() if k != "fixed"}
-    for title, fixed in (("by information", None), ("fixed", args.fixed)):
-        print(
-            f"\nrates {title}: step, loss on text held out, nats (rate) of each layer"
-        )
+    for fixed in (None, *args.fixed):
+        title = "by information" if fixed is None else f"fixed at {fixed:g}"
+        print(f"\nrates {title}: steps, loss on text held out, nats (rates until then)")
         for step, loss, mi, rates in train(text, fixed=fixed, **options):
             told = (f"{layer} {mi[layer]:.2f} ({rates[layer]:.4f})" for layer in mi)
             print(f"{step:6} {loss:.3f}  {'  '.join(told)}", flush=True)

@@ -224,4 +224,5 @@ def test_a_million_points_take_less_than_half_a_gibibyte(estimator, outcomes):
     """By XLA's own account; the distances of all pairs would take 3.6 TiB."""
     x = jax.ShapeDtypeStruct((10**6, 10), jnp.float32)
     memory = jax.jit(estimator).lower(x, outcomes).compile().memory_analysis()
+    assert memory is not None
     assert 0 < memory.temp_size_in_bytes < 2**29

@@ -20,7 +20,11 @@ EPOCHS, STEPS = 6, 12
 
 @pytest.fixture
 def to_host(monkeypatch):
-    """The shapes of the arrays whose values were asked for."""
+    """The shapes of the arrays whose values were asked for, or that were waited for.
+
+    On a CPU a value is read where it lies, and JAX's own guard against transfers has
+    nothing to stop.
+    """
     seen = []
 
     def seeing(function):
@@ -33,16 +37,26 @@ def to_host(monkeypatch):
 
     # JAX's own ways, and NumPy's, which looks into the buffer.
     monkeypatch.setattr(ArrayImpl, "_value", property(seeing(ArrayImpl._value.fget)))
-    for name in ("array", "asarray"):
+    for name in ("array", "asarray", "from_dlpack"):
         monkeypatch.setattr(np, name, seeing(getattr(np, name)))
+    wait = seeing(ArrayImpl.block_until_ready)
+    monkeypatch.setattr(ArrayImpl, "block_until_ready", wait)
+    monkeypatch.setattr(jax, "block_until_ready", lambda tree: jax.tree.map(wait, tree))
     return seen
 
 
 @pytest.mark.parametrize(
     "read",
-    [float, bool, print, jax.device_get, lambda a: a.item(), lambda a: np.asarray(a)],
+    [
+        *(float, bool, print, jax.device_get),
+        lambda a: a.item(),
+        lambda a: np.asarray(a),
+        lambda a: np.from_dlpack(a),
+        lambda a: a.block_until_ready(),
+        lambda a: jax.block_until_ready([a]),
+    ],
 )
-def test_what_reads_a_value_is_seen(to_host, read):
+def test_what_reads_a_value_or_waits_for_it_is_seen(to_host, read):
     array = jnp.ones(()) + 1
     assert not to_host
     read(array)

@@ -51,7 +51,7 @@ def _allcnn_rows() -> list[Row]:
     """The solver of Springenberg et al. (2015), and policy B in the place of its rate.
 
     Their rate is the best of four, and falls after epochs 200, 250 and 300 of 350. It
-    bounds policy B too: with this momentum the network does not start at 0.1.
+    is policy B's upper bound too: with this momentum the network does not learn at 0.1.
     """
     rate, sgd = 0.05, {"momentum": 0.9, "weight_decay": 1e-3}
     ends = {"ends": (200 / 350, 250 / 350, 300 / 350)}

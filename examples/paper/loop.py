@@ -51,7 +51,7 @@ def train_row(
 
     Raises:
       SettingError: If a phase has no epoch or no full batch, or the network lacks a
-        layer that is to be measured, before any training.
+        layer that is to be measured.
     """
     together = len(seeds) > 1
     n = len(dataset.train_x)
@@ -87,10 +87,10 @@ def train_row(
             )
             jax.block_until_ready(state)
             trained = time.perf_counter()
-            mi = jax.block_until_ready(program.measure(state))
+            mi = program.measure(state)
+            state, mi = jax.block_until_ready((program.record(state, mi), mi))
             measured = time.perf_counter()
             rates = _rates(optimizer, state, len(seeds))
-            state = program.record(state, mi)
             accuracy = np.atleast_1d(program.evaluate(state))
             losses = np.atleast_1d(loss)
             yield [

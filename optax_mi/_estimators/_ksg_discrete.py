@@ -122,10 +122,10 @@ def ksg_discrete(
 def usable_points(labels: ArrayLike, *, axis_name: AxisName = None) -> jax.Array:
     """The number of points that `ksg_discrete` averages over.
 
-    They are those whose class has another member. With as many classes as a language
-    model has tokens most may have none in a sample: the estimate then speaks for the
-    classes that were seen twice. It is not biased by their being small, but no estimate
-    exceeds the mean of psi(n) - psi(N_c) over these points, whatever X says.
+    They are those whose class has another member; of a language model's tokens many
+    have none in a sample. That classes are small does not bias the estimate as long as
+    it is well below what the outcomes say about themselves, ``ksg_discrete(labels,
+    labels)``, the mean of psi(n) - psi(N_c) over these points: it cannot exceed that.
 
     Args:
       labels: Integer classes, shape [n]. Any integers; only equality matters.

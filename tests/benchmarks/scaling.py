@@ -2,13 +2,13 @@
 
 Each measurement is a process of its own, so that its memory is its own and it can have
 as many devices and cores as it is to have. Prints the tables of docs/scaling.md and
-draws its picture. Timings are printed, never asserted.
+draws its picture; with `--accelerator`, prints one for whatever JAX finds. Timings are
+printed, never asserted.
 """
 
 import argparse
 import json
 import os
-import platform
 import resource
 import statistics
 import subprocess
@@ -17,82 +17,94 @@ import time
 from pathlib import Path
 from typing import Any
 
-BASE = {"n": 10_000, "d": 10, "k": 3, "layers": 1, "devices": 1, "cores": 2}
-CURVES = {10: [1000, 3000, 10_000, 30_000, 100_000], 784: [1000, 3000, 10_000]}
+BASE = {"n": 10_000, "d": 10, "k": 3, "layers": 1, "devices": 1, "cores": 0}
+CURVES = {
+    10: [1000, 3000, 10_000, 30_000, 100_000],
+    784: [1000, 3000, 10_000],
+    3072: [1000, 3000, 10_000],
+}
+LARGEST = {"n": 1_000_000, "d": 10}  # on an accelerator
 PICTURE = Path(__file__).parents[2] / "docs" / "images" / "scaling.png"
 
+Result = dict[str, Any]
 
-def measure(of: dict[str, int]) -> dict[str, float]:
+
+def measure(of: dict[str, int]) -> Result:
     """Times one estimate in this process; seconds and GiB."""
-    available = sorted(os.sched_getaffinity(0))
-    os.sched_setaffinity(0, available[: of["cores"]])
+    if of["cores"]:
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: of["cores"]])
     import jax
     import numpy as np
 
     import optax_mi
 
-    jax.config.update("jax_num_cpu_devices", of["devices"])
-    mesh = jax.make_mesh(
-        (of["devices"],), ("points",), axis_types=(jax.sharding.AxisType.Explicit,)
-    )
-    by_rows = jax.NamedSharding(mesh, jax.P("points"))
+    if of["devices"] > 1:
+        jax.config.update("jax_num_cpu_devices", of["devices"])
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 10, of["n"])
     layers = {}
     for layer in range(of["layers"]):
-        x = rng.normal(size=(of["n"], of["d"])).astype(np.float32)
+        x = rng.standard_normal((of["n"], of["d"]), np.float32)
         x[:, 0] += labels
-        layers[str(layer)] = jax.device_put(x, by_rows)
-        del x
-    outcomes = jax.device_put(labels, by_rows)
+        layers[str(layer)] = x
+    placed = jax.device_put((layers, labels))
+    if of["devices"] > 1:
+        mesh = jax.make_mesh(
+            (of["devices"],), ("points",), axis_types=(jax.sharding.AxisType.Explicit,)
+        )
+        by_rows = jax.NamedSharding(mesh, jax.P("points"))
+        placed = jax.device_put((layers, labels), by_rows)
 
     def run() -> float:
         start = time.perf_counter()
-        jax.block_until_ready(optax_mi.estimate_mi(layers, outcomes, k=of["k"]))
+        jax.block_until_ready(optax_mi.estimate_mi(*placed, k=of["k"]))
         return time.perf_counter() - start
 
     first, times = run(), [run()]
-    while len(times) < 3 or (sum(times) < 2 and len(times) < 30):
+    while sum(times) < 60 and (len(times) < 3 or (sum(times) < 2 and len(times) < 30)):
         times.append(run())
-        if sum(times) > 60:
-            break
     seconds = statistics.median(times)
-    used = resource.getrusage(resource.RUSAGE_SELF)
+    device = jax.devices()[0]
+    used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 2**10
+    used = (device.memory_stats() or {}).get("peak_bytes_in_use", used)
     return {
         **of,
         "seconds": seconds,
         "compiling": max(first - seconds, 0),
-        "gib": used.ru_maxrss / 2**20,
+        "gib": used / 2**30,
+        "device": f"{device.device_kind}, jax {jax.__version__}",
     }
 
 
-def apart(**changes: int) -> dict[str, float]:
+def apart(change: dict[str, int], platform: str | None) -> Result:
     """Measures in a process of its own."""
-    command = [sys.executable, __file__, "--one", json.dumps(BASE | changes)]
-    environment = os.environ | {"JAX_PLATFORMS": "cpu"}
-    output = subprocess.run(
-        command, check=True, capture_output=True, text=True, env=environment
-    ).stdout
-    return json.loads(output)
+    command = [sys.executable, __file__, "--one", json.dumps(BASE | change)]
+    environment = os.environ | ({"JAX_PLATFORMS": platform} if platform else {})
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, env=environment)
+    return json.loads(done.stdout)
 
 
-def table(varied: str, changes: list[dict[str, int]]) -> list[dict[str, float]]:
-    """Prints one line for each change of the base."""
-    print(f"\n| {varied} | seconds | compiling, s | memory, GiB |\n|---|---|---|---|")
+def table(
+    varied: str, changes: list[dict[str, int]], platform: str | None = "cpu"
+) -> list[Result]:
+    """Prints one line for each change of the base, and its ratio to the first one."""
+    print(f"\n| {varied} | seconds | to the first | compiling, s | memory, GiB |")
+    print("|---|---|---|---|---|")
     rows = []
     for change in changes:
-        row = apart(**change)
-        what = ", ".join(f"{name} {value}" for name, value in change.items())
+        rows.append(apart(change, platform))
+        row, what = rows[-1], ", ".join(f"{name} {change[name]}" for name in change)
         print(
-            f"| {what} | {row['seconds']:.4f} | {row['compiling']:.1f} "
-            f"| {row['gib']:.2f} |",
+            f"| {what} | {row['seconds']:.4f} "
+            f"| {row['seconds'] / rows[0]['seconds']:.2f} "
+            f"| {row['compiling']:.1f} | {row['gib']:.2f} |",
             flush=True,
         )
-        rows.append(row)
+    print(f"\n({rows[0]['device']})")
     return rows
 
 
-def draw(curves: dict[int, list[dict[str, float]]]) -> None:
+def draw(curves: dict[int, list[Result]]) -> None:
     """Draws time and memory against the number of points."""
     import matplotlib as mpl
 
@@ -100,45 +112,55 @@ def draw(curves: dict[int, list[dict[str, float]]]) -> None:
     from matplotlib import pyplot as plt
 
     figure, axes = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
-    for d, rows in curves.items():
-        n = [row["n"] for row in rows]
-        for axis, what in zip(axes, ("seconds", "gib"), strict=True):
-            values = [row[what] for row in rows]
-            axis.loglog(n, values, "o-", label=f"{d} features")
-    for axis, name in zip(axes, ("seconds", "memory of the process, GiB"), strict=True):
-        axis.set(xlabel="points", ylabel=name)
-        axis.grid(alpha=0.3, which="both")
-    square = [1e-3 * (n / 1000) ** 2 for n in CURVES[10]]
-    axes[0].loglog(CURVES[10], square, ":", color="grey", label="n²")
+    names = {"seconds": "seconds", "gib": "memory of the process, GiB"}
+    for axis, (what, name) in zip(axes, names.items(), strict=True):
+        for d, rows in curves.items():
+            n = [row["n"] for row in rows]
+            axis.plot(n, [row[what] for row in rows], "o-", label=f"{d} features")
+        axis.set(xlabel="points", ylabel=name, xscale="log")
+        axis.grid(alpha=0.3)
+    n, first = CURVES[10], curves[10][0]["seconds"]
+    square = [first * (m / n[0]) ** 2 for m in n]
+    axes[0].plot(n, square, ":", color="grey", label="n², from the first")
+    axes[0].set(yscale="log")
     axes[0].legend()
+    axes[1].set(ylim=(0, None))
     figure.savefig(PICTURE, dpi=120)
+
+
+def on_this_cpu() -> None:
+    """Prints what docs/scaling.md has."""
+    print(
+        "Ten classes, k = 3; 10,000 points of 10 features where nothing else is said."
+    )
+    curves = {
+        d: table("points", [{"n": n, "d": d} for n in points])
+        for d, points in CURVES.items()
+    }
+    widths = (1, 2, 5, 10, 16, 17, 64, 256, 784, 3072)
+    table("features", [{"n": 3000, "d": d} for d in widths])
+    table("neighbours", [{"k": k} for k in (1, 3, 10)])
+    table("layers", [{"n": 1000, "d": 128, "layers": m} for m in (1, 2, 4, 8, 16)])
+    for d in (10, 128):
+        shared = [{"cores": 1}, {"cores": 2}, {"cores": 2, "devices": 2}]
+        changes = [{"n": 20_000, "d": d, **share} for share in shared]
+        table("virtual devices of this CPU", changes)
+    draw(curves)
 
 
 def main() -> None:
     """Measures one, as a child, or all and prints them."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--one", type=json.loads, help=argparse.SUPPRESS)
+    parser.add_argument("--accelerator", action="store_true")
     args = parser.parse_args()
     if args.one:
         print(json.dumps(measure(args.one)))
-        return
-    print(f"{platform.machine()}, {os.cpu_count()} cores, ten classes, k = 3")
-    print("10,000 points of 10 features where nothing else is said")
-    curves: dict[int, Any] = {
-        d: table("points", [{"n": n, "d": d} for n in points])
-        for d, points in CURVES.items()
-    }
-    widths = [1, 2, 5, 10, 16, 17, 64, 256, 784, 3072]
-    table("features", [{"n": 3000, "d": d} for d in widths])
-    table("neighbours", [{"k": k} for k in (1, 3, 10)])
-    table("layers", [{"n": 1000, "d": 128, "layers": m} for m in (1, 2, 4, 8, 16)])
-    for d in (10, 128):
-        changes = [
-            {"n": 20_000, "d": d, "devices": number, "cores": cores}
-            for number, cores in ((1, 1), (1, 2), (2, 2))
-        ]
-        table("virtual devices", changes)
-    draw(curves)
+    elif args.accelerator:
+        sizes = [{"n": n, "d": d} for d, points in CURVES.items() for n in points]
+        table("points, features", [*sizes, LARGEST], platform=None)
+    else:
+        on_this_cpu()
 
 
 if __name__ == "__main__":
