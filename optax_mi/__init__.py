@@ -15,6 +15,10 @@ from optax_mi._estimators import mine as mine
 from optax_mi._estimators import pairwise_distance_bounds as pairwise_distance_bounds
 from optax_mi._estimators import usable_points as usable_points
 from optax_mi._history import MIHistory as MIHistory
+from optax_mi._interval import MIInterval as MIInterval
+from optax_mi._interval import (
+    mutual_information_interval as mutual_information_interval,
+)
 from optax_mi._layerwise import layerwise_mi_dynamic_lr as layerwise_mi_dynamic_lr
 from optax_mi._measure import estimate_mi as estimate_mi
 from optax_mi._measure import reference_mi as reference_mi
