@@ -1,0 +1,137 @@
+"""`python -m optax_mi`, for arrays and recorded runs."""
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import optax_mi
+from optax_mi.__main__ import main
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 3, 240)
+    labels[0] = 7  # the only one of its class
+    x = rng.normal(size=(240, 2, 2))
+    x[:, 0, 0] += 2 * labels
+    np.save("x.npy", x)
+    np.save("labels.npy", labels)
+    np.save("floats.npy", labels.astype(float))
+    np.save("y.npy", x[:, 0, 0] + rng.normal(size=240))
+    return tmp_path
+
+
+def test_an_estimate_is_that_of_the_library(folder, capsys):
+    main(["estimate", "x.npy", "labels.npy", "--json", "--permutations", "9"])
+    told = json.loads(capsys.readouterr().out)
+    x, labels = np.load("x.npy"), np.load("labels.npy")
+    assert told["mi"] == pytest.approx(float(optax_mi.ksg_discrete(x, labels)))
+    assert 0.01 < told["standard_error"] < 0.2
+    assert told["p_value"] == pytest.approx(0.1)
+    assert (told["n"], told["used"], told["outcomes"]) == (240, 239, "classes")
+    main(["estimate", "x.npy", "floats.npy", "--labels", "--permutations", "9"])
+    text = capsys.readouterr().out
+    assert text.startswith(f"I(X; Y) = {told['mi']:.4f} +- ")
+    assert "240 examples, 4 classes, k = 3, euclidean" in text
+    assert "1 examples are the only ones of their class" in text
+    assert "p = 0.1 of independence, 9 permutations" in text
+
+
+def test_options_reach_the_estimator(folder, capsys):
+    options = ["--k", "5", "--metric", "chebyshev", "--permutations", "0", "--json"]
+    main(["estimate", "x.npy", "y.npy", *options])
+    told = json.loads(capsys.readouterr().out)
+    mi = optax_mi.ksg(np.load("x.npy"), np.load("y.npy"), k=5, metric="chebyshev")
+    assert told["mi"] == pytest.approx(float(mi))
+    assert told["p_value"] is None
+    assert told["outcomes"] == "continuous"
+
+
+def test_a_curve_has_a_line_for_each_size_and_a_picture(folder, capsys):
+    options = ["--repeats", "2", "--out", "curve.png"]
+    main(["curve", "x.npy", "labels.npy", *options])
+    *_, line, _, drawn = capsys.readouterr().out.splitlines()
+    assert line.startswith("| 100 |")  # more than half of the rest would be the same
+    assert drawn == "curve.png"
+    assert (folder / "curve.png").read_bytes().startswith(b"\x89PNG")
+
+
+def record(path, accuracy=True):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    history = optax_mi.MIHistory()
+    for epoch, rate in enumerate((0.001, 0.05, 0.02)):
+        metrics = {"accuracy": 0.5 + 0.1 * epoch} if accuracy else {}
+        history.add(epoch=epoch, learning_rate=rate, mi=1.0 + epoch, **metrics)
+    history.to_json(path)
+
+
+def test_recorded_runs_are_told_and_drawn(folder, capsys):
+    runs = folder / "runs"
+    record(runs / "deep" / "one.json")
+    record(runs / "two.json")
+    (runs / "other.json").write_text("{}")
+    main(["runs", "runs", "--out", "runs.png"])
+    out, err = capsys.readouterr()
+    assert "| deep/one |  | 3 | 0.02 | 0.05 | 3 | 0.7 |" in out.splitlines()
+    assert "| two |  | 3 | 0.02 | 0.05 | 3 | 0.7 |" in out.splitlines()
+    assert "other.json is no recorded run" in err
+    assert (folder / "runs.png").read_bytes().startswith(b"\x89PNG")
+
+
+class Malicious:
+    def __reduce__(self):
+        return os.mkdir, ("owned",)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("estimate none.npy labels.npy", "there is no file none.npy"),
+        ("estimate malicious.npy labels.npy", "malicious.npy is not one array of num"),
+        ("estimate text.npy labels.npy", "text.npy is not one array of numbers"),
+        ("estimate two.npz labels.npy", "two.npz holds several arrays"),
+        ("estimate words.npy labels.npy", "words.npy holds no array of real numbers"),
+        ("estimate bad.npy labels.npy", "5 NaN or infinities, in 2 of its 240 rows"),
+        ("estimate x.npy short.npy", "`y` must be as long as `x`, 240 samples, got 10"),
+        ("estimate x.npy labels.npy --k 0", "`k` must be at least 1, got 0"),
+        ("estimate x.npy y.npy --labels", "y.npy does not hold whole numbers"),
+        ("curve x.npy labels.npy --sizes 900", "`sizes` must be at most"),
+        ("runs nowhere", "there is no directory nowhere"),
+        ("runs empty", "empty holds no run"),
+        ("runs plain --out x.png", "a picture needs a metric"),
+        ("runs plain --metric loss", "all runs have no metrics, not 'loss'"),
+    ],
+)
+def test_what_cannot_be_done_is_said_in_one_sentence(
+    folder, capsys, arguments, message
+):
+    np.save("malicious.npy", np.array([Malicious()], dtype=object))
+    (folder / "text.npy").write_text("1 2 3")
+    np.savez("two.npz", x=np.zeros(3), y=np.zeros(3))
+    np.save("words.npy", np.array(["a", "b"]))
+    np.save("short.npy", np.zeros(10, int))
+    bad = np.load("x.npy")
+    bad[3, 0, 1], bad[9] = np.nan, np.inf
+    np.save("bad.npy", bad)
+    (folder / "empty").mkdir()
+    record(folder / "plain" / "run.json", accuracy=False)
+    with pytest.raises(SystemExit) as end:
+        main(arguments.split())
+    assert end.value.code == 2
+    err = capsys.readouterr().err
+    assert message in err
+    assert err.count("\n") == 1
+    assert not (folder / "owned").exists()
+
+
+def test_it_is_run_as_a_module(folder):
+    command = [sys.executable, "-m", "optax_mi", "runs", "nowhere"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr == "python -m optax_mi runs: there is no directory nowhere\n"
