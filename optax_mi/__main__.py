@@ -114,8 +114,8 @@ def runs(args: argparse.Namespace) -> None:
     if args.out and not metric:
         raise InputError("a picture needs a metric that all runs have; they have none")
     if args.out:
-        first = {run.layers[-1] for run in found.values()}
-        layer = "" if all("" in run.layers for run in found.values()) else first.pop()
+        one, *_ = found.values()
+        layer = "" if "" in one.layers else one.layers[-1]
         _draw(args.out, lambda plots: plots.training(found, layer=layer, metric=metric))
 
 
