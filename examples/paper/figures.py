@@ -60,6 +60,11 @@ def _allcnn_rows() -> list[Row]:
     return [
         row("fixed", "fixed 0.05", [Phase(constant, {"rate": rate, **sgd})]),
         row(
+            "warm_up",
+            "warm-up to 0.05 in 3 epochs",
+            [Phase(warm_up, {"start": LR_MIN, "rate": rate, "epochs": 3, **sgd})],
+        ),
+        row(
             "decayed",
             "0.05, a tenth after 4/7, 5/7 and 6/7",
             [Phase(decayed, {"rate": rate, **ends, **sgd})],

@@ -60,10 +60,12 @@ def constant(setting: Setting, *, rate: float, **sgd: float) -> Optimizer:
     return scheduled(optax.constant_schedule(rate), **sgd)
 
 
-def warm_up(setting: Setting, *, start: float, rate: float, epochs: int) -> Optimizer:
+def warm_up(
+    setting: Setting, *, start: float, rate: float, epochs: int, **sgd: float
+) -> Optimizer:
     """A rate that rises in a line for some epochs."""
     steps = epochs * setting.steps_per_epoch
-    return scheduled(optax.linear_schedule(start, rate, steps))
+    return scheduled(optax.linear_schedule(start, rate, steps), **sgd)
 
 
 def decayed(
