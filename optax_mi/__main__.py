@@ -7,9 +7,10 @@ python -m optax_mi runs DIR --out runs.png
 
 import argparse
 import json
+import math
 import sys
-from collections.abc import Callable, Sequence
-from functools import cache, partial
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,9 @@ import numpy as np
 
 import optax_mi
 from optax_mi import _checks
-from optax_mi._types import Metric
 
 METRICS = ("euclidean", "manhattan", "chebyshev")
+PICTURES = (".png", ".pdf", ".svg", ".jpg")
 
 
 class InputError(Exception):
@@ -32,8 +33,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = _parser()
     args = parser.parse_args(arguments)
     try:
+        _check_folder(getattr(args, "out", None))
         args.run(args)
-    except (InputError, ValueError) as error:
+    except (InputError, ValueError, OSError) as error:
         parser.exit(2, f"python -m optax_mi {args.command}: {error}\n")
 
 
@@ -48,13 +50,15 @@ def estimate(args: argparse.Namespace) -> None:
         permutations=args.permutations,
     )
     mi, error, p_value = map(float, found)
+    if not math.isfinite(mi):
+        raise InputError("no estimate: every example is the only one of its class")
     classes = _checks.is_discrete(y)
     used = int(optax_mi.usable_points(y)) if classes else len(x)
     if args.json:
         content = {
             "mi": mi,
-            "standard_error": error,
-            "p_value": p_value if args.permutations else None,
+            "standard_error": _or_none(error),
+            "p_value": _or_none(p_value),
             "unit": "nats",
             "n": len(x),
             "used": used,
@@ -62,15 +66,20 @@ def estimate(args: argparse.Namespace) -> None:
             "k": args.k,
             "metric": args.metric,
         }
-        print(json.dumps(content, indent=2))
+        print(json.dumps(content, indent=2, allow_nan=False))
         return
-    print(f"I(X; Y) = {mi:.4f} +- {error:.4f} nats")
+    known = f"+- {error:.4f}" if math.isfinite(error) else "(standard error unknown)"
+    print(f"I(X; Y) = {mi:.4f} {known} nats")
     if args.permutations:
         print(f"p = {p_value:.3g} of independence, {args.permutations} permutations")
     kind = f"{len(np.unique(y))} classes" if classes else "continuous outcomes"
     print(f"{len(x)} examples, {kind}, k = {args.k}, {args.metric}")
     if used < len(x):
-        print(f"{len(x) - used} examples are the only ones of their class: left out")
+        print(f"left out, alone in their class: {len(x) - used}")
+
+
+def _or_none(number: float) -> float | None:
+    return number if math.isfinite(number) else None
 
 
 def curve(args: argparse.Namespace) -> None:
@@ -78,7 +87,9 @@ def curve(args: argparse.Namespace) -> None:
     x, y = _load(args)
     # Samples of more than half would be much the same examples.
     usual = [size for size in (100, 300, 1000, 3000, 10_000) if size <= len(x) // 2]
-    sizes = args.sizes or usual or [len(x) // 2]
+    if not (args.sizes or usual):
+        raise InputError(f"give --sizes: there are only {len(x)} examples")
+    sizes = args.sizes or usual
     found = optax_mi.sample_size_curve(
         jax.random.key(args.seed),
         x,
@@ -97,10 +108,12 @@ def curve(args: argparse.Namespace) -> None:
 def runs(args: argparse.Namespace) -> None:
     """Prints a line for each recorded run and layer, and draws the runs."""
     found = _histories(args.directory)
-    names = sorted(set.intersection(*(_metrics(run) for run in found.values())))
-    metric = args.metric or next((m for m in ("accuracy", *names) if m in names), None)
-    if args.metric and args.metric not in names:
-        raise InputError(f"all runs have {names or 'no metrics'}, not {metric!r}")
+    metrics = _common(found, _metrics)
+    metric = args.metric or next(
+        (m for m in ("accuracy", *metrics) if m in metrics), ""
+    )
+    if args.metric and args.metric not in metrics:
+        raise InputError(f"--metric must be one of {metrics}, which all runs have")
     told = [metric] if metric else []
     head = ["run", "layer", "epochs", "last rate", "highest rate", "last MI", *told]
     print(f"| {' | '.join(head)} |\n{'|---' * len(head)}|")
@@ -111,12 +124,25 @@ def runs(args: argparse.Namespace) -> None:
             numbers += [run.column(m, layer)[-1] for m in told]
             cells = [name, layer, str(len(rate)), *(f"{v:.4g}" for v in numbers)]
             print(f"| {' | '.join(cells)} |")
-    if args.out and not metric:
+    if not args.out:
+        return
+    layers = _common(found, lambda run: set(run.layers))
+    layer = args.layer
+    if layer is None:
+        layer = next((one for one in ("", *layers) if one in layers), None)
+    if layer not in layers:
+        raise InputError(f"--layer must be one of {layers}, which all runs have")
+    if not metric:
         raise InputError("a picture needs a metric that all runs have; they have none")
-    if args.out:
-        one, *_ = found.values()
-        layer = "" if "" in one.layers else one.layers[-1]
-        _draw(args.out, lambda plots: plots.training(found, layer=layer, metric=metric))
+    print(f"\nlayer {layer!r} in ", end="")
+    _draw(args.out, lambda plots: plots.training(found, layer=layer, metric=metric))
+
+
+def _common(
+    found: Mapping[str, optax_mi.MIHistory],
+    names: Callable[[optax_mi.MIHistory], set[str]],
+) -> list[str]:
+    return sorted(set.intersection(*map(names, found.values())))
 
 
 def _metrics(run: optax_mi.MIHistory) -> set[str]:
@@ -128,13 +154,13 @@ def _histories(directory: Path) -> dict[str, optax_mi.MIHistory]:
     if not directory.is_dir():
         raise InputError(f"there is no directory {directory}")
     found = {}
-    for path in sorted(directory.rglob("*.json")):
+    for path in sorted(p for p in directory.rglob("*.json") if p.is_file()):
         try:
             history = optax_mi.MIHistory.from_json(path)
         except ValueError:
             history = optax_mi.MIHistory()
         if history.rows:
-            found[str(path.relative_to(directory).with_suffix(""))] = history
+            found[path.relative_to(directory).with_suffix("").as_posix()] = history
         else:
             print(f"{path} is no recorded run: left out", file=sys.stderr)
     if not found:
@@ -143,48 +169,59 @@ def _histories(directory: Path) -> dict[str, optax_mi.MIHistory]:
 
 
 def _load(args: argparse.Namespace) -> tuple[np.ndarray, np.ndarray]:
+    if not 0 <= args.seed < 2**32:
+        raise InputError(f"--seed must be from 0 to {2**32 - 1}, got {args.seed}")
     x, y = (_array(path) for path in (args.x, args.y))
     if args.labels and not _checks.is_discrete(y):
-        if y.ndim != 1 or not np.array_equal(y, np.round(y)):
-            raise InputError(
-                f"{args.y} does not hold whole numbers, one for each class"
-            )
+        if not np.array_equal(y, np.round(y)):
+            raise InputError(f"--labels needs whole numbers; {args.y} holds others")
         y = y.astype(np.int64)
     return x, y
 
 
 def _array(path: Path) -> np.ndarray:
-    try:
-        # An array of objects would run what whoever wrote the file put into it.
-        array = np.load(path, allow_pickle=False)
-    except FileNotFoundError:
-        raise InputError(f"there is no file {path}") from None
-    except (OSError, ValueError, EOFError) as error:
-        raise InputError(f"{path} is not one array of numbers: {error}") from error
+    if not path.is_file():
+        raise InputError(f"there is no file {path}")
+    with path.open("rb") as file:
+        try:
+            # An array of objects would run what whoever wrote the file put into it.
+            array = np.load(file, allow_pickle=False)
+        except Exception as error:  # a damaged file raises whatever it comes to
+            raise InputError(f"{path} is no .npy file of numbers") from error
     if not isinstance(array, np.ndarray):
-        array.close()
         raise InputError(f"{path} holds several arrays: save one, as .npy")
-    if array.dtype.kind not in "biuf" or array.ndim == 0:
+    if array.dtype.kind not in "biuf" or array.ndim == 0 or array.size == 0:
         kind = f"dtype {array.dtype}, shape {array.shape}"
-        raise InputError(f"{path} holds no array of real numbers by rows: {kind}")
-    bad = ~np.isfinite(array.reshape(len(array), -1)).all(axis=1)
-    if bad.any():
-        missing = np.size(array) - np.isfinite(array).sum()
+        raise InputError(f"{path} must hold real numbers by rows; it has {kind}")
+    if array.dtype.kind == "f":
+        array = _as_float32(path, array)
+    return array.astype(array.dtype.newbyteorder("="))
+
+
+def _as_float32(path: Path, array: np.ndarray) -> np.ndarray:
+    with np.errstate(over="ignore"):
+        array = array.astype(np.float32)
+    finite = np.isfinite(array).reshape(len(array), -1)
+    if not finite.all():
         raise InputError(
-            f"{path} holds {missing} NaN or infinities, in {bad.sum()} of its "
-            f"{len(array)} rows"
+            f"{path} holds {np.sum(~finite)} numbers that are NaN, infinite or beyond "
+            f"float32, in {np.sum(~finite.all(axis=1))} of its {len(array)} rows"
         )
     return array
 
 
 def _estimator(args: argparse.Namespace, y: np.ndarray) -> optax_mi.Estimator:
-    return _by_neighbours(_checks.is_discrete(y), args.k, args.metric)
+    by_neighbours = optax_mi.ksg_discrete if _checks.is_discrete(y) else optax_mi.ksg
+    return partial(by_neighbours, k=args.k, metric=args.metric)
 
 
-@cache  # what is the same function is compiled once
-def _by_neighbours(classes: bool, k: int, metric: Metric) -> optax_mi.Estimator:
-    by_neighbours = optax_mi.ksg_discrete if classes else optax_mi.ksg
-    return partial(by_neighbours, k=k, metric=metric)
+def _check_folder(out: Path | None) -> None:
+    if out is None:
+        return
+    if not out.parent.is_dir():
+        raise InputError(f"there is no directory {out.parent} for --out")
+    if out.suffix not in PICTURES:
+        raise InputError(f"--out must end in one of {', '.join(PICTURES)}, got {out}")
 
 
 def _draw(path: Path | None, draw: Callable[[Any], Any]) -> None:
@@ -199,7 +236,7 @@ def _draw(path: Path | None, draw: Callable[[Any], Any]) -> None:
         raise InputError(f"{error}: pip install 'optax_mi[plot]'") from error
     figure, _ = draw(plots)
     figure.savefig(path, dpi=120)
-    print(f"\n{path}")
+    print(path)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -212,7 +249,9 @@ def _parser() -> argparse.ArgumentParser:
     arrays = argparse.ArgumentParser(add_help=False)
     arrays.add_argument("x", type=Path, help=".npy, shape [n, ...]")
     arrays.add_argument("y", type=Path, help=".npy, [n]; integers are classes")
-    arrays.add_argument("--labels", action="store_true", help="y holds classes")
+    arrays.add_argument(
+        "--labels", action="store_true", help="whole numbers held as floats are classes"
+    )
     arrays.add_argument("--k", type=int, default=3, help="neighbours, by default 3")
     arrays.add_argument("--metric", choices=METRICS, default=METRICS[0])
     arrays.add_argument("--seed", type=int, default=0)
@@ -231,6 +270,7 @@ def _parser() -> argparse.ArgumentParser:
     recorded = commands.add_parser("runs", help=runs.__doc__)
     recorded.add_argument("directory", type=Path)
     recorded.add_argument("--metric", help="by default accuracy")
+    recorded.add_argument("--layer", help='by default "", the output, or the first')
     recorded.add_argument("--out", type=Path, help="a picture")
     recorded.set_defaults(run=runs)
     return parser

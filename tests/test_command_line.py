@@ -39,7 +39,7 @@ def test_an_estimate_is_that_of_the_library(folder, capsys):
     text = capsys.readouterr().out
     assert text.startswith(f"I(X; Y) = {told['mi']:.4f} +- ")
     assert "240 examples, 4 classes, k = 3, euclidean" in text
-    assert "1 examples are the only ones of their class" in text
+    assert "left out, alone in their class: 1" in text
     assert "p = 0.1 of independence, 9 permutations" in text
 
 
@@ -56,7 +56,7 @@ def test_options_reach_the_estimator(folder, capsys):
 def test_a_curve_has_a_line_for_each_size_and_a_picture(folder, capsys):
     options = ["--repeats", "2", "--out", "curve.png"]
     main(["curve", "x.npy", "labels.npy", *options])
-    *_, line, _, drawn = capsys.readouterr().out.splitlines()
+    *_, line, drawn = capsys.readouterr().out.splitlines()
     assert line.startswith("| 100 |")  # more than half of the rest would be the same
     assert drawn == "curve.png"
     assert (folder / "curve.png").read_bytes().startswith(b"\x89PNG")
@@ -82,7 +82,26 @@ def test_recorded_runs_are_told_and_drawn(folder, capsys):
     assert "| deep/one |  | 3 | 0.02 | 0.05 | 3 | 0.7 |" in out.splitlines()
     assert "| two |  | 3 | 0.02 | 0.05 | 3 | 0.7 |" in out.splitlines()
     assert "other.json is no recorded run" in err
+    assert "layer '' in runs.png" in out
     assert (folder / "runs.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_of_runs_with_layers_one_that_all_have_is_drawn(folder, capsys):
+    (folder / "runs" / "a.json").mkdir(parents=True)  # is no file
+    for name, layers in (("one", ("first", "second")), ("two", ("second", "third"))):
+        history = optax_mi.MIHistory()
+        for layer in layers:
+            history.add(
+                epoch=0, layer=layer, learning_rate=0.1, mi=1, accuracy=1, loss=1
+            )
+        history.to_json(folder / "runs" / f"{name}.json")
+    main(["runs", "runs", "--out", "runs.png", "--metric", "loss"])
+    out = capsys.readouterr().out
+    assert "| one | second | 1 | 0.1 | 0.1 | 1 | 1 |" in out.splitlines()
+    assert "layer 'second' in runs.png" in out
+    with pytest.raises(SystemExit):
+        main(["runs", "runs", "--out", "runs.png", "--layer", "first"])
+    assert "--layer must be one of ['second']" in capsys.readouterr().err
 
 
 class Malicious:
@@ -94,19 +113,26 @@ class Malicious:
     ("arguments", "message"),
     [
         ("estimate none.npy labels.npy", "there is no file none.npy"),
-        ("estimate malicious.npy labels.npy", "malicious.npy is not one array of num"),
-        ("estimate text.npy labels.npy", "text.npy is not one array of numbers"),
+        ("estimate malicious.npy labels.npy", "malicious.npy is no .npy file of num"),
+        ("estimate text.npy labels.npy", "text.npy is no .npy file of numbers"),
+        ("estimate zip.npy labels.npy", "zip.npy is no .npy file of numbers"),
         ("estimate two.npz labels.npy", "two.npz holds several arrays"),
-        ("estimate words.npy labels.npy", "words.npy holds no array of real numbers"),
-        ("estimate bad.npy labels.npy", "5 NaN or infinities, in 2 of its 240 rows"),
+        ("estimate words.npy labels.npy", "words.npy must hold real numbers by rows"),
+        ("estimate none_at_all.npy labels.npy", "dtype float64, shape (0,)"),
+        ("estimate bad.npy labels.npy", "bad.npy holds 6 numbers that are NaN"),
+        ("estimate bad.npy labels.npy", "float32, in 3 of its 240 rows"),
         ("estimate x.npy short.npy", "`y` must be as long as `x`, 240 samples, got 10"),
         ("estimate x.npy labels.npy --k 0", "`k` must be at least 1, got 0"),
-        ("estimate x.npy y.npy --labels", "y.npy does not hold whole numbers"),
+        ("estimate x.npy y.npy --labels", "--labels needs whole numbers; y.npy holds"),
+        ("estimate x.npy labels.npy --seed 99999999999999999999", "--seed must be"),
+        ("estimate x.npy alone.npy --permutations 0", "every example is the only one"),
+        ("curve x.npy labels.npy --out no/a.png", "there is no directory no for --out"),
+        ("curve x.npy labels.npy --out a", "--out must end in one of .png, .pdf"),
         ("curve x.npy labels.npy --sizes 900", "`sizes` must be at most"),
         ("runs nowhere", "there is no directory nowhere"),
         ("runs empty", "empty holds no run"),
         ("runs plain --out x.png", "a picture needs a metric"),
-        ("runs plain --metric loss", "all runs have no metrics, not 'loss'"),
+        ("runs plain --metric loss", "--metric must be one of [], which all runs"),
     ],
 )
 def test_what_cannot_be_done_is_said_in_one_sentence(
@@ -118,8 +144,11 @@ def test_what_cannot_be_done_is_said_in_one_sentence(
     np.save("words.npy", np.array(["a", "b"]))
     np.save("short.npy", np.zeros(10, int))
     bad = np.load("x.npy")
-    bad[3, 0, 1], bad[9] = np.nan, np.inf
+    bad[3, 0, 1], bad[9], bad[11, 1, 1] = np.nan, np.inf, 1e39
     np.save("bad.npy", bad)
+    np.save("none_at_all.npy", np.zeros(0))
+    np.save("alone.npy", np.arange(240))
+    (folder / "zip.npy").write_bytes(b"PK\x03\x04 and no more")
     (folder / "empty").mkdir()
     record(folder / "plain" / "run.json", accuracy=False)
     with pytest.raises(SystemExit) as end:

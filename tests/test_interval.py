@@ -4,8 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import twins
 
 import optax_mi
+from optax_mi import _interval
 
 KEY = jax.random.key(0)
 
@@ -21,32 +23,57 @@ def gaussians(seed, n=500, rho=0.8):
     return x, np.float32(rho) * x + np.float32(np.sqrt(1 - rho**2)) * noise
 
 
+def mean_of_x(x, y):
+    return jnp.mean(x)
+
+
 @pytest.mark.parametrize("n", [1000, 1007])
 def test_the_error_of_a_mean_is_the_standard_error_of_the_mean(n):
     x, y = gaussians(0, n)
     errors = [
         optax_mi.mutual_information_interval(
-            key, x, y, estimator=lambda h, y: jnp.mean(h), permutations=0
+            key, x, y, estimator=mean_of_x, permutations=0
         ).standard_error
         for key in jax.random.split(KEY, 20)
     ]
-    # Each is known to 12 %; the estimate of the whole is within three of it.
+    # The mean of 20 is known to 3 %.
     assert np.mean(errors) == pytest.approx(x.std(ddof=1) / np.sqrt(n), rel=0.1)
-    assert np.std(errors) / np.mean(errors) == pytest.approx(0.12, abs=0.06)
+    assert np.std(errors) / np.mean(errors) == pytest.approx(0.13, abs=0.05)
 
 
-@pytest.mark.parametrize("sample", [classes, gaussians])
-def test_it_is_the_spread_over_samples(sample):
+def test_it_is_what_halves_say():
+    x, labels = classes(0, n=201)
+    found = optax_mi.mutual_information_interval(KEY, x, labels, permutations=0)
+    variances = []
+    for key in jax.random.split(jax.random.split(KEY)[0], 30):
+        order = np.asarray(jax.random.permutation(key, 201))
+        one, other = (
+            twins.ksg_discrete(x[i], labels[i]) for i in (order[:100], order[100:200])
+        )
+        variances.append((one - other) ** 2 / 2)
+    expected = np.sqrt(np.mean(variances) / 2)
+    np.testing.assert_allclose(found.standard_error, expected, rtol=1e-3)
+
+
+def separated(seed):
+    _, labels = classes(seed)
+    return labels.astype(np.float32), labels
+
+
+@pytest.mark.parametrize(
+    ("sample", "ratio"), [(classes, 1.0), (gaussians, 1.0), (separated, 1.5)]
+)
+def test_it_is_the_spread_over_samples(sample, ratio):
     found = [
         optax_mi.mutual_information_interval(KEY, *sample(seed), permutations=0)
         for seed in range(60)
     ]
     spread = np.std([each.mi for each in found], ddof=1)
     error = np.sqrt(np.mean([each.standard_error**2 for each in found]))
-    assert error == pytest.approx(spread, rel=0.3)
+    assert error == pytest.approx(ratio * spread, rel=0.25)
     assert all(np.isnan(each.p_value) for each in found)
     x, y = sample(0)
-    assert found[0].mi == optax_mi.estimate_mi({"x": x}, y)["x"]
+    np.testing.assert_allclose(found[0].mi, optax_mi.estimate_mi({"x": x}, y)["x"])
 
 
 def test_p_values_are_uniform_for_what_is_independent_and_least_for_what_is_not():
@@ -62,6 +89,27 @@ def test_p_values_are_uniform_for_what_is_independent_and_least_for_what_is_not(
     assert p_value(0, 1.0) == pytest.approx(1 / 50)
 
 
+def test_equal_pairings_count_as_reaching_the_estimate():
+    x, y = np.arange(60) % 2, np.arange(60) // 2 % 2  # 15 of each pair: no information
+    found = optax_mi.mutual_information_interval(
+        KEY, x, y, estimator=plug_in, permutations=99
+    )
+    assert found.p_value == 1
+
+
+def plug_in(x, y):
+    return optax_mi.discrete_mi(x[:, 0].astype(int), y)
+
+
+def test_a_second_call_compiles_nothing():
+    x, labels = classes(0)
+    for key in jax.random.split(KEY):
+        optax_mi.mutual_information_interval(key, x, labels, permutations=3)
+    before = _interval._interval._cache_size()
+    optax_mi.mutual_information_interval(KEY, x, labels, permutations=3)
+    assert _interval._interval._cache_size() == before
+
+
 def test_it_is_nan_where_the_estimate_is():
     x, labels = classes(0)
     x[7] = np.inf
@@ -69,13 +117,22 @@ def test_it_is_nan_where_the_estimate_is():
     assert np.isnan(found).all()
 
 
+CLASSES = np.zeros(60, int)
+
+
 @pytest.mark.parametrize(
     ("x", "y", "options", "message"),
     [
-        (np.zeros(60), np.zeros(59, int), {}, "`y` must .* 60 .* got 59"),
-        (np.zeros(49), np.zeros(49, int), {}, "`x` must be at least 50 samples"),
-        (np.zeros(60), np.zeros(60, int), {"permutations": -1}, "`permutations`"),
-        (np.zeros(60), np.zeros(60, int), {"permutations": 2.5}, "`permutations`"),
+        (np.zeros(60), CLASSES[:59], {}, "`y` must be as long as `x`, 60 .* got 59"),
+        (np.zeros(49), CLASSES[:49], {}, "`x` must be of at least 50 samples, got 49"),
+        (3.0, CLASSES, {}, "`x` must be an array of samples"),
+        (np.zeros((60, 0)), CLASSES, {}, "`x` must be non-empty"),
+        (np.zeros(60), CLASSES[:, None], {}, r"`y` must be of shape \[n\]"),
+        (np.zeros(60), CLASSES + 2**40, {}, "`y` must be within the int32 range"),
+        (np.zeros(60), np.eye(60), {}, "`y` must be integer class labels"),
+        (np.zeros(60), CLASSES, {"permutations": -1}, "`permutations` must be"),
+        (np.zeros(60), CLASSES, {"permutations": 2.5}, "`permutations` must be"),
+        (np.zeros(60), CLASSES, {"permutations": None}, "`permutations` must be"),
     ],
 )
 def test_bad_input_is_named(x, y, options, message):
