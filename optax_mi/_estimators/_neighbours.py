@@ -356,7 +356,10 @@ def redo(
 ) -> Any:
     """Replaces the results of doubtful rows by exact ones, some rows at a time."""
     n, devices = len(doubtful), _ring.size(axis)
-    m, least = n * devices, 32 if devices == 1 else _ROWS_SENT_TO // 4
+    m, least = n * devices, 32
+    if devices > 1:
+        # For each block all columns are sent round, as for `choose_block_size`.
+        least = max(64, min(_ROWS_SENT_TO // 4, 4 * _cache() // m))
     # Few are doubtful where no distances are tied, and `exact` holds their distances.
     block_size = min(block_size, max(min(n, least), min(n // 64, 4 * _CPU_CACHE // m)))
     order = jnp.nonzero(doubtful, size=n, fill_value=0)[0]
