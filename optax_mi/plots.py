@@ -86,9 +86,7 @@ def training(
         _label(panel, "epoch", label)
     axes[3].set_xlabel(_INFORMATION)
     if any(named) and ax is None:
-        figure.legend(
-            *axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=4
-        )
+        _legend_above(figure, axes[0])
     elif any(named):
         axes[0].legend(fontsize="small")
     return figure, axes
@@ -364,6 +362,16 @@ def _reference(panel: Axes, seeds: Sequence[MIHistory], layer: str) -> None:
         if np.isfinite(reference):
             line = panel.axhline(reference, color="0.4", linestyle=":", linewidth=1)
             panel.legend([line], ["reference"], loc="lower right", fontsize="small")
+
+
+def _legend_above(figure: Figure, panel: Axes) -> None:
+    """The names in as few lines as the figure is wide enough for."""
+    named = panel.get_legend_handles_labels()
+    for columns in range(4, 0, -1):
+        legend = figure.legend(*named, loc="outside upper center", ncols=columns)
+        if columns == 1 or legend.get_window_extent().width < figure.bbox.width:
+            return
+        legend.remove()
 
 
 def _looks() -> Iterator[tuple[str, str]]:

@@ -85,6 +85,19 @@ def test_many_runs_all_look_different():
     assert len(set(looks)) == 20
 
 
+@pytest.mark.parametrize(("letters", "lines"), [(5, 2), (60, 3), (200, 5)])
+def test_long_names_are_drawn_whole_where_the_figure_has_room(letters, lines):
+    names = [f"{i}" * letters for i in range(5)]
+    figure, _ = plots.training(dict.fromkeys(names, history()))
+    (above,) = figure.legends
+    figure.canvas.draw()
+    box = above.get_window_extent()
+    if letters < 200:
+        assert 0 <= box.x0 < box.x1 <= figure.bbox.width
+    heights = {round(text.get_window_extent().y0) for text in above.get_texts()}
+    assert len(heights) == lines
+
+
 def test_a_run_without_reference_has_no_line_for_it():
     _, axes = plots.training(history(reference=np.inf))
     assert len(axes[2].lines) == 1
