@@ -19,13 +19,13 @@ LAYERS = [
     ["_capture_linen", "_capture_nnx"],
     ["_layers", "_probe", "_capture", "_estimators"],
     ["_measure"],
-    ["_sample_size"],
+    ["_sample_size", "_interval"],
     ["_policies"],
     ["_transform"],
     ["_layerwise", "_record"],
     ["_history", "_range_test"],
     ["plots"],
-    ["__init__"],
+    ["__init__", "__main__"],
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 
