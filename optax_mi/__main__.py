@@ -9,7 +9,7 @@ import argparse
 import json
 import math
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,8 +19,9 @@ import numpy as np
 
 import optax_mi
 from optax_mi import _checks
+from optax_mi._estimators._distances import METRICS
+from optax_mi._history import COLUMNS
 
-METRICS = ("euclidean", "manhattan", "chebyshev")
 PICTURES = (".png", ".pdf", ".svg", ".jpg")
 
 
@@ -108,12 +109,7 @@ def curve(args: argparse.Namespace) -> None:
 def runs(args: argparse.Namespace) -> None:
     """Prints a line for each recorded run and layer, and draws the runs."""
     found = _histories(args.directory)
-    metrics = _common(found, _metrics)
-    metric = args.metric or next(
-        (m for m in ("accuracy", *metrics) if m in metrics), ""
-    )
-    if args.metric and args.metric not in metrics:
-        raise InputError(f"--metric must be one of {metrics}, which all runs have")
+    metric = _common("--metric", args.metric, map(_metrics, found.values()), "accuracy")
     told = [metric] if metric else []
     head = ["run", "layer", "epochs", "last rate", "highest rate", "last MI", *told]
     print(f"| {' | '.join(head)} |\n{'|---' * len(head)}|")
@@ -126,28 +122,28 @@ def runs(args: argparse.Namespace) -> None:
             print(f"| {' | '.join(cells)} |")
     if not args.out:
         return
-    layers = _common(found, lambda run: set(run.layers))
-    layer = args.layer
-    if layer is None:
-        layer = next((one for one in ("", *layers) if one in layers), None)
-    if layer not in layers:
-        raise InputError(f"--layer must be one of {layers}, which all runs have")
-    if not metric:
-        raise InputError("a picture needs a metric that all runs have; they have none")
+    layers = (set(run.layers) for run in found.values())
+    layer = _common("--layer", args.layer, layers, "")
+    if metric is None or layer is None:
+        raise InputError("a picture needs a metric and a layer that all runs have")
     print(f"\nlayer {layer!r} in ", end="")
     _draw(args.out, lambda plots: plots.training(found, layer=layer, metric=metric))
 
 
 def _common(
-    found: Mapping[str, optax_mi.MIHistory],
-    names: Callable[[optax_mi.MIHistory], set[str]],
-) -> list[str]:
-    return sorted(set.intersection(*map(names, found.values())))
+    option: str, given: str | None, of_runs: Iterable[set[str]], usual: str
+) -> str | None:
+    """The name given, or the usual or first one, of those that all runs have."""
+    names = sorted(set.intersection(*of_runs))
+    if given is None:
+        return next((name for name in (usual, *names) if name in names), None)
+    if given not in names:
+        raise InputError(f"{option} must be one of {names}, which all runs have")
+    return given
 
 
 def _metrics(run: optax_mi.MIHistory) -> set[str]:
-    known = {"epoch", "step", "layer", "learning_rate", "mi", "reference"}
-    return {name for row in run.rows for name in row} - known
+    return {name for row in run.rows for name in row} - set(COLUMNS)
 
 
 def _histories(directory: Path) -> dict[str, optax_mi.MIHistory]:

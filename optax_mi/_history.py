@@ -16,7 +16,7 @@ from optax_mi._record import labelled_states, pending_only
 from optax_mi._transform import UNBOUNDED, is_known
 from optax_mi._types import Measurement
 
-_COLUMNS = ("epoch", "step", "layer", "learning_rate", "mi", "reference")
+COLUMNS = ("epoch", "step", "layer", "learning_rate", "mi", "reference")
 
 PathLike = str | os.PathLike[str]
 
@@ -238,7 +238,7 @@ class MIHistory:
 
     def _columns(self) -> list[str]:
         names = [name for row in self.rows for name in row]
-        return list(dict.fromkeys([*_COLUMNS, *names]))
+        return list(dict.fromkeys([*COLUMNS, *names]))
 
     def _scalars(self, epoch: int) -> tuple[int | None, dict[str, float]]:
         step, scalars = None, {}
@@ -249,7 +249,7 @@ class MIHistory:
             for name, value in _finite(row).items():
                 if name in ("epoch", "step", "layer") or value is None:
                     continue
-                own = layer and name in _COLUMNS
+                own = layer and name in COLUMNS
                 scalars[f"{name}/{layer}" if own else name] = value
         return step, scalars
 

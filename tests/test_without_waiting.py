@@ -1,6 +1,7 @@
 """The programs of docs/training_loops.md that wait for nothing, on digits."""
 
 from functools import partial
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -63,7 +64,7 @@ def test_what_reads_a_value_or_waits_for_it_is_seen(to_host, read):
     assert () in to_host
 
 
-def setting():
+def setting() -> dict[str, Any]:
     x, y = datasets.load_digits(return_X_y=True)
     x, y = jnp.asarray(x, jnp.float32) / 16, jnp.asarray(y)
     model = nn.Sequential([nn.Dense(32), nn.relu, nn.Dense(10)])
@@ -87,20 +88,26 @@ def setting():
     order = np.random.default_rng(0).permutation(len(x))[: EPOCHS * STEPS * 20]
     order = jnp.asarray(order.reshape(EPOCHS, STEPS, 20))
     epochs = [list(epoch) for epoch in order]
-    names = {
-        **{"model": model, "tx": tx, "loss": loss, "train_step": train_step},
-        **{"params": params, "opt_state": tx.init(params), "probe": probe},
-        **{"x": x, "y": y, "epochs": EPOCHS, "batches": lambda epoch: epochs[epoch]},
-        **{"order": order.reshape(-1, 20), "every": STEPS},
-        **{"device": jax.devices()[0], "spare": jax.devices()[1]},
-    }
-    return names | {
-        "jax": jax,
-        "jnp": jnp,
-        "optax": optax,
-        "optax_mi": optax_mi,
-        "partial": partial,
-    }
+    device, spare, *_ = jax.devices()
+    modules = dict(jax=jax, jnp=jnp, optax=optax, optax_mi=optax_mi, partial=partial)
+    network = dict(model=model, params=params, loss=loss, train_step=train_step)
+    return (
+        modules
+        | network
+        | dict(
+            tx=tx,
+            opt_state=tx.init(params),
+            probe=probe,
+            x=x,
+            y=y,
+            epochs=EPOCHS,
+            batches=lambda epoch: epochs[epoch],
+            order=order.reshape(-1, 20),
+            every=STEPS,
+            device=device,
+            spare=spare,
+        )
+    )
 
 
 def measured(names, params):
