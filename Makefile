@@ -1,6 +1,9 @@
 # make demo   train a small network with the learning rate set by mutual information
 # make test   lint, types, all tests
 # make bench  speed beside other packages; make accuracy: estimates beside known truths
+# make docs   the documentation, in docs/_build/html; make notebooks: those of
+#               examples/notebooks, run, for it
+# make test-matrix  the tests with every Python here, oldest and newest packages
 # make scaling  time and memory against points, features, devices; make overhead: what
 #               steering costs beside a constant rate, on MNIST
 # Each makes .venv first where it is missing. Needs git, make and a Python >= 3.11.
@@ -12,7 +15,10 @@ venv := .venv
 python := $(venv)/bin/python
 installed := $(venv)/.installed
 
-.PHONY: demo test lint format bench accuracy scaling overhead clean
+.PHONY: demo test test-matrix lint format docs notebooks bench accuracy scaling overhead clean
+
+package := $(wildcard optax_mi/*.py optax_mi/*/*.py)
+notebooks := $(patsubst examples/%,docs/%,$(wildcard examples/notebooks/*.ipynb))
 
 demo: $(installed)
 	@$(python) -m examples.demo --dataset $(DATASET) \
@@ -22,6 +28,18 @@ demo: $(installed)
 
 test: lint
 	$(python) -m pytest $(PYTEST_ARGS)
+
+test-matrix: $(installed)
+	$(python) tests/matrix.py $(if $(ONLY),--only $(ONLY)) --pytest-args="$(PYTEST_ARGS)"
+
+docs: notebooks $(venv)/.docs
+	$(python) -m sphinx --fail-on-warning --keep-going --builder html docs docs/_build/html
+
+notebooks: $(notebooks)
+
+docs/notebooks/%.ipynb: examples/notebooks/%.ipynb $(venv)/.docs $(package)
+	@mkdir -p $(@D)
+	$(python) -m nbconvert --execute --to notebook --output-dir $(@D) $<
 
 lint: $(installed)
 	$(python) -m ruff format --check
@@ -43,7 +61,11 @@ overhead: $(installed)
 	$(python) -m tests.benchmarks.overhead $(if $(DATA_DIR),--data-dir "$(DATA_DIR)")
 
 clean:
-	rm -rf $(venv) runs build dist .pytest_cache .ruff_cache
+	rm -rf $(venv) .venv-matrix runs build dist docs/_build docs/notebooks .pytest_cache .ruff_cache
+
+$(venv)/.docs: $(installed)
+	$(python) -m pip install --quiet --group docs
+	@touch $@
 
 # The first interpreter that is new enough; PYTHON=... names another.
 $(installed): pyproject.toml

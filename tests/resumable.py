@@ -1,4 +1,4 @@
-"""Trains by the loop of docs/checkpoints.md, as a process that may be killed.
+"""Trains by the loop of docs/guides/checkpoints.md, as a process that may be killed.
 
 Usage: resumable.py {plain,layer-wise} CHECKPOINTS RESULTS [PAUSE_AFTER]
 
@@ -82,7 +82,7 @@ def main(form: str, checkpoints: str, results: str, pause_after: str = "") -> No
             **{"directory": checkpoints, "epochs": EPOCHS, "seed": 3},
             "train_step": train_step,
         }
-        exec(pages.programs("checkpoints.md")[4], names)
+        exec(pages.programs("guides/checkpoints.md")[4], names)
 
     names["history"].to_json(out / "history.json")
     end = {"params": names["params"], "opt_state": names["opt_state"]}

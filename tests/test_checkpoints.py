@@ -24,7 +24,7 @@ from flax.training.train_state import TrainState
 import optax_mi
 
 SAVE, RESTORE, SAVE_NNX, RESTORE_NNX, _, FROM_SGD, FROM_ADAM, FROM_SGD_NNX = (
-    pages.programs("checkpoints.md")
+    pages.programs("guides/checkpoints.md")
 )
 
 X = np.random.default_rng(0).normal(size=(8, 3)).astype(np.float32)

@@ -213,7 +213,7 @@ def test_the_program_of_the_docs_runs_as_it_stands(tmp_path, monkeypatch, capsys
         "measure": lambda: next(measurements),
         "accuracy": lambda: 0.5,
     }
-    exec(pages.programs("observing.md")[0], names)
+    exec(pages.programs("guides/observing.md")[0], names)
     assert names["history"].column("mi").tolist() == [0.5, 1.0, 1.5]
     assert names["history"].to_table() in capsys.readouterr().out
     assert optax_mi.MIHistory.from_json("history.json").rows == names["history"].rows

@@ -1,4 +1,4 @@
-"""The programs of docs/layerwise.md, run as they stand there, on digits."""
+"""The programs of docs/guides/layerwise.md, run as they stand there, on digits."""
 
 import flax.linen as nn
 import jax
@@ -11,7 +11,7 @@ from sklearn import datasets
 
 import optax_mi
 
-PROGRAMS = pages.programs("layerwise.md")
+PROGRAMS = pages.programs("guides/layerwise.md")
 LAYERS = {
     "Linen": ["layers_0", "layers_2", "layers_5", "layers_7"],
     "NNX": ["layers/0", "layers/2", "layers/5", "layers/7"],

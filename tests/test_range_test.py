@@ -186,7 +186,7 @@ def test_the_program_of_the_docs_runs_as_it_stands():
         "measure": lambda w: optax_mi.ksg_discrete(predict(w), y),
     }
     with mpl.rc_context({"backend": "agg"}):
-        exec(pages.programs("observing.md")[1], names)
+        exec(pages.programs("guides/bounds.md")[0], names)
     state = names["tx"].init(names["params"])
     assert optax_mi.learning_rates(state)[""] == pytest.approx(names["result"].lr_min)
 

@@ -1,4 +1,4 @@
-"""The programs of docs/training_loops.md that wait for nothing, on digits."""
+"""The programs of docs/guides/training_loops.md that wait for nothing, on digits."""
 
 from functools import partial
 from typing import Any
@@ -15,7 +15,9 @@ from sklearn import datasets
 
 import optax_mi
 
-BESIDE, ON_A_SPARE_DEVICE, EVERY_N_STEPS = pages.programs("training_loops.md")[1:]
+_, BESIDE, ON_A_SPARE_DEVICE, EVERY_N_STEPS = pages.programs(
+    "guides/training_loops.md"
+)
 EPOCHS, STEPS = 6, 12
 
 
