@@ -105,14 +105,13 @@ FULL_NAMES = {
     "LRRangeTest": "optax_mi.LRRangeTest",
     "NeuralEstimate": "optax_mi._estimators._neural.NeuralEstimate",
     "Bounds": "optax_mi._estimators._bounds.Bounds",
+    "Model": "flax.linen.Module | flax.nnx.Module",
     "Mapping": "collections.abc.Mapping",
     "Policy": "optax_mi.Policy",
     "PolicyInput": "optax_mi.PolicyInput",
     "Probe": "optax_mi.Probe",
     "SampleSizeCurve": "optax_mi.SampleSizeCurve",
     "Sequence": "collections.abc.Sequence",
-    "nn.Module": "flax.linen.Module",
-    "nnx.Module": "flax.nnx.Module",
     "np.ndarray": "numpy.ndarray",
 }
 
@@ -149,7 +148,7 @@ def fields_as_written(app, what, name, obj, options, lines):
 
 
 def aliases_are_data(app, env, node, contnode):
-    """Sphinx takes every name in a signature for a class; JAX documents this as data."""
+    """Sphinx takes all names in signatures for classes; JAX has this one as data."""
     if node.get("reftarget") == "jax.typing.ArrayLike":
         node["reftype"] = "data"
 

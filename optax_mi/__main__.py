@@ -5,6 +5,8 @@ python -m optax_mi curve x.npy y.npy --out curve.png
 python -m optax_mi runs DIR --out runs.png
 """
 
+from __future__ import annotations
+
 import argparse
 import json
 import math
@@ -16,11 +18,13 @@ from typing import Any
 
 import jax
 import numpy as np
+from jaxtyping import Float, Float32
 
 import optax_mi
 from optax_mi import _checks
 from optax_mi._estimators._distances import METRICS
 from optax_mi._history import COLUMNS
+from optax_mi._types import Numeric
 
 PICTURES = (".png", ".pdf", ".svg", ".jpg")
 
@@ -164,7 +168,9 @@ def _histories(directory: Path) -> dict[str, optax_mi.MIHistory]:
     return found
 
 
-def _load(args: argparse.Namespace) -> tuple[np.ndarray, np.ndarray]:
+def _load(
+    args: argparse.Namespace,
+) -> tuple[Numeric[np.ndarray, "n ..."], Numeric[np.ndarray, "m ..."]]:
     if not 0 <= args.seed < 2**32:
         raise InputError(f"--seed must be from 0 to {2**32 - 1}, got {args.seed}")
     x, y = (_array(path) for path in (args.x, args.y))
@@ -175,7 +181,7 @@ def _load(args: argparse.Namespace) -> tuple[np.ndarray, np.ndarray]:
     return x, y
 
 
-def _array(path: Path) -> np.ndarray:
+def _array(path: Path) -> Numeric[np.ndarray, "n ..."]:
     if not path.is_file():
         raise InputError(f"there is no file {path}")
     with path.open("rb") as file:
@@ -194,7 +200,9 @@ def _array(path: Path) -> np.ndarray:
     return array.astype(array.dtype.newbyteorder("="))
 
 
-def _as_float32(path: Path, array: np.ndarray) -> np.ndarray:
+def _as_float32(
+    path: Path, array: Float[np.ndarray, "n ..."]
+) -> Float32[np.ndarray, "n ..."]:
     with np.errstate(over="ignore"):
         array = array.astype(np.float32)
     finite = np.isfinite(array).reshape(len(array), -1)
@@ -206,7 +214,9 @@ def _as_float32(path: Path, array: np.ndarray) -> np.ndarray:
     return array
 
 
-def _estimator(args: argparse.Namespace, y: np.ndarray) -> optax_mi.Estimator:
+def _estimator(
+    args: argparse.Namespace, y: Numeric[np.ndarray, "n ..."]
+) -> optax_mi.Estimator:
     by_neighbours = optax_mi.ksg_discrete if _checks.is_discrete(y) else optax_mi.ksg
     return partial(by_neighbours, k=args.k, metric=args.metric)
 

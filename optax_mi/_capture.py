@@ -1,27 +1,37 @@
 """What each layer of a Flax model says about the probe."""
 
+from __future__ import annotations
+
+import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from flax import nnx
+from jaxtyping import Array, Shaped
 
-from optax_mi import _capture_linen, _capture_nnx, _checks
+from optax_mi import _capture_linen, _checks
+
+if TYPE_CHECKING:
+    from flax import nnx
+
+    Model: TypeAlias = nn.Module | nnx.Module
+else:
+    Model = Any  # a Linen user need not wait for NNX to be imported
 
 Layers: TypeAlias = str | Sequence[str] | Callable[[str], bool] | None
 
 
 def capture_activations(
-    model: nn.Module | nnx.Module,
+    model: Model,
     variables: Mapping[str, Any] | None,
     inputs: Any,
     *args: Any,
     layers: Layers = None,
     max_features: int | None = None,
     **kwargs: Any,
-) -> dict[str, jax.Array]:
+) -> dict[str, Shaped[Array, "n ..."]]:
     """Runs a Flax model once and returns the activations of its layers.
 
     Every submodule's output is captured, with no change to the model, and so are the
@@ -60,7 +70,7 @@ def capture_activations(
     Returns:
       ``{name: array [n, ...]}``, in the order of `layers` where that is a sequence, and
       otherwise in that in which Linen calls modules (blocks of ``nn.remat`` and
-      ``nn.jit`` come last), or by name for NNX. ``jax.jit`` sorts by name as well.
+      ``nn.jit`` come last), or in that of NNX's state. ``jax.jit`` sorts by name.
 
     Raises:
       ValueError: If the model is of neither kind, nothing was captured, a name is
@@ -88,12 +98,14 @@ def capture_activations(
     n = _examples(inputs)
 
     def intermediates(wanted: Callable[[str], bool]) -> dict[str, Any]:
-        if isinstance(model, nnx.Module):
-            stored = _capture_nnx.intermediates(model, inputs, args, kwargs, wanted)
-        else:
+        if isinstance(model, nn.Module):
             stored = _capture_linen.intermediates(
                 model, variables or {}, inputs, args, kwargs, wanted
             )
+        else:
+            from optax_mi import _capture_nnx
+
+            stored = _capture_nnx.intermediates(model, inputs, args, kwargs, wanted)
         named: dict[str, Any] = {}
         for name, sown in stored:
             if wanted(name):
@@ -132,11 +144,11 @@ def capture_activations(
 
 
 def _check_model(model: Any, variables: Any, kwargs: Mapping[str, Any]) -> None:
-    if not isinstance(model, nn.Module | nnx.Module):
+    is_nnx = _is_nnx(model)
+    if not is_nnx and not isinstance(model, nn.Module):
         _checks.fail(
             "model", "a flax.linen.Module or flax.nnx.Module", type(model).__name__
         )
-    is_nnx = isinstance(model, nnx.Module)
     if is_nnx != (variables is None):
         expected = "None for an NNX model" if is_nnx else "a Linen model's variables"
         _checks.fail("variables", expected, type(variables).__name__)
@@ -145,9 +157,14 @@ def _check_model(model: Any, variables: Any, kwargs: Mapping[str, Any]) -> None:
             _checks.fail("kwargs", f"without {name!r}, which is decided here", name)
 
 
-def _project(array: jax.Array, features: int) -> jax.Array:
-    """Projects examples [n, ...] to so many features where they have more."""
-    flat = array.reshape(len(array), -1)
+def _is_nnx(model: Any) -> bool:
+    nnx = sys.modules.get("flax.nnx")  # not imported: there is no such model
+    return nnx is not None and isinstance(model, nnx.Module)
+
+
+def _project(array: Shaped[Array, "n ..."], features: int) -> Shaped[Array, "n ..."]:
+    """Projects examples to so many features where they have more."""
+    flat = jnp.asarray(array).reshape(len(array), -1)
     if flat.shape[1] <= features:
         return array
     if not jnp.issubdtype(flat.dtype, jnp.floating):

@@ -1,5 +1,7 @@
 """Outputs of the modules of a Flax Linen model."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 

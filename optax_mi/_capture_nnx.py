@@ -1,5 +1,7 @@
 """Outputs of the modules of a Flax NNX model."""
 
+from __future__ import annotations
+
 import functools
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -52,7 +54,7 @@ def _run(model: nnx.Module, inputs: Any, args: Any, kwargs: Mapping[str, Any]) -
 def _sowing(cls: type[nnx.Module]) -> type[nnx.Module]:
     """The same class, whose instances sow what a call of theirs returns."""
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self: Any, *args: Any, **kwargs: Any) -> Any:
         output = cls.__call__(self, *args, **kwargs)
         self.sow(nnx.Intermediate, _OUTPUT, output)
         return output

@@ -5,6 +5,8 @@ are known under tracing and always checked; values are checked only where they a
 Python or NumPy numbers, so that traced hyperparameters pass.
 """
 
+from __future__ import annotations
+
 import math
 from collections.abc import Collection, Iterable
 from typing import Any, NoReturn
@@ -13,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
+from jaxtyping import Array, Float, Integer, Shaped
 
 
 def fail(argument: str, expected: str, received: object) -> NoReturn:
@@ -56,8 +59,8 @@ def as_array(values: Any) -> Any:
     return values if isinstance(values, jax.Array | np.ndarray) else np.asarray(values)
 
 
-def points(argument: str, x: Any) -> jax.Array:
-    """Returns samples as floating points of shape [n, d].
+def points(argument: str, x: Any) -> Float[Array, "n d"]:
+    """Returns samples as floating points.
 
     Trailing axes are flattened. Integers, booleans and half-precision floats become
     float32; float64 stays float64 where x64 is on.
@@ -73,8 +76,8 @@ def points(argument: str, x: Any) -> jax.Array:
     return x.reshape(x.shape[0], -1).astype(dtype)
 
 
-def class_labels(argument: str, labels: Any) -> jax.Array:
-    """Returns class labels as an integer array of shape [n]."""
+def class_labels(argument: str, labels: Any) -> Integer[Array, "n"]:
+    """Returns class labels as an integer array."""
     labels = as_array(labels)
     held_integers(argument, labels)
     labels = jnp.asarray(labels)
@@ -113,7 +116,7 @@ def is_discrete(outcomes: Any) -> bool:
     return jnp.issubdtype(outcomes.dtype, jnp.integer) or outcomes.dtype == jnp.bool_
 
 
-def not_one_hot(argument: str, outcomes: np.ndarray) -> None:
+def not_one_hot(argument: str, outcomes: Shaped[np.ndarray, "n ..."]) -> None:
     """Refuses one-hot codes, which a joint-space estimator would misread."""
     if outcomes.ndim == 2 and outcomes.shape[1] > 1 and len(outcomes):
         binary = np.all((outcomes == 0) | (outcomes == 1))

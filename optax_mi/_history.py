@@ -1,5 +1,7 @@
 """What a run's rates and measurements were, for tables, files and TensorBoard."""
 
+from __future__ import annotations
+
 import csv
 import dataclasses
 import io
@@ -7,9 +9,10 @@ import json
 import math
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, SupportsFloat, SupportsInt
 
 import numpy as np
+from jaxtyping import Shaped
 
 from optax_mi import _checks
 from optax_mi._record import labelled_states, pending_only
@@ -60,9 +63,9 @@ class MIHistory:
         self,
         opt_state: Any,
         *,
-        epoch: int,
+        epoch: SupportsInt,
         mi: Measurement | None = None,
-        **metrics: float,
+        **metrics: SupportsFloat,
     ) -> None:
         """Adds a row for each learning rate in an optimizer's state.
 
@@ -78,7 +81,8 @@ class MIHistory:
             layer's row has them.
 
         Raises:
-          ValueError: If there is no `mi_dynamic_lr` state.
+          ValueError: If there is no `mi_dynamic_lr` state, or `record_mi` would refuse
+            this measurement.
         """
         given = None if mi is None else labelled_states(pending_only(opt_state, mi))
         for layer, state in labelled_states(opt_state).items():
@@ -99,13 +103,13 @@ class MIHistory:
     def add(
         self,
         *,
-        epoch: int,
-        learning_rate: float,
-        mi: float,
-        reference: float = math.nan,
+        epoch: SupportsInt,
+        learning_rate: SupportsFloat,
+        mi: SupportsFloat,
+        reference: SupportsFloat = math.nan,
         layer: str = "",
-        step: int | None = None,
-        **metrics: float,
+        step: SupportsInt | None = None,
+        **metrics: SupportsFloat,
     ) -> None:
         """Adds one row by its values, as for a run whose rate a schedule sets.
 
@@ -133,7 +137,7 @@ class MIHistory:
         """The layers' names, in the order in which they came."""
         return list(dict.fromkeys(row["layer"] for row in self.rows))
 
-    def column(self, name: str, layer: str = "") -> np.ndarray:
+    def column(self, name: str, layer: str = "") -> Shaped[np.ndarray, "rows"]:
         """The values of one column for one layer, NaN where a row lacks it.
 
         Args:
@@ -194,7 +198,7 @@ class MIHistory:
         _replace(path, f"[\n{rows}\n]\n")
 
     @classmethod
-    def from_json(cls, path: PathLike) -> "MIHistory":
+    def from_json(cls, path: PathLike) -> MIHistory:
         """Reads what `to_json` wrote, as when a run goes on from a checkpoint.
 
         Raises:
@@ -228,7 +232,7 @@ class MIHistory:
         Raises:
           ImportError: If tensorboardX is missing: ``pip install tensorboardX``.
         """
-        from tensorboardX import SummaryWriter
+        from tensorboardX import SummaryWriter  # pyright: ignore[reportMissingTypeStubs]
 
         with SummaryWriter(os.fspath(directory)) as writer:
             for epoch in dict.fromkeys(row["epoch"] for row in self.rows):

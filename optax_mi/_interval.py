@@ -1,16 +1,18 @@
 """How far an estimate can be trusted: its standard error, and its p-value."""
 
+from __future__ import annotations
+
 from functools import partial
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.typing import ArrayLike
+from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray, Shaped
 
 from optax_mi import _checks
 from optax_mi._measure import estimate_mi
-from optax_mi._types import Estimator
+from optax_mi._types import Estimator, Numeric
 
 # Of the sample into halves: their choice moves the standard error by about 13 %.
 _PARTITIONS = 30
@@ -20,17 +22,17 @@ _LEAST = 50
 
 
 class MIInterval(NamedTuple):
-    """An estimate in nats, with what its sample leaves open. Scalar arrays."""
+    """An estimate in nats, with what its sample leaves open."""
 
-    mi: jax.Array
-    standard_error: jax.Array
-    p_value: jax.Array  # of independence; NaN where there are no permutations
+    mi: Float[Array, ""]
+    standard_error: Float[Array, ""]
+    p_value: Float[Array, ""]  # of independence; NaN where there are no permutations
 
 
 def mutual_information_interval(
-    key: jax.Array,
-    x: ArrayLike,
-    y: ArrayLike,
+    key: PRNGKeyArray,
+    x: Numeric[ArrayLike, "n ..."],
+    y: Numeric[ArrayLike, "n ..."],
     *,
     estimator: Estimator | None = None,
     permutations: int = 100,
@@ -99,7 +101,7 @@ def mutual_information_interval(
     n = _checks.same_length([("x", x), ("y", y)])
     if n < _LEAST:
         _checks.fail("x", f"of at least {_LEAST} samples", n)
-    if permutations != 0 or isinstance(permutations, bool):
+    if isinstance(permutations, bool) or permutations != 0:
         _checks.positive_integer("permutations", permutations)
     for_halves, for_pairs = jax.random.split(key)
     return _interval(
@@ -112,16 +114,25 @@ def mutual_information_interval(
 
 
 @partial(jax.jit, static_argnames="estimator")
-def _interval(x, y, for_halves, for_pairs, *, estimator):
-    def estimate(x: jax.Array, y: jax.Array) -> jax.Array:
+def _interval(
+    x: Float[Array, "n d"],
+    y: Numeric[Array, "n ..."],
+    for_halves: Shaped[Array, "partitions ..."],
+    for_pairs: Shaped[Array, "permutations ..."],
+    *,
+    estimator: Estimator | None,
+) -> MIInterval:
+    def estimate(
+        x: Float[Array, "m d"], y: Numeric[Array, "m ..."]
+    ) -> Float[Array, ""]:
         return estimate_mi({"x": x}, y, estimator=estimator)["x"]
 
-    def variance_of_halves(key: jax.Array) -> jax.Array:
+    def variance_of_halves(key: PRNGKeyArray) -> Float[Array, ""]:
         half = len(x) // 2
         halves = jax.random.permutation(key, len(x))[: 2 * half].reshape(2, half)
         return jnp.var(jax.lax.map(lambda i: estimate(x[i], y[i]), halves), ddof=1)
 
-    def of_a_pairing(key: jax.Array) -> jax.Array:
+    def of_a_pairing(key: PRNGKeyArray) -> Float[Array, ""]:
         return estimate(x, jax.random.permutation(key, y))
 
     mi = estimate(x, y)

@@ -4,6 +4,8 @@ Layers are named by the path of their module, its names joined by "/". A group h
 a path as its label.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterable, Sequence
 from typing import Any
 

@@ -1,11 +1,13 @@
 """A learning rate for each layer, from what that layer says."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
-import optax
-from jax.typing import ArrayLike
+import optax  # pyright: ignore[reportMissingTypeStubs]
+from jaxtyping import ScalarLike
 
 from optax_mi import _checks
 from optax_mi._layers import match, module_paths
@@ -16,13 +18,13 @@ from optax_mi._types import Measurement
 
 def layerwise_mi_dynamic_lr(
     param_labels: Any,
-    lr_min: ArrayLike | Mapping[str, ArrayLike],
-    lr_max: ArrayLike | Mapping[str, ArrayLike],
+    lr_min: ScalarLike | Mapping[str, ScalarLike],
+    lr_max: ScalarLike | Mapping[str, ScalarLike],
     *,
     policy: Policy | Mapping[str, Policy] | None = None,
-    reference: ArrayLike | Mapping[str, ArrayLike] | None = None,
+    reference: ScalarLike | Mapping[str, ScalarLike] | None = None,
     default: str | None = None,
-    init_lr: ArrayLike | Mapping[str, ArrayLike] | None = None,
+    init_lr: ScalarLike | Mapping[str, ScalarLike] | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     """Scales the updates of each layer by a rate that its own information sets.
 
@@ -75,7 +77,7 @@ def layerwise_mi_dynamic_lr(
       Vasudevan, `Dynamic learning rate using Mutual Information
       <https://arxiv.org/abs/1805.07249>`_, 2018.
     """
-    options = {
+    options: dict[str, Any] = {
         "lr_min": lr_min,
         "lr_max": lr_max,
         "policy": policy,

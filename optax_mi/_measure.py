@@ -1,5 +1,7 @@
 """Mutual information of captured layers with the outcomes, and what to hold it to."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from functools import partial
 from typing import Any
@@ -7,28 +9,28 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.typing import ArrayLike
+from jaxtyping import Array, ArrayLike, Float, Shaped
 
 from optax_mi import _checks
 from optax_mi._estimators import ksg, ksg_discrete, label_entropy
 from optax_mi._estimators._distances import check_options
 from optax_mi._estimators._placement import number_of_points, over_points
 from optax_mi._probe import Probe
-from optax_mi._types import AxisName, Estimator, Metric, ReferenceKind
+from optax_mi._types import AxisName, Estimator, Metric, Numeric, ReferenceKind
 
 REFERENCE_KINDS = ("label_entropy", "input", "tiled")
 
 
 def estimate_mi(
-    activations: Mapping[str, ArrayLike],
-    outcomes: ArrayLike,
+    activations: Mapping[str, Numeric[ArrayLike, "n ..."]],
+    outcomes: Numeric[ArrayLike, "n ..."],
     *,
     estimator: Estimator | None = None,
     k: int = 3,
     metric: Metric = "euclidean",
     block_size: int | None = None,
     axis_name: AxisName = None,
-) -> dict[str, jax.Array]:
+) -> dict[str, Float[Array, ""]]:
     """Estimates I(H_i; Y), in nats, for every layer in one compiled call.
 
     The outcomes choose the estimator: integers are classes and go to `ksg_discrete`,
@@ -71,7 +73,7 @@ def estimate_mi(
       >>> {layer: round(float(nats), 1) for layer, nats in mi.items()}  # log 4 = 1.4
       {'noise': 0.0, 'codes': 1.4}
     """
-    if not isinstance(activations, Mapping) or not activations:
+    if not isinstance(activations, Mapping) or not activations:  # pyright: ignore[reportUnnecessaryIsInstance]
         _checks.fail(
             "activations",
             "a mapping {layer: array} with at least one layer",
@@ -108,14 +110,24 @@ def estimate_mi(
 
 
 @over_points
-def _estimate_all(*layers_and_outcomes, discrete, axis, **options):
+def _estimate_all(
+    *layers_and_outcomes: Numeric[Array, "n ..."],
+    discrete: bool,
+    axis: AxisName,
+    **options: Any,
+) -> tuple[Float[Array, ""], ...]:
     *layers, outcomes = layers_and_outcomes
     estimator = partial(ksg_discrete if discrete else ksg, axis_name=axis, **options)
     return tuple(estimator(layer, outcomes) for layer in layers)
 
 
 @partial(jax.jit, static_argnames="estimator")
-def _apply_all(layers, outcomes, *, estimator):
+def _apply_all(
+    layers: tuple[Float[Array, "n _d"], ...],
+    outcomes: Numeric[Array, "n ..."],
+    *,
+    estimator: Estimator,
+) -> tuple[Float[Array, ""], ...]:
     estimates = tuple(estimator(layer, outcomes) for layer in layers)
     for estimate in estimates:
         shape = getattr(estimate, "shape", None)
@@ -133,7 +145,7 @@ def reference_mi(
     tiles: int | None = None,
     metric: Metric = "euclidean",
     block_size: int | None = None,
-) -> jax.Array:
+) -> Float[Array, ""]:
     """The paper's reference I_XY, in nats: a soft upper bound of a layer's information.
 
     - "label_entropy": H(Y) of the classes. Exact, free, and what "tiled" comes to for
@@ -198,5 +210,5 @@ def reference_mi(
     return estimate_mi({"input": x}, y, **options)["input"]
 
 
-def _repeat(array: Any, copies: int) -> jax.Array:
+def _repeat(array: Any, copies: int) -> Shaped[Array, "copies_n ..."]:
     return jnp.concatenate([array] * copies)

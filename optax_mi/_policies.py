@@ -5,27 +5,29 @@ from `PolicyInput` to a learning rate that can be traced by JAX. The two here ar
 paper's (appendix).
 """
 
-from typing import NamedTuple, Protocol
+from __future__ import annotations
 
-import jax
+from typing import NamedTuple, Protocol, runtime_checkable
+
 import jax.numpy as jnp
-from jax.typing import ArrayLike
+from jaxtyping import Array, Bool, Float, ScalarLike
 
 from optax_mi import _checks
 
 
 class PolicyInput(NamedTuple):
-    """What a policy knows when a measurement has arrived. All are scalar arrays."""
+    """What a policy knows when a measurement has arrived."""
 
-    learning_rate: jax.Array  # LR_{t-1}
-    mi: jax.Array  # I(t-1), the measurement that has just arrived; finite
-    previous_mi: jax.Array  # I(t-2), the one before it; finite
-    reference: jax.Array  # I_XY, or 3.4e38 where none was given
-    lr_min: jax.Array
-    lr_max: jax.Array
-    value_only: jax.Array  # bool: judge by the value of mi alone, not by its change
+    learning_rate: Float[Array, ""]  # LR_{t-1}
+    mi: Float[Array, ""]  # I(t-1), the measurement that has just arrived; finite
+    previous_mi: Float[Array, ""]  # I(t-2), the one before it; finite
+    reference: Float[Array, ""]  # I_XY, or 3.4e38 where none was given
+    lr_min: Float[Array, ""]
+    lr_max: Float[Array, ""]
+    value_only: Bool[Array, ""]  # judge by the value of mi, not by its change
 
 
+@runtime_checkable
 class Policy(Protocol):
     """Any pure, traceable function from a `PolicyInput` to a learning rate (a scalar).
 
@@ -34,13 +36,15 @@ class Policy(Protocol):
     without a reference: giving it a measurement before one is known is then an error.
     """
 
-    def __call__(self, step: PolicyInput, /) -> jax.Array:
+    def __call__(self, step: PolicyInput, /) -> Float[Array, ""]:
         """Returns the learning rate that follows from a new measurement."""
         ...
 
 
 def change_policy(
-    gamma_up: ArrayLike = 0.1, gamma_down: ArrayLike = 1.0, epsilon: ArrayLike = 0.01
+    gamma_up: ScalarLike = 0.1,
+    gamma_down: ScalarLike = 1.0,
+    epsilon: ScalarLike = 0.01,
 ) -> Policy:
     r"""The paper's first policy: raise the rate while the information changes.
 
@@ -85,7 +89,7 @@ def change_policy(
     ]:
         _checks.nonnegative(name, value)
 
-    def policy(p: PolicyInput) -> jax.Array:
+    def policy(p: PolicyInput) -> Float[Array, ""]:
         delta = _relative_change(p)
         raised = jnp.minimum(p.lr_max, p.learning_rate + gamma_up * delta)
         lowered = jnp.maximum(p.lr_min, p.learning_rate - gamma_down * delta)
@@ -96,10 +100,10 @@ def change_policy(
 
 
 def reference_policy(
-    gamma_up: ArrayLike = 0.1,
-    gamma_down: ArrayLike = 0.1,
-    gamma_over: ArrayLike = 0.1,
-    epsilon: ArrayLike = 0.003,
+    gamma_up: ScalarLike = 0.1,
+    gamma_down: ScalarLike = 0.1,
+    gamma_over: ScalarLike = 0.1,
+    epsilon: ScalarLike = 0.003,
 ) -> Policy:
     r"""The paper's second policy: change, and value relative to the reference.
 
@@ -159,7 +163,7 @@ def reference_policy(
     ]:
         _checks.nonnegative(name, value)
 
-    def policy(p: PolicyInput) -> jax.Array:
+    def policy(p: PolicyInput) -> Float[Array, ""]:
         usable = (p.mi > 0) & (p.reference > 0)
         d1 = 1 - p.mi / jnp.where(usable, p.reference, 1)
         growing = (_relative_change(p) > epsilon) | p.value_only
@@ -173,7 +177,7 @@ def reference_policy(
     return policy
 
 
-def _relative_change(p: PolicyInput) -> jax.Array:
+def _relative_change(p: PolicyInput) -> Float[Array, ""]:
     """|I(t-1) - I(t-2)| / I(t-1); of no meaning where I(t-1) <= 0, but finite."""
     change = jnp.abs(p.mi - jnp.maximum(p.previous_mi, 0))
     return change / jnp.where(p.mi > 0, p.mi, 1)

@@ -1,23 +1,28 @@
 """A fixed sample of the data on which mutual information is measured."""
 
+from __future__ import annotations
+
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.typing import ArrayLike
+from jaxtyping import Array, ArrayLike, Int, PRNGKeyArray, Shaped
 
 from optax_mi import _checks
+from optax_mi._types import Numeric
 
 
 class Probe(NamedTuple):
     """Examples drawn once and measured on throughout training."""
 
     inputs: Any  # pytree of arrays [size, ...], as the model takes them
-    outcomes: jax.Array  # [size] classes, or [size, ...] real numbers
+    outcomes: Numeric[Array, "size ..."]  # integers are classes
 
 
-def sample_probe(key: jax.Array, x: Any, y: ArrayLike, size: int = 1000) -> Probe:
+def sample_probe(
+    key: PRNGKeyArray, x: Any, y: Numeric[ArrayLike, "n ..."], size: int = 1000
+) -> Probe:
     """Draws a probe from the training data, uniformly and without replacement.
 
     The paper measures on 1000 examples, and always on the same ones: between two
@@ -71,7 +76,7 @@ def sample_probe(key: jax.Array, x: Any, y: ArrayLike, size: int = 1000) -> Prob
     return probe
 
 
-def _take(array: Any, index: jax.Array) -> jax.Array:
+def _take(array: Any, index: Int[Array, "size"]) -> Shaped[Array, "size ..."]:
     if isinstance(array, np.ndarray) and not _checks.is_traced(index):
         return jnp.asarray(array[np.asarray(index)])
     return jnp.asarray(array)[index]

@@ -1,10 +1,12 @@
 """Which learning rates are worth having: a sweep that watches loss and information."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
-from jax.typing import ArrayLike
+from jaxtyping import Float, ScalarLike
 
 from optax_mi import _checks
 from optax_mi._transform import entry
@@ -28,15 +30,15 @@ _EPOCH = 10
 class LRRangeTest(NamedTuple):
     """What a sweep showed, and the bounds that it suggests."""
 
-    learning_rate: np.ndarray  # [measurements], the last one applied before each
-    loss: np.ndarray  # [measurements], mean over the steps since the one before
-    mi: np.ndarray  # [measurements], nats
+    learning_rate: Float[np.ndarray, "measurements"]  # the last one applied before each
+    loss: Float[np.ndarray, "measurements"]  # mean over the steps since the one before
+    mi: Float[np.ndarray, "measurements"]  # nats
     lr_min: float  # NaN where the information never rose above its noise
     lr_max: float
 
 
 def lr_range_test(
-    train_step: Callable[[State, Batch, ArrayLike], tuple[State, ArrayLike]],
+    train_step: Callable[[State, Batch, float], tuple[State, ScalarLike]],
     state: State,
     batches: Iterable[Batch],
     measure: Callable[[State], Measurement],
@@ -144,7 +146,9 @@ def _nats(mi: Measurement) -> float:
 
 
 def _bounds(
-    learning_rate: np.ndarray, loss: np.ndarray, mi: np.ndarray
+    learning_rate: Float[np.ndarray, "measurements"],
+    loss: Float[np.ndarray, "measurements"],
+    mi: Float[np.ndarray, "measurements"],
 ) -> tuple[float, float]:
     """Where information begins to rise, ten times less, and where it has risen."""
     finite = np.isfinite(mi) & np.isfinite(np.append(0, loss[1:]))

@@ -1,10 +1,13 @@
 """What training loops do with a state: give it measurements, and look at its rates."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 from optax_mi import _checks
 from optax_mi._layers import match, own_label, partition_labels
@@ -69,7 +72,9 @@ def record_mi(
     """
     all_labels = [partition_labels(path) for path, _ in _states(opt_state)]
 
-    def own(values: Any, labels: tuple[str, ...], argument: str) -> jax.Array | None:
+    def own(
+        values: Any, labels: tuple[str, ...], argument: str
+    ) -> Float[Array, ""] | None:
         name = layer
         if isinstance(values, Mapping) and layer is None:
             if len(values) == 1 and (len(all_labels) == 1 or not labels):

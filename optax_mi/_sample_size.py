@@ -1,31 +1,33 @@
 """How an estimate depends on the number of examples that it is made from."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jax.typing import ArrayLike
+from jaxtyping import ArrayLike, Float, Int, PRNGKeyArray
 
 from optax_mi import _checks
 from optax_mi._measure import estimate_mi
 from optax_mi._probe import sample_probe
-from optax_mi._types import Estimator
+from optax_mi._types import Estimator, Numeric
 
 
 class SampleSizeCurve(NamedTuple):
-    """Estimates for every sample size, in nats. NumPy arrays."""
+    """Estimates for every sample size, in nats."""
 
-    sizes: np.ndarray  # [sizes]
-    mean: np.ndarray  # [sizes]
-    std: np.ndarray  # [sizes], over the repeats (n - 1 in the denominator)
-    estimates: np.ndarray  # [sizes, repeats]
+    sizes: Int[np.ndarray, "sizes"]
+    mean: Float[np.ndarray, "sizes"]
+    std: Float[np.ndarray, "sizes"]  # over the repeats (n - 1 in the denominator)
+    estimates: Float[np.ndarray, "sizes repeats"]
 
 
 def sample_size_curve(
-    key: jax.Array,
-    x: ArrayLike,
-    y: ArrayLike,
+    key: PRNGKeyArray,
+    x: Numeric[ArrayLike, "n ..."],
+    y: Numeric[ArrayLike, "n ..."],
     sizes: Sequence[int],
     repeats: int = 10,
     *,

@@ -1,13 +1,15 @@
 """The transformation: a learning rate that measurements of information move."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
-from jax.typing import ArrayLike
+import optax  # pyright: ignore[reportMissingTypeStubs]
+from jaxtyping import Array, Bool, Float, Int32, ScalarLike
 
 from optax_mi import _checks
 from optax_mi._policies import Policy, PolicyInput, reference_policy
@@ -26,25 +28,26 @@ class MIDynamicLRState(NamedTuple):
     What is not there yet is -3.4e38, the lowest float32.
     """
 
-    # int32, updates so far
-    count: jax.Array  # pyright: ignore[reportIncompatibleMethodOverride]
-    learning_rate: jax.Array  # float, in force at the next update
-    mi: jax.Array  # float, the last finite measurement in nats
-    previous_mi: jax.Array  # float, the one before it
-    # float, nats; missing: the policy needs one; 3.4e38: it needs none
-    reference: jax.Array
-    value_only: jax.Array  # int32, measurements still to be judged by value alone
-    pending: jax.Array  # float, recorded but not yet applied
+    # updates so far
+    count: Int32[Array, ""]  # pyright: ignore[reportIncompatibleMethodOverride]
+    learning_rate: Float[Array, ""]  # in force at the next update
+    mi: Float[Array, ""]  # the last finite measurement in nats
+    previous_mi: Float[Array, ""]  # the one before it
+    reference: Float[
+        Array, ""
+    ]  # nats; missing: the policy needs one; 3.4e38: it needs none
+    value_only: Int32[Array, ""]  # measurements still to be judged by value alone
+    pending: Float[Array, ""]  # recorded but not yet applied
 
 
 def mi_dynamic_lr(
-    lr_min: ArrayLike,
-    lr_max: ArrayLike,
+    lr_min: ScalarLike,
+    lr_max: ScalarLike,
     *,
     policy: Policy | None = None,
-    reference: ArrayLike | None = None,
+    reference: ScalarLike | None = None,
     layer: str | None = None,
-    init_lr: ArrayLike | None = None,
+    init_lr: ScalarLike | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     """Scales updates by a learning rate that mutual information sets.
 
@@ -136,7 +139,9 @@ def mi_dynamic_lr(
             pending=scalar(MISSING),
         )
 
-    def apply_measurement(state: MIDynamicLRState, mi: jax.Array) -> MIDynamicLRState:
+    def apply_measurement(
+        state: MIDynamicLRState, mi: Float[Array, ""]
+    ) -> MIDynamicLRState:
         low, high = scalar(lr_min), scalar(lr_max)
         measured = is_known(mi)
         judged = measured & is_known(state.mi) & is_known(state.reference)
@@ -185,20 +190,20 @@ def mi_dynamic_lr(
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 
 
-def scalar(value: Any) -> jax.Array:
+def scalar(value: Any) -> Float[Array, ""]:
     """A number as the state holds it."""
     # A copy: a state that shares a buffer with its hyperparameters cannot be donated.
     return jnp.array(value, jnp.result_type(float))
 
 
-def is_known(value: jax.Array) -> jax.Array:
+def is_known(value: Float[Array, ""]) -> Bool[Array, ""]:
     """Whether a number was given: finite and not the mark of what is missing."""
     return jnp.isfinite(value) & (value > MISSING)
 
 
 def entry(
     values: Measurement | None, layer: str | None, argument: str = "mi"
-) -> jax.Array | None:
+) -> Float[Array, ""] | None:
     """The value of one layer from a scalar or a mapping, or None for nothing new."""
     value: Any = values
     if isinstance(values, Mapping):

@@ -1,10 +1,37 @@
-"""Shared type aliases. This module imports nothing of the package."""
+"""Shared types. This module imports nothing of the package."""
+
+from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias, runtime_checkable
 
-import jax
-from jax.typing import ArrayLike
+from jaxtyping import (
+    AbstractDtype,
+    Array,
+    Bool,
+    Float,
+    Int,
+    Integer,
+    Real,
+    ScalarLike,
+)
+
+if TYPE_CHECKING:
+    # To a static checker such an annotation is the array type that it begins with.
+    from typing import Annotated as Discrete  # pyright: ignore[reportUnusedImport]
+    from typing import Annotated as Numeric
+else:
+
+    class Discrete(AbstractDtype):
+        """Integers or booleans: classes."""
+
+        dtypes = [*Integer.dtypes, *Bool.dtypes]
+
+    class Numeric(AbstractDtype):
+        """Real numbers of any precision, integers or booleans."""
+
+        dtypes = [*Real.dtypes, *Bool.dtypes]
+
 
 Metric: TypeAlias = Literal["euclidean", "chebyshev", "manhattan"]
 
@@ -13,10 +40,14 @@ ReferenceKind: TypeAlias = Literal["label_entropy", "input", "tiled"]
 # The mesh axis, or axes, over which points are spread; None where they are not.
 AxisName: TypeAlias = str | tuple[str, ...] | None
 
+# A loop's index, a number where JAX leaves loops to Python (`jax.disable_jit`).
+Index: TypeAlias = Int[Array, ""] | int
+
 # One measurement: a scalar for the whole network, or one scalar per layer.
-Measurement: TypeAlias = ArrayLike | Mapping[str, ArrayLike]
+Measurement: TypeAlias = ScalarLike | Mapping[str, ScalarLike]
 
 
+@runtime_checkable
 class Estimator(Protocol):
     """Any traceable function from a layer and the outcomes to a scalar, in nats.
 
@@ -26,6 +57,8 @@ class Estimator(Protocol):
     scalar is wrapped in a function of one line.
     """
 
-    def __call__(self, layer: jax.Array, outcomes: jax.Array, /) -> ArrayLike:
+    def __call__(
+        self, layer: Float[Array, "n d"], outcomes: Numeric[Array, "n ..."], /
+    ) -> Float[Array, ""]:
         """Returns the mutual information of a layer with the outcomes, in nats."""
         ...

@@ -5,12 +5,15 @@ Colours are Okabe and Ito's, which colour-blind readers can tell apart, and the 
 lines of one panel differ in style too.
 """
 
+from __future__ import annotations
+
 import itertools
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
+from jaxtyping import Real, Shaped
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -36,7 +39,7 @@ def training(
     layer: str = "",
     metric: str = "accuracy",
     ax: Sequence[Axes] | None = None,
-) -> tuple[Figure, np.ndarray]:
+) -> tuple[Figure, Shaped[np.ndarray, "4"]]:
     """The paper's row of four panels (Figures 3 to 5), for one run or several.
 
     Learning rate, a metric and I(H; Y) against the epoch, and the metric against
@@ -98,7 +101,7 @@ def layers(
     kinds: Mapping[str, str] | None = None,
     metric: str = "accuracy",
     ax: Sequence[Axes] | None = None,
-) -> tuple[Figure, np.ndarray]:
+) -> tuple[Figure, Shaped[np.ndarray, "panels"]]:
     """Layer-wise learning rates by kind of layer (the layout of the paper's Figure 6).
 
     On the left the metric and each layer's I(H; Y), then one panel for each kind of
@@ -176,7 +179,7 @@ def sample_size(
       ax: Where to draw.
 
     Returns:
-      The figure and its axes: means, with bars of one standard deviation to each side.
+      The figure and its axes. Bars are one standard deviation to each side of a mean.
 
     Raises:
       ValueError: If ax is not one pair of axes.
@@ -232,7 +235,7 @@ def information_plane(
       ax: Where to draw.
 
     Returns:
-      The figure and its axes: a marker for each layer, a colour for each epoch.
+      The figure and its axes, with a marker for each layer, a colour for each epoch.
 
     Raises:
       ValueError: If the layers, or the epochs of one, differ.
@@ -271,7 +274,7 @@ def information_plane(
 
 def range_test(
     result: LRRangeTest, *, ax: Sequence[Axes] | None = None
-) -> tuple[Figure, np.ndarray]:
+) -> tuple[Figure, Shaped[np.ndarray, "2"]]:
     """Loss and I(H; Y) of a learning-rate range test, its suggested range shaded.
 
     Args:
@@ -312,7 +315,7 @@ def range_test(
 
 def _axes(
     ax: Any, rows: int, columns: int, size: tuple[float, float]
-) -> tuple[Figure, np.ndarray]:
+) -> tuple[Figure, Shaped[np.ndarray, "panels"]]:
     if ax is None:
         figure, axes = plt.subplots(
             rows, columns, figsize=size, layout="constrained", squeeze=False
@@ -321,7 +324,7 @@ def _axes(
     return _given(ax, rows * columns)
 
 
-def _given(ax: Any, count: int) -> tuple[Figure, np.ndarray]:
+def _given(ax: Any, count: int) -> tuple[Figure, Shaped[np.ndarray, "panels"]]:
     axes = np.ravel(np.asarray(ax, dtype=object))
     if len(axes) != count:
         _checks.fail("ax", f"{count} axes", len(axes))
@@ -339,8 +342,10 @@ def _seeds(runs: Any, metric: str) -> list[MIHistory]:
     return seeds
 
 
-def _column(seeds: Sequence[MIHistory], name: str, layer: str) -> np.ndarray:
-    """One column of several runs, shape [seeds, epochs]."""
+def _column(
+    seeds: Sequence[MIHistory], name: str, layer: str
+) -> Shaped[np.ndarray, "seeds epochs"]:
+    """One column of several runs."""
     epochs = [history.column("epoch", layer) for history in seeds]
     for epoch in epochs[1:]:
         if not np.array_equal(epoch, epochs[0]):
@@ -348,7 +353,12 @@ def _column(seeds: Sequence[MIHistory], name: str, layer: str) -> np.ndarray:
     return np.array([history.column(name, layer) for history in seeds])
 
 
-def _band(panel: Axes, x: np.ndarray, values: np.ndarray, **look: Any) -> None:
+def _band(
+    panel: Axes,
+    x: Real[np.ndarray, "epochs"],
+    values: Real[np.ndarray, "seeds epochs"],
+    **look: Any,
+) -> None:
     mean, spread = values.mean(axis=0), values.std(axis=0)
     panel.plot(x, mean, marker="o" if len(x) == 1 else None, **look)
     if len(values) > 1:

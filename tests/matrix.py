@@ -91,7 +91,7 @@ def versions(python: str) -> str:
 
 def main() -> int:
     """Prints a line for each environment; 1 where one failed or none could run."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("--only", nargs="+", choices=ENVIRONMENTS, default=ENVIRONMENTS)
     parser.add_argument("--pytest-args", type=shlex.split, default=[])
     options = parser.parse_args()

@@ -343,3 +343,14 @@ def test_a_call_of_the_parent_class_is_no_second_call():
     found = optax_mi.capture_activations(model, init(model), X)
     assert list(found) == ["layers_1", "layers_2", ""]
     assert jnp.min(found["layers_1"]) == 0
+
+
+def test_projecting_what_numpy_holds_in_double_precision_warns_of_nothing():
+    class Identity(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            return x
+
+    x = np.random.default_rng(0).normal(size=(20, 64))
+    found = optax_mi.capture_activations(Identity(), {}, x, max_features=8)
+    assert found[""].shape == (20, 8)

@@ -64,10 +64,20 @@ def test_public_names_are_documented(name):
             assert section in documentation, section
 
 
-def test_importing_needs_nothing_but_the_runtime_dependencies():
-    forbidden = ["tensorflow_datasets", "sklearn", "matplotlib", "tqdm", "pytest"]
-    code = f"import sys, optax_mi; print([m for m in {forbidden} if m in sys.modules])"
+IMPORTS = """
+import sys, jax, flax, optax
+before = set(sys.modules)
+import optax_mi
+print(*{module.partition(".")[0] for module in set(sys.modules) - before})
+print("flax.nnx" in sys.modules, bool(jax._src.xla_bridge._backends))
+"""
+
+
+def test_importing_it_imports_little_more_than_jax_flax_and_optax():
+    # NNX takes longer to import than all of this package, and a Linen user needs none.
     printed = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        [sys.executable, "-c", IMPORTS], capture_output=True, text=True, check=True
     ).stdout
-    assert printed.strip() == "[]"
+    modules, state = printed.splitlines()
+    assert {"optax_mi"} <= set(modules.split()) <= {"optax_mi", "jaxtyping", "numpy"}
+    assert state == "False False"  # and touches no device

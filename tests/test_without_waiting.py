@@ -15,9 +15,7 @@ from sklearn import datasets
 
 import optax_mi
 
-_, BESIDE, ON_A_SPARE_DEVICE, EVERY_N_STEPS = pages.programs(
-    "guides/training_loops.md"
-)
+_, BESIDE, ON_A_SPARE_DEVICE, EVERY_N_STEPS = pages.programs("guides/training_loops.md")
 EPOCHS, STEPS = 6, 12
 
 

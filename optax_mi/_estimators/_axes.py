@@ -6,34 +6,39 @@ their ranks. That takes n log n operations and gives the counts of all pairs exa
 the ends of an interval are searched for by the very distances that are compared.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, Integer, UInt
 
 from optax_mi._estimators import _distances
-from optax_mi._types import Metric
+from optax_mi._types import Index, Metric
 
 
 class Axis(NamedTuple):
     """One feature of n points, in sorted order."""
 
-    values: jax.Array  # [n]
-    order: jax.Array  # [n], the points in the order of their values
-    unit: jax.Array | float  # the factor of the distances
-    group: "Interval"  # where each point's group is in that order
+    values: Float[Array, "n"]
+    order: Int[Array, "n"]  # the points in the order of their values
+    unit: Float[Array, ""] | float  # the factor of the distances
+    group: Interval  # where each point's group is in that order
 
 
 class Interval(NamedTuple):
-    """The sorted values from `begin` to `end` - 1, of each point [n]."""
+    """The sorted values from `begin` to `end` - 1, of each point."""
 
-    begin: jax.Array
-    end: jax.Array
+    begin: Int[Array, "n"]
+    end: Int[Array, "n"]
 
 
-def axes_of(x: jax.Array, unit: jax.Array | float, metric: Metric) -> list[Axis] | None:
-    """The axes of a variable [n, d], or None where it is more than its features."""
+def axes_of(
+    x: Float[Array, "n d"], unit: Float[Array, ""] | float, metric: Metric
+) -> list[Axis] | None:
+    """The axes of a variable, or None where it is more than its features."""
     if metric != "chebyshev" and x.shape[1] > 1:
         return None
     features = [x[:, f] for f in range(x.shape[1])]
@@ -41,7 +46,9 @@ def axes_of(x: jax.Array, unit: jax.Array | float, metric: Metric) -> list[Axis]
 
 
 def axis(
-    values: jax.Array, unit: jax.Array | float = 1.0, labels: jax.Array | None = None
+    values: Float[Array, "n"],
+    unit: Float[Array, ""] | float = 1.0,
+    labels: Integer[Array, "n"] | None = None,
 ) -> Axis:
     """Sorts one feature; where there are labels, within each of them."""
     places = jnp.arange(len(values))
@@ -57,8 +64,10 @@ def axis(
     return Axis(values, points, unit, group)
 
 
-def kth_distances(axis: Axis, k: jax.Array, max_k: int, metric: Metric) -> jax.Array:
-    """Codes [n] of the distance to the k-th nearest other point of the group.
+def kth_distances(
+    axis: Axis, k: Int[Array, "n"], max_k: int, metric: Metric
+) -> UInt[Array, "n"]:
+    """Codes of the distance to the k-th nearest other point of the group.
 
     `k` is at most `max_k` and may differ from point to point. Where the group has fewer
     others the result means nothing.
@@ -67,7 +76,7 @@ def kth_distances(axis: Axis, k: jax.Array, max_k: int, metric: Metric) -> jax.A
     k, begin, end = (a[axis.order] for a in (k, *axis.group))
     places = jnp.arange(len(own))
 
-    def distance(step: jax.Array | int) -> jax.Array:
+    def distance(step: Int[Array, "..."] | int) -> UInt[Array, "n"]:
         """Codes of the distance to what is so many steps further in order."""
         other = places + step
         inside = (other >= begin) & (other < end)
@@ -76,7 +85,7 @@ def kth_distances(axis: Axis, k: jax.Array, max_k: int, metric: Metric) -> jax.A
 
     # Some i of the k are to the left, and the others to the right: of two ascending
     # sequences the k-th smallest is the least of max(left[i], right[k - i]) over i.
-    def split(i: jax.Array, kth: jax.Array) -> jax.Array:
+    def split(i: Index, kth: UInt[Array, "n"]) -> UInt[Array, "n"]:
         farther = jnp.maximum(distance(-i), distance(k - i))
         return jnp.where(i <= k, jnp.minimum(kth, farther), kth)
 
@@ -84,22 +93,22 @@ def kth_distances(axis: Axis, k: jax.Array, max_k: int, metric: Metric) -> jax.A
     return jnp.zeros_like(kth).at[axis.order].set(kth)
 
 
-def order(values: jax.Array) -> jax.Array:
+def order(values: Float[Array, "n"]) -> Int[Array, "n"]:
     """The points in the order of their values."""
     return jax.lax.sort((_sort_key(values), jnp.arange(len(values))), num_keys=1)[1]
 
 
 def order_within(
-    groups: jax.Array, values: jax.Array, points: jax.Array
-) -> tuple[jax.Array, jax.Array]:
+    groups: Integer[Array, "n"], values: Float[Array, "n"], points: Int[Array, "n"]
+) -> tuple[Integer[Array, "n"], Int[Array, "n"]]:
     """Groups in order, and the points by group and then by their values."""
     keys = (groups, _sort_key(values))
     groups, _, points = jax.lax.sort((*keys, points), num_keys=2)
     return groups, points
 
 
-def groups_of(ordered: jax.Array) -> Interval:
-    """Where the group of each of [n] is, of groups in order."""
+def groups_of(ordered: Integer[Array, "n"]) -> Interval:
+    """Where the group of each is, of groups in order."""
     places, n = jnp.arange(len(ordered)), len(ordered)
     is_last = jnp.append(ordered[1:] != ordered[:-1], True)
     return Interval(
@@ -108,13 +117,15 @@ def groups_of(ordered: jax.Array) -> Interval:
     )
 
 
-def _codes(difference: jax.Array, unit: jax.Array | float, metric: Metric) -> jax.Array:
+def _codes(
+    difference: Float[Array, "n"], unit: Float[Array, ""] | float, metric: Metric
+) -> UInt[Array, "n"]:
     squared = metric == "euclidean"
     distance = difference * difference if squared else jnp.abs(difference)
     return _distances.code(distance * unit)
 
 
-def _sort_key(values: jax.Array) -> jax.Array:
+def _sort_key(values: Float[Array, "n"]) -> Int[Array, "n"]:
     """Integers in the order of the values, which XLA sorts faster than floats."""
     signed = jnp.int64 if values.dtype == jnp.float64 else jnp.int32
     bits = jax.lax.bitcast_convert_type(values, signed)
@@ -122,13 +133,13 @@ def _sort_key(values: jax.Array) -> jax.Array:
 
 
 def counts(
-    axes: Sequence[Axis], radius: jax.Array, metric: Metric
-) -> tuple[jax.Array, jax.Array]:
+    axes: Sequence[Axis], radius: UInt[Array, "n"], metric: Metric
+) -> tuple[Int[Array, "n"], Int[Array, "n"]]:
     """Numbers of points, itself among them, closer than a radius and up to it.
 
     Args:
       axes: One or two of them.
-      radius: Codes [n].
+      radius: Codes.
       metric: Decides whether distances come squared.
     """
     closer = [_interval(axis, lambda c: c < radius, metric) for axis in axes]
@@ -143,19 +154,23 @@ def counts(
 
 
 def _interval(
-    axis: Axis, inside: Callable[[jax.Array], jax.Array], metric: Metric
+    axis: Axis,
+    inside: Callable[[UInt[Array, "n"]], Bool[Array, "n"]],
+    metric: Metric,
 ) -> Interval:
     """The sorted values at distances from each point that satisfy a condition."""
     n = len(axis.values)
     ordered = axis.values[axis.order]
 
-    def is_inside(other: jax.Array) -> jax.Array:
+    def is_inside(other: Float[Array, "n"]) -> Bool[Array, "n"]:
         return inside(_codes(other - axis.values, axis.unit, metric))
 
-    def first(holds: Callable[[jax.Array], jax.Array]) -> jax.Array:
+    def first(
+        holds: Callable[[Float[Array, "n"]], Bool[Array, "n"]],
+    ) -> Int[Array, "n"]:
         """The first of the group from which on a condition holds, or its end."""
 
-        def halve(_, ends: Interval) -> Interval:
+        def halve(_: Any, ends: Interval) -> Interval:
             low, high = ends
             middle = (low + high) // 2
             after = (low < high) & ~holds(ordered[middle])
@@ -172,9 +187,9 @@ def _interval(
 
 
 def _in_rectangles(
-    ranks: jax.Array, rectangles: Sequence[Sequence[Interval]]
-) -> jax.Array:
-    """How many of the ranks lie in each rectangle, [rectangles, n].
+    ranks: Int[Array, "n"], rectangles: Sequence[Sequence[Interval]]
+) -> Int[Array, "rectangles n"]:
+    """How many of the ranks lie in each rectangle.
 
     A rectangle is an interval of the sequence of ranks [n] and one of the ranks. The
     sequence is sorted by one bit after the other, the highest first, and each interval
@@ -187,7 +202,7 @@ def _in_rectangles(
     begin = jnp.stack([jnp.stack([along.begin] * 2) for along, _ in rectangles])
     end = jnp.stack([jnp.stack([along.end] * 2) for along, _ in rectangles])
 
-    def sort_by_bit(level: jax.Array, state: Any) -> Any:
+    def sort_by_bit(level: Index, state: Any) -> Any:
         ranks, begin, end, below = state
         bit = jnp.left_shift(1, n.bit_length() - 1 - level)
         is_zero = (ranks & bit) == 0
@@ -195,7 +210,9 @@ def _in_rectangles(
         has_one = (limit & bit) != 0
         below += jnp.where(has_one, zeros[end] - zeros[begin], 0)
 
-        def follow(place: jax.Array, goes_up: jax.Array) -> jax.Array:
+        def follow(
+            place: Int[Array, "*shape"], goes_up: Bool[Array, "*shape"]
+        ) -> Int[Array, "*shape"]:
             return jnp.where(goes_up, zeros[-1] + place - zeros[place], zeros[place])
 
         moved = follow(jnp.arange(n), ~is_zero)

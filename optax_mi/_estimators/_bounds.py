@@ -1,29 +1,32 @@
 """Bounds on the information of a noisy layer, from pairwise distances."""
 
+from __future__ import annotations
+
 from functools import partial
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.typing import ArrayLike
+from jaxtyping import Array, ArrayLike, Bool, Float, Int, Integer, ScalarLike
 
 from optax_mi import _checks
 from optax_mi._estimators import _distances, _neighbours
 from optax_mi._estimators._entropy import class_sizes
+from optax_mi._types import Discrete, Numeric
 
 
 class Bounds(NamedTuple):
     """A lower and an upper bound, in nats."""
 
-    lower: jax.Array
-    upper: jax.Array
+    lower: Float[Array, ""]
+    upper: Float[Array, ""]
 
 
 def pairwise_distance_bounds(
-    x: ArrayLike,
-    labels: ArrayLike,
+    x: Numeric[ArrayLike, "n ..."],
+    labels: Discrete[ArrayLike, "n"],
     *,
-    noise: ArrayLike,
+    noise: ScalarLike,
     block_size: int | None = None,
 ) -> Bounds:
     r"""Bounds I(X + noise; C), in nats, for Gaussian noise added to a layer.
@@ -84,19 +87,31 @@ def pairwise_distance_bounds(
 
 
 @partial(jax.jit, static_argnames="block_size")
-def _bounds(x, labels, noise, *, block_size):
+def _bounds(
+    x: Float[Array, "n d"],
+    labels: Integer[Array, "n"],
+    noise: ScalarLike,
+    *,
+    block_size: int | None,
+) -> Bounds:
     n = len(x)
     x = x / jnp.asarray(noise, x.dtype)
     columns = _distances.as_columns(x)
     column_labels = _distances.pad_points(labels, 0)
     present = jnp.arange(len(column_labels)) < n
 
-    def log_means(block):
+    def log_means(
+        block: tuple[
+            Float[Array, "rows d"], Integer[Array, "rows"], Int[Array, "rows"]
+        ],
+    ) -> tuple[Float[Array, "rows"], ...]:
         points, label, size = block
         squared = _distances.distances(points, columns, "euclidean")
         same = (label[:, None] == column_labels[None]) & present[None]
 
-        def log_mean(scale, among, number):
+        def log_mean(
+            scale: float, among: Bool[Array, "_ m"], number: Int[Array, "..."]
+        ) -> Float[Array, "rows"]:
             total = jax.nn.logsumexp(-squared / scale, axis=1, where=among)
             return total - jnp.log(number.astype(x.dtype))
 

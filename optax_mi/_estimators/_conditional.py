@@ -1,25 +1,27 @@
 """Mutual information given a third variable."""
 
+from __future__ import annotations
+
 from functools import partial
 
 import jax
 import jax.numpy as jnp
-from jax.typing import ArrayLike
+from jaxtyping import Array, ArrayLike, Float
 
 from optax_mi import _checks
 from optax_mi._estimators import _distances, _joint
-from optax_mi._types import Metric
+from optax_mi._types import Metric, Numeric
 
 
 def conditional_ksg(
-    x: ArrayLike,
-    y: ArrayLike,
-    z: ArrayLike,
+    x: Numeric[ArrayLike, "n ..."],
+    y: Numeric[ArrayLike, "n ..."],
+    z: Numeric[ArrayLike, "n ..."],
     *,
     k: int = 3,
     metric: Metric = "chebyshev",
     block_size: int | None = None,
-) -> jax.Array:
+) -> Float[Array, ""]:
     r"""Estimates I(X; Y | Z), in nats: what X says of Y to who knows Z.
 
     The estimator of Frenzel and Pompe (2007). With :math:`\rho` the distance of a point
@@ -78,7 +80,13 @@ def conditional_ksg(
 
 
 @partial(jax.jit, static_argnames=("k", "metric", "block_size"))
-def _conditional_ksg(variables, *, k, metric, block_size):
+def _conditional_ksg(
+    variables: tuple[Float[Array, "n _d"], ...],
+    *,
+    k: int,
+    metric: Metric,
+    block_size: int | None,
+) -> Float[Array, ""]:
     variables = jax.lax.stop_gradient(variables)
     (counts,) = _joint.joint_counts(
         variables,

@@ -1,14 +1,22 @@
 """Mutual information between two discrete variables."""
 
+from __future__ import annotations
+
 import jax
 import jax.numpy as jnp
-from jax.typing import ArrayLike
+from jaxtyping import Array, ArrayLike, Float, Integer
 
 from optax_mi import _checks
 from optax_mi._estimators._entropy import class_sizes
+from optax_mi._types import Discrete
 
 
-def discrete_mi(x: ArrayLike, y: ArrayLike, *, miller_madow: bool = False) -> jax.Array:
+def discrete_mi(
+    x: Discrete[ArrayLike, "n"],
+    y: Discrete[ArrayLike, "n"],
+    *,
+    miller_madow: bool = False,
+) -> Float[Array, ""]:
     r"""Estimates I(X; Y), in nats, between two variables of integer classes.
 
     The plug-in estimate, the information of the empirical distribution:
@@ -54,7 +62,9 @@ def discrete_mi(x: ArrayLike, y: ArrayLike, *, miller_madow: bool = False) -> ja
 
 
 @jax.jit
-def _discrete_mi(x: jax.Array, y: jax.Array) -> tuple[jax.Array, jax.Array]:
+def _discrete_mi(
+    x: Integer[Array, "n"], y: Integer[Array, "n"]
+) -> tuple[Float[Array, ""], Float[Array, ""]]:
     n = len(x)
     order = jnp.lexsort((y, x))
     ordered_x, ordered_y = x[order], y[order]

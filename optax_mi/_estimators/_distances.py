@@ -8,15 +8,18 @@ rows that coincide are at exactly equal distances, and counts of `<` and `<=` ag
 neighbour's distance need no tolerance.
 """
 
+from __future__ import annotations
+
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float, Integer, Num, Shaped, UInt
 
 from optax_mi import _checks
 from optax_mi._estimators import _ring
-from optax_mi._types import AxisName, Metric
+from optax_mi._types import AxisName, Index, Metric
 
 METRICS: tuple[Metric, ...] = ("euclidean", "chebyshev", "manhattan")
 
@@ -40,7 +43,7 @@ def check_options(metric: Metric, block_size: int | None) -> None:
         _checks.positive_integer("block_size", block_size)
 
 
-def rescale(x: jax.Array, axis: AxisName = None) -> jax.Array:
+def rescale(x: Float[Array, "n d"], axis: AxisName = None) -> Float[Array, "n d"]:
     """Multiplies x by the power of two that keeps squared distances representable.
 
     A power of two changes no mantissa: ties stay ties and every comparison of two
@@ -50,14 +53,14 @@ def rescale(x: jax.Array, axis: AxisName = None) -> jax.Array:
     return jnp.ldexp(x, _LARGEST_EXPONENT - exponent)
 
 
-def pad_points(values: jax.Array, fill: float) -> jax.Array:
+def pad_points(values: Shaped[Array, "n *d"], fill: float) -> Shaped[Array, "m *d"]:
     """Pads the first axis, the points, to a multiple of `ALIGNMENT`."""
     padding = [(0, -len(values) % ALIGNMENT)] + [(0, 0)] * (values.ndim - 1)
     return jnp.pad(values, padding, constant_values=fill)
 
 
-def as_columns(x: jax.Array) -> jax.Array:
-    """Points [n, d] as features [d, m]; the m - n points of padding lie at infinity."""
+def as_columns(x: Float[Array, "n d"]) -> Float[Array, "d m"]:
+    """Points as features; the m - n points of padding lie at infinity."""
     padded = pad_points(x, jnp.inf)
     if x.shape[1] > FEW_FEATURES:
         return padded.T
@@ -66,13 +69,12 @@ def as_columns(x: jax.Array) -> jax.Array:
     return jnp.stack([padded[:, f] for f in range(x.shape[1])])
 
 
-def distances(points: jax.Array, columns: jax.Array, metric: Metric) -> jax.Array:
-    """Distances [rows, m] of points [rows, d] from columns [d, m].
+def distances(
+    points: Float[Array, "rows d"], columns: Float[Array, "d m"], metric: Metric
+) -> Float[Array, "rows m"]:
+    """Distances of points from columns; Euclidean ones come squared."""
 
-    Euclidean distances come squared.
-    """
-
-    def add_feature(f, total):
+    def add_feature(f: Index, total: Num[Array, "rows m"]) -> Num[Array, "rows m"]:
         difference = columns[None, f] - points[:, f, None]
         if metric == "euclidean":
             return total + difference * difference
@@ -94,13 +96,13 @@ def distances(points: jax.Array, columns: jax.Array, metric: Metric) -> jax.Arra
     return decode(total) if metric == "chebyshev" else total
 
 
-def code(distance: jax.Array) -> jax.Array:
+def code(distance: Float[Array, "*shape"]) -> UInt[Array, "*shape"]:
     """The unsigned integer with the bits of a distance, which has the same order."""
     unsigned = jnp.uint64 if distance.dtype == jnp.float64 else jnp.uint32
     return jax.lax.bitcast_convert_type(distance, unsigned)
 
 
-def decode(codes: jax.Array) -> jax.Array:
+def decode(codes: UInt[Array, "*shape"]) -> Float[Array, "*shape"]:
     """The distance of a code."""
     floating = jnp.float64 if codes.dtype == jnp.uint64 else jnp.float32
     return jax.lax.bitcast_convert_type(codes, floating)
@@ -111,24 +113,28 @@ def farthest(codes: Any) -> np.unsignedinteger:
     return codes.dtype.type(np.iinfo(codes.dtype).max)
 
 
-def highest_bit(codes: jax.Array) -> np.unsignedinteger:
+def highest_bit(codes: UInt[Array, "..."]) -> np.unsignedinteger:
     """The bit that no distance has set: it is that of the sign."""
     return codes.dtype.type(1 << (8 * codes.dtype.itemsize - 1))
 
 
-def flagged(codes: jax.Array, label: jax.Array, other: jax.Array) -> jax.Array:
-    """Codes [rows, m], with the highest bit set where labels [rows], [m] differ."""
+def flagged(
+    codes: UInt[Array, "rows m"],
+    label: Integer[Array, "rows"],
+    other: Integer[Array, "m"],
+) -> UInt[Array, "rows m"]:
+    """Codes, with the highest bit set where labels differ."""
     differ = label[:, None] != other[None]
     return jnp.where(differ, codes | highest_bit(codes), codes)
 
 
 def codes_from(
-    points: jax.Array,
-    columns: jax.Array,
+    points: Float[Array, "rows d"],
+    columns: Float[Array, "d m"],
     metric: Metric,
-    unit: jax.Array | float = 1.0,
-) -> jax.Array:
-    """Codes [rows, m] of the distances of points [rows, d] from columns [d, m].
+    unit: Float[Array, ""] | float = 1.0,
+) -> UInt[Array, "rows m"]:
+    """Codes of the distances of points from columns.
 
     Scaling the distances by a unit, rather than the data, keeps tied distances tied.
     """

@@ -1,22 +1,25 @@
 """Entropies: of class labels, and of continuous points."""
 
-from collections.abc import Callable
+from __future__ import annotations
+
 from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.scipy.special import digamma, gammaln
-from jax.typing import ArrayLike
+from jaxtyping import Array, ArrayLike, Bool, Float, Int, Integer, UInt
 
 from optax_mi import _checks
 from optax_mi._estimators import _axes, _distances, _neighbours, _pruned, _ring
 from optax_mi._estimators._leaves import Variable
 from optax_mi._estimators._placement import over_points
-from optax_mi._types import AxisName, Metric
+from optax_mi._types import AxisName, Discrete, Metric, Numeric
 
 
-def label_entropy(labels: ArrayLike, *, axis_name: AxisName = None) -> jax.Array:
+def label_entropy(
+    labels: Discrete[ArrayLike, "n"], *, axis_name: AxisName = None
+) -> Float[Array, ""]:
     r"""Entropy of the empirical distribution of class labels, in nats.
 
     .. math:: H(C) = -\operatorname{mean}_i \log \frac{N_{c(i)}}{n}
@@ -48,12 +51,12 @@ def label_entropy(labels: ArrayLike, *, axis_name: AxisName = None) -> jax.Array
 
 
 @over_points
-def _label_entropy(labels, *, axis):
+def _label_entropy(labels: Integer[Array, "n"], *, axis: AxisName) -> Float[Array, ""]:
     sizes = class_sizes(labels, axis).astype(jnp.result_type(float))
     return -_ring.mean(jnp.log(sizes / (len(labels) * _ring.size(axis))), axis)
 
 
-def class_sizes(labels: jax.Array, axis: AxisName = None) -> jax.Array:
+def class_sizes(labels: Integer[Array, "n"], axis: AxisName = None) -> Int[Array, "n"]:
     """The number of points of each point's class, itself included."""
     ordered = _ring.varying(jnp.sort(_ring.gather(labels, axis)), labels)
     first = jnp.searchsorted(ordered, labels, side="left")
@@ -61,12 +64,12 @@ def class_sizes(labels: jax.Array, axis: AxisName = None) -> jax.Array:
 
 
 def kl_entropy(
-    x: ArrayLike,
+    x: Numeric[ArrayLike, "n ..."],
     *,
     k: int = 3,
     metric: Metric = "euclidean",
     block_size: int | None = None,
-) -> jax.Array:
+) -> Float[Array, ""]:
     r"""Estimates the differential entropy h(X), in nats.
 
     The nearest-neighbour estimator of Kozachenko and Leonenko (1987), with
@@ -84,8 +87,9 @@ def kl_entropy(
       block_size: Points handled at a time; chosen from n and the backend by default.
 
     Returns:
-      A scalar, in nats. Minus infinity where more than k points coincide, as it should:
-      such a variable has no density. NaN where x holds a NaN or an infinity.
+      A scalar, in nats. Minus infinity where more than k points coincide, as it
+      should, since such a variable has no density. NaN where x holds a NaN or an
+      infinity.
 
     Raises:
       ValueError: For k < 1, n <= k or an unknown metric.
@@ -113,7 +117,9 @@ def kl_entropy(
 
 
 @partial(jax.jit, static_argnames=("k", "metric", "block_size"))
-def _kl_entropy(x, *, k, metric, block_size):
+def _kl_entropy(
+    x: Float[Array, "n d"], *, k: int, metric: Metric, block_size: int | None
+) -> Float[Array, ""]:
     x = jax.lax.stop_gradient(x)
     n, d = x.shape
     # Spread 1, so that no distance over- or underflows; undone in the end.
@@ -131,9 +137,9 @@ def _kl_entropy(x, *, k, metric, block_size):
 
 
 def _kth_distances(
-    x: jax.Array, k: int, metric: Metric, block_size: int | None
-) -> jax.Array:
-    """Codes [n] of the distance of each point to its k-th neighbour."""
+    x: Float[Array, "n d"], k: int, metric: Metric, block_size: int | None
+) -> UInt[Array, "n"]:
+    """Codes of the distance of each point to its k-th neighbour."""
     n, d = x.shape
     if d == 1:
         axis = _axes.axis(x[:, 0])
@@ -143,17 +149,19 @@ def _kth_distances(
     columns = _distances.as_columns(x)
     within = k + 1  # each point is the nearest to itself
 
-    def codes_from(points: jax.Array) -> Callable[[jax.Array], jax.Array]:
+    def codes_from(points: Float[Array, "rows d"]) -> _neighbours.Codes:
         return lambda tile: _distances.codes_from(points, tile, metric)
 
-    def fast(points: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def fast(
+        points: Float[Array, "rows d"],
+    ) -> tuple[UInt[Array, "rows"], Bool[Array, "rows"]]:
         codes, arrays = _neighbours.view(codes_from(points), columns, (d,))
         minima = _neighbours.group_minima(codes, arrays, within)
         radius = _neighbours.kth_of_minima(minima, k=within, max_k=within)
         (closer,) = _neighbours.count(lambda c: [codes(c) < radius[:, None]], arrays)
         return radius, closer >= within
 
-    def exact(points: jax.Array) -> jax.Array:
+    def exact(points: Float[Array, "rows d"]) -> UInt[Array, "rows"]:
         codes = codes_from(points)(columns)
         return _neighbours.kth_smallest(codes, k=within, max_k=within)
 
@@ -161,7 +169,7 @@ def _kth_distances(
     return _neighbours.map_rechecked(fast, exact, x, block_size)
 
 
-def _log_unit_ball(d: int, metric: Metric) -> jax.Array:
+def _log_unit_ball(d: int, metric: Metric) -> Float[Array, ""]:
     """Logarithm of the volume of the unit ball in d dimensions."""
     if metric == "euclidean":
         return d / 2 * np.log(np.pi) - gammaln(d / 2 + 1)

@@ -8,10 +8,13 @@ k-th neighbour itself lie within the error of the k-th distance is doubtful, and
 `_neighbours.recheck` does it again with direct distances.
 """
 
+from __future__ import annotations
+
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 from optax_mi._estimators import _distances, _ring
 from optax_mi._types import AxisName, Metric
@@ -23,15 +26,15 @@ def applies(features: int, metric: Metric) -> bool:
 
 
 class Points(NamedTuple):
-    """Points of a matrix product, [n, ...]."""
+    """Points of a matrix product."""
 
-    x: jax.Array  # [n, d], centred
-    squared: jax.Array  # [n], |x|^2
-    largest: jax.Array  # [n], the largest |x|^2 of all
+    x: Float[Array, "n d"]  # centred
+    squared: Float[Array, "n"]  # |x|^2
+    largest: Float[Array, "n"]  # the largest |x|^2 of all
 
 
-def prepare(x: jax.Array, axis: AxisName = None) -> tuple[Points, Points]:
-    """Points [n, d] as rows, and padded as columns, far from everything."""
+def prepare(x: Float[Array, "n d"], axis: AxisName = None) -> tuple[Points, Points]:
+    """Points as rows, and padded as columns, far from everything."""
     # The error is in proportion to the norms, so they are kept as small as they can be.
     x = x - _ring.mean(x, axis)[None]
     squared = jnp.sum(x * x, axis=1)
@@ -47,8 +50,8 @@ def prepare(x: jax.Array, axis: AxisName = None) -> tuple[Points, Points]:
     return rows, columns
 
 
-def squared_distances(rows: Points, columns: Points) -> jax.Array:
-    """Approximate squared distances [rows, m], never negative."""
+def squared_distances(rows: Points, columns: Points) -> Float[Array, "rows m"]:
+    """Approximate squared distances, never negative."""
     product = jax.lax.dot_general(
         rows.x,
         columns.x,
@@ -59,7 +62,7 @@ def squared_distances(rows: Points, columns: Points) -> jax.Array:
     return jnp.maximum(norms - 2 * product, 0)
 
 
-def error(rows: Points, squared: jax.Array) -> jax.Array:
+def error(rows: Points, squared: Float[Array, "rows"]) -> Float[Array, "rows"]:
     """Bounds the error of the squared distances near a given one, per row.
 
     A point at distance r from a has a norm of at most |a| + r, and of at most the

@@ -6,13 +6,15 @@ divided by that variable's spread; rho is the distance of a point to its k-th ne
 in the space of all variables.
 """
 
-from collections.abc import Callable, Sequence
-from functools import reduce
-from typing import Any, NamedTuple
+from __future__ import annotations
 
-import jax
+from collections.abc import Callable, Iterable, Sequence
+from functools import reduce
+from typing import Any, NamedTuple, TypeAlias
+
 import jax.numpy as jnp
 from jax.scipy.special import digamma
+from jaxtyping import Array, Bool, Float, Int, UInt
 
 from optax_mi._estimators import (
     _axes,
@@ -26,6 +28,9 @@ from optax_mi._estimators._leaves import Variable
 from optax_mi._estimators._ties import mean_digamma
 from optax_mi._types import AxisName, Metric
 
+# From columns of each variable to codes within it of their distances from the rows.
+_Codes: TypeAlias = Callable[..., list[UInt[Array, "rows m"]]]
+
 # Units of variables of equal spread differ by this much, so that the distances of one
 # are never tied with those of another one.
 _APART = 2.0**-20
@@ -34,15 +39,15 @@ _APART = 2.0**-20
 class Near(NamedTuple):
     """Numbers of other points."""
 
-    closer: jax.Array  # [n]
-    tied: jax.Array  # [n], at exactly that distance
+    closer: Int[Array, "n"]
+    tied: Int[Array, "n"]  # at exactly that distance
 
 
 class Edge(NamedTuple):
     """What lies about the largest distance, in one variable, to one of k neighbours."""
 
     near: Near
-    neighbours: jax.Array  # [n], those of the tied points that are neighbours
+    neighbours: Int[Array, "n"]  # those of the tied points that are neighbours
 
 
 class JointCounts(NamedTuple):
@@ -50,19 +55,19 @@ class JointCounts(NamedTuple):
 
     joint: Near
     near: tuple[Near, ...]  # in each subspace
-    coincident: jax.Array  # [n], whether rho is zero
+    coincident: Bool[Array, "n"]  # whether rho is zero
     edges: tuple[Edge, ...]  # of each variable, where they are asked for
 
 
 class _Block(NamedTuple):
-    """Points of each variable, [rows, ...]."""
+    """Points of each variable."""
 
-    x: tuple[jax.Array, ...]
+    x: tuple[Float[Array, "rows _d"], ...]
     gram: tuple[_gram.Points | None, ...]  # of a variable measured by a product
 
 
 def joint_counts(
-    variables: Sequence[jax.Array],
+    variables: Sequence[Float[Array, "n _d"]],
     subspaces: Sequence[Sequence[int]],
     *,
     ks: Sequence[int],
@@ -74,7 +79,7 @@ def joint_counts(
     """Counts the points closer than rho to every point, and at rho, for each k.
 
     Args:
-      variables: Points [n, d_v] of each variable.
+      variables: Points of each variable.
       subspaces: Which variables each counting is in.
       ks: Numbers of neighbours; their minima of groups are taken once.
       metric: The norm within a variable.
@@ -100,8 +105,8 @@ def joint_counts(
     spaces = (tuple(range(len(variables))), *subspaces)
     within = max(ks) + 1  # each point is the nearest to itself
 
-    def codes_from(block: _Block) -> Callable[[Any], list[jax.Array]]:
-        def codes(tile: Sequence[jax.Array]) -> list[jax.Array]:
+    def codes_from(block: _Block) -> _Codes:
+        def codes(tile: Sequence[Float[Array, "_d m"]]) -> list[UInt[Array, "rows m"]]:
             return [
                 _distances.codes_from(x, own, metric, unit)
                 for x, own, unit in zip(block.x, tile, units, strict=True)
@@ -109,7 +114,7 @@ def joint_counts(
 
         return codes
 
-    def about(rho, codes, arrays) -> JointCounts:
+    def about(rho: UInt[Array, "rows"], codes: _Codes, arrays: Any) -> JointCounts:
         counts = _count_between(rho, rho, spaces, codes, arrays)
         return counts._replace(
             edges=_edges(rho, codes, arrays, len(variables)) if edges else ()
@@ -121,13 +126,13 @@ def joint_counts(
         rhos = [_neighbours.kth_smallest(joint, k=k + 1, max_k=k + 1) for k in ks]
         return [about(rho, _neighbours.stored, codes) for rho in rhos]
 
-    def by_groups(codes: Callable[..., Any], arrays: Any) -> list[jax.Array]:
+    def by_groups(codes: _Codes, arrays: Any) -> list[UInt[Array, "rows"]]:
         minima = _neighbours.group_minima(
             lambda tile: _farthest(codes(tile)), arrays, within
         )
         return [_neighbours.kth_of_minima(minima, k=k + 1, max_k=k + 1) for k in ks]
 
-    def fast(block: _Block) -> tuple[list[JointCounts], jax.Array]:
+    def fast(block: _Block) -> tuple[list[JointCounts], Bool[Array, "rows"]]:
         codes, arrays = _neighbours.view(codes_from(block), columns, features)
         found = [about(rho, codes, arrays) for rho in by_groups(codes, arrays)]
         return found, _any(_is_not_kth(c, k) for c, k in zip(found, ks, strict=True))
@@ -154,8 +159,8 @@ def joint_counts(
         axis,
     )
 
-    def approximate(block: _Block) -> tuple[list[JointCounts], jax.Array]:
-        def codes(tile: Sequence[Any]) -> list[jax.Array]:
+    def approximate(block: _Block) -> tuple[list[JointCounts], Bool[Array, "rows"]]:
+        def codes(tile: Sequence[Any]) -> list[UInt[Array, "rows m"]]:
             return [
                 _distances.codes_from(x, own, metric, unit)
                 if gram is None
@@ -167,7 +172,7 @@ def joint_counts(
 
         arrays = _ring.everywhere(codes, mixed_columns)
 
-        def error(squared: jax.Array) -> jax.Array:
+        def error(squared: Float[Array, "rows"]) -> Float[Array, "rows"]:
             errors = [
                 _gram.error(gram, squared / unit) * unit
                 for gram, unit in zip(block.gram, units, strict=True)
@@ -187,7 +192,7 @@ def joint_counts(
     return _neighbours.map_rechecked(approximate, exact, rows, block_size, axis)
 
 
-def mean_digammas(counts: JointCounts, k: int, dtype: Any) -> list[jax.Array]:
+def mean_digammas(counts: JointCounts, k: int, dtype: Any) -> list[Float[Array, "n"]]:
     r"""E psi of the numbers of points as near as the k-th neighbour.
 
     In the whole space, and then in each subspace: psi(k) and psi(n_S + 1), with ties at
@@ -198,7 +203,7 @@ def mean_digammas(counts: JointCounts, k: int, dtype: Any) -> list[jax.Array]:
     """
     joint = Near(*(c.astype(dtype) for c in counts.joint))
 
-    def mean(near: Near) -> jax.Array:
+    def mean(near: Near) -> Float[Array, "n"]:
         closer, tied = (c.astype(dtype) for c in near)
         in_order = mean_digamma(
             closer, k - joint.closer, joint.tied, jnp.maximum(tied, joint.tied)
@@ -213,25 +218,31 @@ def mean_digammas(counts: JointCounts, k: int, dtype: Any) -> list[jax.Array]:
     return [whole, *map(mean, counts.near)]
 
 
-def _farthest(codes: Sequence[jax.Array]) -> jax.Array:
+def _farthest(codes: Sequence[UInt[Array, "rows m"]]) -> UInt[Array, "rows m"]:
     """The distance in the space of several variables."""
     return reduce(jnp.maximum, codes)
 
 
-def _any(conditions: Any) -> jax.Array:
+def _any(conditions: Iterable[Bool[Array, "n"]]) -> Bool[Array, "n"]:
     return reduce(jnp.logical_or, conditions)
 
 
-def _is_not_kth(counts: JointCounts, k: int) -> jax.Array:
+def _is_not_kth(counts: JointCounts, k: int) -> Bool[Array, "n"]:
     """Whether rho is too large, or rounded otherwise by the kernel that found it."""
     within = counts.joint.closer + counts.joint.tied
     return (counts.joint.closer >= k) | (within < k)
 
 
-def _count_between(low, high, spaces, codes, arrays) -> JointCounts:
+def _count_between(
+    low: UInt[Array, "rows"],
+    high: UInt[Array, "rows"],
+    spaces: Sequence[Sequence[int]],
+    codes: _Codes,
+    arrays: Any,
+) -> JointCounts:
     """Counts the points closer than low, and those from low to high."""
 
-    def predicates(tile: Any) -> list[jax.Array]:
+    def predicates(tile: Any) -> list[Bool[Array, "rows m"]]:
         own = codes(tile)
         farthest = [_farthest([own[v] for v in space]) for space in spaces]
         closer = [c < low[:, None] for c in farthest]
@@ -247,7 +258,12 @@ def _count_between(low, high, spaces, codes, arrays) -> JointCounts:
     return JointCounts(joint, tuple(near), high == 0, ())
 
 
-def _count_about(rho, error, spaces, arrays) -> tuple[JointCounts, jax.Array]:
+def _count_about(
+    rho: UInt[Array, "rows"],
+    error: Callable[[Float[Array, "rows"]], Float[Array, "rows"]],
+    spaces: Sequence[Sequence[int]],
+    arrays: Any,
+) -> tuple[JointCounts, Bool[Array, "rows"]]:
     """Counts by distances with an error; doubtful where it may change a count."""
     squared = _distances.decode(rho)
     margin = 2 * error(squared)
@@ -255,7 +271,7 @@ def _count_about(rho, error, spaces, arrays) -> tuple[JointCounts, jax.Array]:
     high = _distances.code(squared + margin)
     counts = _count_between(low, high, spaces, _neighbours.stored, arrays)
 
-    def between(tile: Any) -> list[jax.Array]:
+    def between(tile: Any) -> list[Bool[Array, "rows m"]]:
         return [(c >= low[:, None]) & (c <= high[:, None]) for c in tile]
 
     # Beyond doubt, the k-th neighbour alone is at rho, in one of the variables.
@@ -264,9 +280,11 @@ def _count_about(rho, error, spaces, arrays) -> tuple[JointCounts, jax.Array]:
     return counts, doubtful
 
 
-def _edges(rho, codes, arrays, number: int) -> tuple[Edge, ...]:
-    def side(v: int) -> jax.Array:
-        def within(tile: Any) -> jax.Array:
+def _edges(
+    rho: UInt[Array, "rows"], codes: _Codes, arrays: Any, number: int
+) -> tuple[Edge, ...]:
+    def side(v: int) -> UInt[Array, "rows"]:
+        def within(tile: Any) -> UInt[Array, "rows m"]:
             own = codes(tile)
             return jnp.where(_farthest(own) <= rho[:, None], own[v], 0)
 
@@ -275,7 +293,7 @@ def _edges(rho, codes, arrays, number: int) -> tuple[Edge, ...]:
     variables = range(number)
     sides = [side(v) for v in variables]
 
-    def predicates(tile: Any) -> list[jax.Array]:
+    def predicates(tile: Any) -> list[Bool[Array, "rows m"]]:
         own = codes(tile)
         neighbour = _farthest(own) <= rho[:, None]
         return [
@@ -300,26 +318,34 @@ def _edges(rho, codes, arrays, number: int) -> tuple[Edge, ...]:
 
 
 def _searched(
-    variables, units, subspaces, ks, metric
-) -> tuple[list[JointCounts], jax.Array]:
+    variables: Sequence[Float[Array, "n _d"]],
+    units: Sequence[Float[Array, ""]],
+    subspaces: Sequence[Sequence[int]],
+    ks: Sequence[int],
+    metric: Metric,
+) -> tuple[list[JointCounts], Bool[Array, "n"]]:
     """Counts in few dimensions, and where ties may have been left out."""
     spaces = [Variable(*v) for v in zip(variables, units, strict=True)]
     found = _pruned.neighbours(spaces, ks, metric)
     axes = [_axes.axes_of(*v, metric) for v in spaces]
 
-    def counts(subspace: Sequence[int], radius: jax.Array) -> Sequence[jax.Array]:
+    def counts(
+        subspace: Sequence[int], radius: UInt[Array, "n"]
+    ) -> Sequence[Int[Array, "n"]]:
         own = [axes[v] for v in subspace]
         along = [axis for several in own if several is not None for axis in several]
         if None not in own and len(along) <= 2:
             return _axes.counts(along, radius, metric)
 
-        def predicates(codes: jax.Array, limit: jax.Array) -> list[jax.Array]:
+        def predicates(
+            codes: UInt[Array, "*rows m"], limit: UInt[Array, "*rows #m"]
+        ) -> list[Bool[Array, "*rows m"]]:
             return [codes < limit, codes <= limit]
 
         within = [spaces[v] for v in subspace]
         return _pruned.counts_within(within, radius, predicates, metric)
 
-    def near(subspace: Sequence[int], radius: jax.Array) -> Near:
+    def near(subspace: Sequence[int], radius: UInt[Array, "n"]) -> Near:
         return Near(*_neighbours.others(radius, *counts(subspace, radius)))
 
     counted = [
@@ -334,7 +360,9 @@ def _searched(
     return counted, ~reduce(jnp.logical_and, [about.certain for about in found])
 
 
-def _inverse_spread(x: jax.Array, metric: Metric, axis: AxisName) -> jax.Array:
+def _inverse_spread(
+    x: Float[Array, "n d"], metric: Metric, axis: AxisName
+) -> Float[Array, ""]:
     """1 / root mean square distance from the mean, squared where distances are."""
     mean = _ring.mean(x, axis)[None]
     distance = _distances.distances(mean, x.T, metric)[0]

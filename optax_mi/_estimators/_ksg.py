@@ -1,23 +1,25 @@
 """Mutual information between two continuous variables."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 from jax.scipy.special import digamma, ndtri
-from jax.typing import ArrayLike
+from jaxtyping import Array, ArrayLike, Float
 
 from optax_mi import _checks
 from optax_mi._estimators import _distances, _joint, _ring
 from optax_mi._estimators._placement import number_of_points, over_points
 from optax_mi._estimators._ties import mean_digamma
-from optax_mi._types import AxisName, Metric
+from optax_mi._types import AxisName, Metric, Numeric
 
 
 def ksg(
-    x: ArrayLike,
-    y: ArrayLike,
+    x: Numeric[ArrayLike, "n ..."],
+    y: Numeric[ArrayLike, "n ..."],
     *,
     k: int | Sequence[int] = 3,
     algorithm: Literal[1, 2] = 1,
@@ -25,7 +27,7 @@ def ksg(
     margins: Literal["raw", "gaussian"] = "raw",
     block_size: int | None = None,
     axis_name: AxisName = None,
-) -> jax.Array:
+) -> Float[Array, ""]:
     r"""Estimates I(X; Y), in nats, between two continuous variables.
 
     The nearest-neighbour estimators of Kraskov, Stoegbauer and Grassberger (2004). The
@@ -54,8 +56,8 @@ def ksg(
     where :math:`T_x > 0`, and in the same way within Y. Without ties that is equation
     (8); where :math:`\rho = 0` it is the rule of Gao et al. (2017) for discrete
     variables. The treatment of ties is this package's own (docs/method.md). Class
-    labels belong in `ksg_discrete`: as one-hot codes here they make the estimate depend
-    on the scale of X.
+    labels belong in `ksg_discrete`, which needs no joint space: what one-hot codes lead
+    to here depends on the distance between two of them, in units of their spread.
 
     The raw estimate is returned: it may be slightly negative for independent variables.
     It has no useful gradient.
@@ -126,7 +128,17 @@ def ksg(
 
 
 @over_points
-def _ksg(x, y, *, ks, algorithm, metric, margins, block_size, axis):
+def _ksg(
+    x: Float[Array, "n d_x"],
+    y: Float[Array, "n d_y"],
+    *,
+    ks: tuple[int, ...],
+    algorithm: Literal[1, 2],
+    metric: Metric,
+    margins: Literal["raw", "gaussian"],
+    block_size: int | None,
+    axis: AxisName,
+) -> Float[Array, ""]:
     x, y = jax.lax.stop_gradient((x, y))
     finite = _ring.all_finite(x, axis) & _ring.all_finite(y, axis)
     if margins == "gaussian":
@@ -150,10 +162,12 @@ def _ksg(x, y, *, ks, algorithm, metric, margins, block_size, axis):
     return jnp.where(finite, mi, jnp.nan)
 
 
-def gaussian_margins(x: jax.Array, axis: AxisName = None) -> jax.Array:
-    """Replaces each feature of [n, d] by the Gaussian quantiles of its mean ranks."""
+def gaussian_margins(
+    x: Float[Array, "n d"], axis: AxisName = None
+) -> Float[Array, "n d"]:
+    """Replaces each feature by the Gaussian quantiles of its mean ranks."""
 
-    def feature(values: jax.Array) -> jax.Array:
+    def feature(values: Float[Array, "n"]) -> Float[Array, "n"]:
         ordered = _ring.varying(jnp.sort(_ring.gather(values, axis)), values)
         below = jnp.searchsorted(ordered, values, side="left")
         within = jnp.searchsorted(ordered, values, side="right")
@@ -164,16 +178,16 @@ def gaussian_margins(x: jax.Array, axis: AxisName = None) -> jax.Array:
     return jax.vmap(feature, in_axes=1, out_axes=1)(x)
 
 
-def _first(counts: _joint.JointCounts, k: int, dtype: Any) -> jax.Array:
+def _first(counts: _joint.JointCounts, k: int, dtype: Any) -> Float[Array, "n"]:
     """Terms of equation (8): psi(k) - psi(n_x + 1) - psi(n_y + 1)."""
     joint, near_x, near_y = _joint.mean_digammas(counts, k, dtype)
     return joint - near_x - near_y
 
 
-def _second(counts: _joint.JointCounts, k: int, dtype: Any) -> jax.Array:
+def _second(counts: _joint.JointCounts, k: int, dtype: Any) -> Float[Array, "n"]:
     """Terms of equation (9): psi(k) - 1 / k - psi(n_x) - psi(n_y)."""
 
-    def mean(edge: _joint.Edge) -> jax.Array:
+    def mean(edge: _joint.Edge) -> Float[Array, "n"]:
         closer, tied = (c.astype(dtype) for c in edge.near)
         neighbours = edge.neighbours.astype(dtype)
         # The farthest neighbour is the last of those at the edge.

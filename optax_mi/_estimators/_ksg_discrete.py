@@ -1,13 +1,15 @@
 """Mutual information between a continuous variable and class labels."""
 
-from collections.abc import Callable, Sequence
+from __future__ import annotations
+
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.scipy.special import digamma
-from jax.typing import ArrayLike
+from jaxtyping import Array, ArrayLike, Bool, Float, Int, Integer, UInt
 
 from optax_mi import _checks
 from optax_mi._estimators import (
@@ -22,18 +24,18 @@ from optax_mi._estimators._entropy import class_sizes
 from optax_mi._estimators._leaves import Variable
 from optax_mi._estimators._placement import number_of_points, over_points
 from optax_mi._estimators._ties import mean_digamma
-from optax_mi._types import AxisName, Metric
+from optax_mi._types import AxisName, Discrete, Metric, Numeric
 
 
 def ksg_discrete(
-    x: ArrayLike,
-    labels: ArrayLike,
+    x: Numeric[ArrayLike, "n ..."],
+    labels: Discrete[ArrayLike, "n"],
     *,
     k: int = 3,
     metric: Metric = "euclidean",
     block_size: int | None = None,
     axis_name: AxisName = None,
-) -> jax.Array:
+) -> Float[Array, ""]:
     r"""Estimates I(X; C), in nats, between points and the classes they belong to.
 
     The nearest-neighbour estimator of Ross (2014). For each point, the distance
@@ -119,7 +121,9 @@ def ksg_discrete(
     )
 
 
-def usable_points(labels: ArrayLike, *, axis_name: AxisName = None) -> jax.Array:
+def usable_points(
+    labels: Discrete[ArrayLike, "n"], *, axis_name: AxisName = None
+) -> Int[Array, ""]:
     """The number of points that `ksg_discrete` averages over.
 
     They are those whose class has another member; of a language model's tokens many
@@ -151,23 +155,29 @@ def usable_points(labels: ArrayLike, *, axis_name: AxisName = None) -> jax.Array
 
 
 @over_points
-def _usable_points(labels, *, axis):
+def _usable_points(labels: Integer[Array, "n"], *, axis: AxisName) -> Int[Array, ""]:
     return _ring.total(jnp.sum(class_sizes(labels, axis) > 1), axis)
 
 
 class Counts(NamedTuple):
-    """What one point sees, or all n points. Integers, the point itself excluded."""
+    """What each point sees, itself excluded."""
 
-    class_size: jax.Array  # N_c, the point itself included
-    k: jax.Array  # k capped at N_c - 1
-    same_closer: jax.Array  # a: same class, closer than r
-    same_tied: jax.Array  # T_s: same class, at r
-    any_closer: jax.Array  # m0: any class, closer than r
-    any_tied: jax.Array  # T: any class, at r
+    class_size: Int[Array, "n"]  # N_c, the point itself included
+    k: Int[Array, "n"]  # k capped at N_c - 1
+    same_closer: Int[Array, "n"]  # a: same class, closer than r
+    same_tied: Int[Array, "n"]  # T_s: same class, at r
+    any_closer: Int[Array, "n"]  # m0: any class, closer than r
+    any_tied: Int[Array, "n"]  # T: any class, at r
 
 
 @over_points
-def _ksg_discrete(x, labels, *, axis, **options):
+def _ksg_discrete(
+    x: Float[Array, "n d"],
+    labels: Integer[Array, "n"],
+    *,
+    axis: AxisName,
+    **options: Any,
+) -> Float[Array, ""]:
     x = jax.lax.stop_gradient(x)
     counts = neighbour_counts(x, labels, axis=axis, **options)
     mi = _mutual_information(counts, x.dtype, axis)
@@ -177,15 +187,15 @@ def _ksg_discrete(x, labels, *, axis, **options):
 class _Rows(NamedTuple):
     """A block of points."""
 
-    label: jax.Array
-    class_size: jax.Array
-    k: jax.Array
-    x: jax.Array
+    label: Integer[Array, "rows"]
+    class_size: Int[Array, "rows"]
+    k: Int[Array, "rows"]
+    x: Float[Array, "rows d"]
 
 
 def neighbour_counts(
-    x: jax.Array,
-    labels: jax.Array,
+    x: Float[Array, "n d"],
+    labels: Integer[Array, "n"],
     *,
     k: int,
     metric: Metric,
@@ -206,23 +216,31 @@ def neighbour_counts(
     within = k + 1  # each point is the nearest to itself
     block_size = _neighbours.choose_block_size(n, (d,), within, block_size, devices)
 
-    def flagged_from(block: _Rows) -> Callable[[Any], jax.Array]:
-        def value(tile: tuple[jax.Array, jax.Array]) -> jax.Array:
+    def flagged_from(block: _Rows) -> _neighbours.Codes:
+        def value(
+            tile: tuple[Float[Array, "d m"], Integer[Array, "m"]],
+        ) -> UInt[Array, "rows m"]:
             codes = _distances.codes_from(block.x, tile[0], metric)
             return _distances.flagged(codes, block.label, tile[1])
 
         return value
 
     def by_groups(
-        value: Callable[..., jax.Array], arrays: Any, block: _Rows
-    ) -> jax.Array:
+        value: _neighbours.Codes, arrays: Any, block: _Rows
+    ) -> UInt[Array, "rows"]:
         minima = _neighbours.group_minima(value, arrays, within)
         return _neighbours.kth_of_minima(minima, k=block.k + 1, max_k=within)
 
-    def between(low, high, value, arrays, block: _Rows) -> Counts:
+    def between(
+        low: UInt[Array, "rows"],
+        high: UInt[Array, "rows"],
+        value: _neighbours.Codes,
+        arrays: Any,
+        block: _Rows,
+    ) -> Counts:
         """Counts the other points closer than low and those from low to high."""
 
-        def predicates(tile: Any) -> list[jax.Array]:
+        def predicates(tile: Any) -> list[Bool[Array, "rows m"]]:
             return _closer_and_within(value(tile), low[:, None], high[:, None])
 
         return _counts(low, _neighbours.count(predicates, arrays), block)
@@ -232,7 +250,7 @@ def neighbour_counts(
         r = _neighbours.kth_smallest(codes, k=block.k + 1, max_k=within)
         return between(r, r, _neighbours.stored, codes, block)
 
-    def fast(block: _Rows) -> tuple[Counts, jax.Array]:
+    def fast(block: _Rows) -> tuple[Counts, Bool[Array, "rows"]]:
         value, arrays = _neighbours.view(flagged_from(block), columns, (d,))
         r = by_groups(value, arrays, block)
         counts = between(r, r, value, arrays, block)
@@ -249,10 +267,14 @@ def neighbour_counts(
     gram_rows, gram_columns = _gram.prepare(x, axis)
     gram_columns = _ring.spread((gram_columns, column_label), axis)
 
-    def approximate(block: tuple[_Rows, _gram.Points]) -> tuple[Counts, jax.Array]:
+    def approximate(
+        block: tuple[_Rows, _gram.Points],
+    ) -> tuple[Counts, Bool[Array, "rows"]]:
         points, gram = block
 
-        def flagged(tile: tuple[_gram.Points, jax.Array]) -> jax.Array:
+        def flagged(
+            tile: tuple[_gram.Points, Integer[Array, "m"]],
+        ) -> UInt[Array, "rows m"]:
             codes = _distances.code(_gram.squared_distances(gram, tile[0]))
             return _distances.flagged(codes, points.label, tile[1])
 
@@ -285,7 +307,9 @@ def _searched(rows: _Rows, k: int, metric: Metric) -> Counts:
     x = Variable(rows.x)
     radius = _pruned.kth_distances(x, rows.k, k, metric, rows.label)
 
-    def predicates(codes: jax.Array, limit: jax.Array) -> list[jax.Array]:
+    def predicates(
+        codes: UInt[Array, "*rows m"], limit: UInt[Array, "*rows #m"]
+    ) -> list[Bool[Array, "*rows m"]]:
         return _closer_and_within(codes, limit, limit)
 
     counts = _pruned.counts_within([x], radius, predicates, metric, rows.label)
@@ -293,14 +317,18 @@ def _searched(rows: _Rows, k: int, metric: Metric) -> Counts:
 
 
 def _closer_and_within(
-    flagged: jax.Array, low: jax.Array, high: jax.Array
-) -> list[jax.Array]:
+    flagged: UInt[Array, "*rows m"],
+    low: UInt[Array, "*rows #m"],
+    high: UInt[Array, "*rows #m"],
+) -> list[Bool[Array, "*rows m"]]:
     """Which codes are below low and which up to high: of the same class, of any."""
     any_class = flagged & ~_distances.highest_bit(flagged)
     return [flagged < low, flagged <= high, any_class < low, any_class <= high]
 
 
-def _counts(low: jax.Array, counts: Sequence[jax.Array], rows: _Rows) -> Counts:
+def _counts(
+    low: UInt[Array, "rows"], counts: Sequence[Int[Array, "rows"]], rows: _Rows
+) -> Counts:
     """Counts of other points, from those of `_closer_and_within`."""
     same_closer, same_within, any_closer, any_within = counts
     near = (
@@ -311,7 +339,7 @@ def _counts(low: jax.Array, counts: Sequence[jax.Array], rows: _Rows) -> Counts:
     return Counts(rows.class_size, rows.k, *(jnp.where(rows.k > 0, c, 0) for c in near))
 
 
-def _is_not_kth(counts: Counts) -> jax.Array:
+def _is_not_kth(counts: Counts) -> Bool[Array, "n"]:
     """Whether the distance counted to is not that of the k-th of the same class.
 
     Too large, or rounded otherwise by the kernel that found it.
@@ -321,7 +349,7 @@ def _is_not_kth(counts: Counts) -> jax.Array:
     return (counts.k > 0) & wrong
 
 
-def _mutual_information(counts: Counts, dtype: Any, axis: AxisName) -> jax.Array:
+def _mutual_information(counts: Counts, dtype: Any, axis: AxisName) -> Float[Array, ""]:
     counted = counts.k > 0
     n = len(counts.k) * _ring.size(axis)
     # A class of one member has no radius; ones keep its unused terms finite.

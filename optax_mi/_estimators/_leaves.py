@@ -5,6 +5,8 @@ the distances that matter. Boxes only tell which points need no look, with a mar
 rounding; points are looked at by the same operations as where all pairs are.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Sequence
 from functools import reduce
 from typing import Any, NamedTuple
@@ -12,6 +14,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Bool, Float, Int, Integer, Shaped, UInt
 
 from optax_mi._estimators import _axes, _distances
 from optax_mi._types import Metric
@@ -29,33 +32,35 @@ class Sizes(NamedTuple):
 
 
 class Variable(NamedTuple):
-    """Points [n, d] of a variable, and the factor of its distances."""
+    """Points of a variable, and the factor of its distances."""
 
-    x: jax.Array
-    unit: jax.Array | float = 1.0
+    x: Float[Array, "n d"]
+    unit: Float[Array, ""] | float = 1.0
 
 
 class Leaves(NamedTuple):
     """Points in L leaves, the last one empty. D is the number of all features."""
 
-    position: jax.Array  # [L, leaf], into the original order; n for padding
-    points: jax.Array  # [L, D, leaf], padding infinite
-    low: jax.Array  # [L, D], the boxes
-    high: jax.Array
-    label: jax.Array | None  # [L, leaf]
+    position: Int[Array, "L leaf"]  # into the original order; n for padding
+    points: Float[Array, "L D leaf"]  # padding infinite
+    low: Float[Array, "L D"]  # the boxes
+    high: Float[Array, "L D"]
+    label: Integer[Array, "L leaf"] | None
 
     @property
     def empty(self) -> int:
         """The index of the empty leaf."""
         return len(self.position) - 1
 
-    def of(self, values: jax.Array, fill: Any = 0) -> jax.Array:
-        """Values [n] of the points as [L, leaf]."""
+    def of(self, values: Shaped[Array, "n"], fill: Any = 0) -> Shaped[Array, "L leaf"]:
+        """Values of the points as those of leaves."""
         return jnp.append(values, jnp.asarray(fill, values.dtype))[self.position]
 
 
 def build(
-    variables: Sequence[Variable], size: int, labels: jax.Array | None = None
+    variables: Sequence[Variable],
+    size: int,
+    labels: Integer[Array, "n"] | None = None,
 ) -> Leaves:
     """Orders the points of several variables, side by side, into leaves.
 
@@ -79,7 +84,9 @@ def build(
     return built if labels is None else built._replace(label=built.of(labels))
 
 
-def _order(x: jax.Array, size: int, labels: jax.Array | None) -> jax.Array:
+def _order(
+    x: Float[Array, "n D"], size: int, labels: Integer[Array, "n"] | None
+) -> Int[Array, "n"]:
     """Sorts by one feature after the other, each time within slices of the last one.
 
     A slice begins and ends between leaves, or where the label changes.
@@ -107,13 +114,16 @@ def _order(x: jax.Array, size: int, labels: jax.Array | None) -> jax.Array:
 class Distance(NamedTuple):
     """The distance in the space of several variables, as codes."""
 
-    variables: Sequence[tuple[slice, jax.Array | float]]  # features, unit
+    variables: Sequence[tuple[slice, Float[Array, ""] | float]]  # features, unit
     metric: Metric
 
     def codes(
-        self, points: jax.Array, columns: jax.Array, margin: float = 1.0
-    ) -> jax.Array:
-        """Codes [rows, m] of points [rows, D] from columns [D, m]."""
+        self,
+        points: Float[Array, "rows D"],
+        columns: Float[Array, "D m"],
+        margin: float = 1.0,
+    ) -> UInt[Array, "rows m"]:
+        """Codes of the distances of points from columns."""
         codes = [
             _distances.codes_from(
                 points[:, features], columns[features], self.metric, unit * margin
@@ -122,27 +132,31 @@ class Distance(NamedTuple):
         ]
         return reduce(jnp.maximum, codes)
 
-    def between(self, leaves: Leaves, q: jax.Array, index: jax.Array) -> jax.Array:
-        """Codes [V, B, leaf, leaf] of leaves q [B] from those of an index [B, V].
+    def between(
+        self, leaves: Leaves, q: Int[Array, "B"], index: Int[Array, "B V"]
+    ) -> UInt[Array, "V B leaf leaf"]:
+        """Codes of the points of leaves q from those of the leaves of an index.
 
         Where labels differ the highest bit is set.
         """
 
-        def of_pair(own: Any, other: Any) -> jax.Array:
+        def of_pair(own: Any, other: Any) -> UInt[Array, "leaf leaf"]:
             codes = self.codes(own[0].T, other[0])
             if leaves.label is None:
                 return codes
             return _distances.flagged(codes, own[1], other[1])
 
-        def of(index: jax.Array) -> Any:
+        def of(index: Int[Array, "..."]) -> Any:
             return jax.tree.map(lambda a: a[index], (leaves.points, leaves.label))
 
         return jax.vmap(jax.vmap(of_pair), in_axes=(None, 0))(of(q), of(index.T))
 
-    def least(self, leaves: Leaves, q: jax.Array) -> jax.Array:
-        """Codes [B, L], no larger than those of the points of q [B] from any leaf's."""
+    def least(self, leaves: Leaves, q: Int[Array, "B"]) -> UInt[Array, "B L"]:
+        """Codes no larger than those of the points of q from any leaf's."""
 
-        def of_leaf(low: jax.Array, high: jax.Array) -> jax.Array:
+        def of_leaf(
+            low: Float[Array, "D"], high: Float[Array, "D"]
+        ) -> UInt[Array, "L"]:
             low, high = low[None], high[None]
             gap = jnp.maximum(jnp.maximum(leaves.low - high, low - leaves.high), 0)
             return self.codes(jnp.zeros_like(gap[:1]), gap.T, 1 - _MARGIN)[0]
@@ -162,21 +176,24 @@ def distance(variables: Sequence[Variable], metric: Metric) -> Distance:
 
 
 def in_batches(
-    fn: Callable[[jax.Array], Any], leaves: Leaves, order: jax.Array, size: int
+    fn: Callable[[Int[Array, "B"]], Any],
+    leaves: Leaves,
+    order: Int[Array, "queries"],
+    size: int,
 ) -> Any:
     """Applies fn to indices of leaves, so many of them at a time."""
     batches = jnp.pad(order, (0, -len(order) % size), constant_values=leaves.empty)
     found = jax.lax.map(fn, batches.reshape(-1, size))
 
-    def join(values: jax.Array) -> jax.Array:
+    def join(values: Shaped[Array, "batches B *d"]) -> Shaped[Array, "queries *d"]:
         return values.reshape(-1, *values.shape[2:])[: len(order)]
 
     return jax.tree.map(join, found)
 
 
 def visiting(
-    fn: Callable[[jax.Array], Any],
-    near: Callable[[jax.Array], jax.Array],
+    fn: Callable[[Int[Array, "B"]], Any],
+    near: Callable[[Int[Array, "B"]], Bool[Array, "B L"]],
     leaves: Leaves,
     n: int,
     size: int,
@@ -202,7 +219,7 @@ def visiting(
     order = jnp.argsort(numbers)
     position = leaves.position[order].reshape(-1)
 
-    def unordered(values: jax.Array) -> jax.Array:
+    def unordered(values: Shaped[Array, "leaves leaf"]) -> Shaped[Array, "n"]:
         padding_last = jnp.zeros(n + 1, values.dtype)
         return padding_last.at[position].set(values.reshape(-1))[:n]
 
@@ -210,13 +227,13 @@ def visiting(
 
 
 def visit(
-    mask: jax.Array,
-    look: Callable[[jax.Array], jax.Array],
-    step: Callable[[Any, jax.Array], Any],
+    mask: Bool[Array, "B L"],
+    look: Callable[[Int[Array, "B V"]], Any],
+    step: Callable[[Any, Any], Any],
     state: Any,
     at_a_time: int,
 ) -> Any:
-    """Folds what `look` finds in the leaves of a mask [B, L], some at a time."""
+    """Folds what `look` finds in the leaves of a mask, some at a time."""
     index = jax.vmap(lambda own: _members(own, at_a_time))(mask)
     most = jnp.max(jnp.sum(mask, axis=1))
 
@@ -229,8 +246,8 @@ def visit(
     return jax.lax.while_loop(lambda carry: carry[0] < most, fold, carry)[1]
 
 
-def _members(mask: jax.Array, more: int) -> jax.Array:
-    """The indices in a mask [L], then some of the last, empty leaf."""
+def _members(mask: Bool[Array, "L"], more: int) -> Int[Array, "members"]:
+    """The indices in a mask, then some of the last, empty leaf."""
     empty = len(mask) - 1
     # Sums of the ones before each by products with a triangle, far faster on a CPU than
     # `jnp.cumsum` and so than `jnp.nonzero`.

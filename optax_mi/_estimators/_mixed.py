@@ -1,24 +1,26 @@
 """Mutual information of variables that are part discrete, part continuous."""
 
+from __future__ import annotations
+
 import jax
 import jax.numpy as jnp
-from jax.typing import ArrayLike
+from jaxtyping import Array, ArrayLike, Float
 
 from optax_mi import _checks
 from optax_mi._estimators import _distances, _joint, _ring
 from optax_mi._estimators._placement import number_of_points, over_points
-from optax_mi._types import AxisName, Metric
+from optax_mi._types import AxisName, Metric, Numeric
 
 
 def ksg_mixed(
-    x: ArrayLike,
-    y: ArrayLike,
+    x: Numeric[ArrayLike, "n ..."],
+    y: Numeric[ArrayLike, "n ..."],
     *,
     k: int = 3,
     metric: Metric = "chebyshev",
     block_size: int | None = None,
     axis_name: AxisName = None,
-) -> jax.Array:
+) -> Float[Array, ""]:
     r"""Estimates I(X; Y), in nats, for mixtures within a variable.
 
     The estimator of Gao et al. (2017), for variables that take some values with
@@ -82,7 +84,15 @@ def ksg_mixed(
 
 
 @over_points
-def _ksg_mixed(x, y, *, k, metric, block_size, axis):
+def _ksg_mixed(
+    x: Float[Array, "n d_x"],
+    y: Float[Array, "n d_y"],
+    *,
+    k: int,
+    metric: Metric,
+    block_size: int | None,
+    axis: AxisName,
+) -> Float[Array, ""]:
     x, y = jax.lax.stop_gradient((x, y))
     (counts,) = _joint.joint_counts(
         (x, y),

@@ -12,17 +12,24 @@ The arguments `value` and `arrays` of the passes below are a function to codes
 or the `Shards` of it, and then a pass is over the columns of all devices.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Sequence
 from functools import reduce
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Bool, Int, Shaped, UInt
 
 from optax_mi._estimators import _ring
 from optax_mi._estimators._distances import ALIGNMENT, FEW_FEATURES, farthest
-from optax_mi._types import AxisName
+from optax_mi._types import AxisName, Index
+
+# From columns to codes of their distances from the rows, and to what holds for each.
+Codes: TypeAlias = Callable[..., UInt[Array, "rows m"]]
+Predicates: TypeAlias = Callable[..., Sequence[Bool[Array, "rows m"]]]
 
 # Slices of a tile, where nothing else is called for.
 _FOLDS = 8
@@ -91,8 +98,8 @@ def groups(k: int, m: int) -> int:
     return m if m <= enough else min(enough, ALIGNMENT)
 
 
-def group_minima(value: Callable[..., jax.Array], arrays: Any, k: int) -> jax.Array:
-    """The smallest code of each of `groups` groups of columns, [rows, groups].
+def group_minima(value: Codes, arrays: Any, k: int) -> UInt[Array, "rows groups"]:
+    """The smallest code of each of `groups` groups of columns.
 
     Their k-th smallest is the k-th smallest of all, unless two of the k nearest are in
     one group: then it is too large. Counting tells: it is right where fewer than k
@@ -103,7 +110,7 @@ def group_minima(value: Callable[..., jax.Array], arrays: Any, k: int) -> jax.Ar
     )
 
 
-def _group_minima(value: Callable[..., jax.Array], arrays: Any, k: int) -> jax.Array:
+def _group_minima(value: Codes, arrays: Any, k: int) -> UInt[Array, "rows groups"]:
     tile, m = _tile(value, arrays), _columns(arrays)
     lanes = groups(k, m)
     if lanes > tile.lanes:
@@ -115,7 +122,9 @@ def _group_minima(value: Callable[..., jax.Array], arrays: Any, k: int) -> jax.A
     return _fold_minima(value, arrays, tile)
 
 
-def kth_of_minima(minima: jax.Array, *, k: jax.Array | int, max_k: int) -> jax.Array:
+def kth_of_minima(
+    minima: UInt[Array, "rows groups"], *, k: Int[Array, "rows"] | int, max_k: int
+) -> UInt[Array, "rows"]:
     """The k-th smallest code of each row, counting multiplicity.
 
     `k` may differ from row to row and is at most the static `max_k`; below 1 it counts
@@ -123,7 +132,7 @@ def kth_of_minima(minima: jax.Array, *, k: jax.Array | int, max_k: int) -> jax.A
     below the present one, in less time than `top_k` (docs/performance.md).
     """
 
-    def step(_, kth):
+    def step(_: Any, kth: UInt[Array, "rows"]) -> UInt[Array, "rows"]:
         limit = kth[:, None]
         (reached,) = count(lambda codes: [codes <= limit], minima)
         following = minimum(
@@ -134,18 +143,20 @@ def kth_of_minima(minima: jax.Array, *, k: jax.Array | int, max_k: int) -> jax.A
     return jax.lax.fori_loop(1, max_k, step, minimum(stored, minima))
 
 
-def kth_smallest(codes: jax.Array, *, k: jax.Array | int, max_k: int) -> jax.Array:
-    """The k-th smallest code of each row [rows, m], counting multiplicity.
+def kth_smallest(
+    codes: UInt[Array, "rows m"], *, k: Int[Array, "rows"] | int, max_k: int
+) -> UInt[Array, "rows"]:
+    """The k-th smallest code of each row, counting multiplicity.
 
     As the k-th smallest of the minima of groups, from which it steps down to the next
     smaller code while k or more are smaller.
     """
 
-    def too_large(kth: jax.Array) -> jax.Array:
+    def too_large(kth: UInt[Array, "rows"]) -> Bool[Array, "rows"]:
         (smaller,) = count(lambda codes: [codes < kth[:, None]], codes)
         return smaller >= jnp.maximum(k, 1)
 
-    def step_down(state: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+    def step_down(state: Any) -> Any:
         kth, wrong = state
         following = maximum(
             lambda codes: jnp.where(codes < kth[:, None], codes, 0), codes
@@ -158,24 +169,22 @@ def kth_smallest(codes: jax.Array, *, k: jax.Array | int, max_k: int) -> jax.Arr
     return jax.lax.while_loop(lambda state: jnp.any(state[1]), step_down, state)[0]
 
 
-def minimum(value: Callable[..., jax.Array], arrays: Any) -> jax.Array:
+def minimum(value: Codes, arrays: Any) -> UInt[Array, "rows"]:
     """The smallest code of each row."""
 
-    def of(own: Any) -> jax.Array:
+    def of(own: Any) -> UInt[Array, "rows"]:
         return jnp.min(_fold_minima(value, own, _tile(value, own)), axis=1)
 
     return _ring.around(of, arrays, jnp.minimum, farthest)
 
 
-def maximum(value: Callable[..., jax.Array], arrays: Any) -> jax.Array:
+def maximum(value: Codes, arrays: Any) -> UInt[Array, "rows"]:
     """The largest code of each row."""
     # The complement of an unsigned integer has the opposite order.
     return ~minimum(lambda tile: ~value(tile), arrays)
 
 
-def count(
-    predicates: Callable[..., Sequence[jax.Array]], arrays: Any
-) -> list[jax.Array]:
+def count(predicates: Predicates, arrays: Any) -> list[Int[Array, "rows"]]:
     """How many columns satisfy each of several predicates, per row.
 
     The counts of one pass share the bits of a word, and are moved into words of their
@@ -186,9 +195,7 @@ def count(
     )
 
 
-def _count(
-    predicates: Callable[..., Sequence[jax.Array]], arrays: Any
-) -> list[jax.Array]:
+def _count(predicates: Predicates, arrays: Any) -> list[Int[Array, "rows"]]:
     number = len(jax.eval_shape(predicates, _cut(arrays, 0, _LANES)))
     tile = _tile(lambda slices: predicates(slices)[0], arrays)
     tiles = _columns(arrays) // tile.size
@@ -205,12 +212,14 @@ def _count(
     full = np.uint32(2**bits - 1)
     period = min(tiles, int(full) // tile.folds)  # tiles until a count may be full
 
-    def add(word: jax.Array, tile: Any) -> jax.Array:
+    def add(word: UInt[Array, "rows lanes"], tile: Any) -> UInt[Array, "rows lanes"]:
         for i, holds in enumerate(predicates(tile)):
             word = jnp.where(holds, word + np.uint32(1 << bits * i), word)
         return word
 
-    def collect(i: jax.Array, totals: list[jax.Array]) -> list[jax.Array]:
+    def collect(
+        i: Index, totals: list[Int[Array, "rows lanes"]]
+    ) -> list[Int[Array, "rows lanes"]]:
         first = i * period
         last = jnp.minimum(first + period, tiles) if tiles % period else first + period
         word = _fold(add, _zeros(tile, jnp.uint32, arrays), arrays, tile, first, last)
@@ -225,8 +234,8 @@ def _count(
 
 
 def others(
-    limit: jax.Array, closer: jax.Array, within: jax.Array
-) -> tuple[jax.Array, jax.Array]:
+    limit: UInt[Array, "n"], closer: Int[Array, "n"], within: Int[Array, "n"]
+) -> tuple[Int[Array, "n"], Int[Array, "n"]]:
     """Other points closer than a limit and at it, of counts that hold each itself."""
     itself = (limit > 0).astype(closer.dtype)
     return closer - itself, within - closer - 1 + itself
@@ -245,7 +254,7 @@ class _Tile(NamedTuple):
         return self.lanes * self.folds
 
 
-def _tile(value: Callable[..., jax.Array], arrays: Any) -> _Tile:
+def _tile(value: Callable[..., Shaped[Array, "rows m"]], arrays: Any) -> _Tile:
     """All columns where codes are stored, else what stays within a core's cache."""
     shape = jax.eval_shape(value, _cut(arrays, 0, _LANES))
     rows, m = shape.shape[0], _columns(arrays)
@@ -260,7 +269,7 @@ def _tile(value: Callable[..., jax.Array], arrays: Any) -> _Tile:
     return _Tile(rows, m // (_FOLDS * tiles), _FOLDS, shape.dtype)
 
 
-def _zeros(tile: _Tile, dtype: Any, arrays: Any) -> jax.Array:
+def _zeros(tile: _Tile, dtype: Any, arrays: Any) -> Shaped[Array, "rows lanes"]:
     return _ring.varying(jnp.zeros((tile.rows, tile.lanes), dtype), arrays)
 
 
@@ -274,28 +283,30 @@ def _cut(arrays: Any, start: Any, size: int) -> Any:
     )
 
 
-def _fold_minima(value, arrays, tile: _Tile) -> jax.Array:
+def _fold_minima(value: Codes, arrays: Any, tile: _Tile) -> UInt[Array, "rows lanes"]:
     start = ~_zeros(tile, tile.dtype, arrays)  # farthest
     tiles = _columns(arrays) // tile.size
 
-    def smaller(least: jax.Array, slices: Any) -> jax.Array:
+    def smaller(
+        least: UInt[Array, "rows lanes"], slices: Any
+    ) -> UInt[Array, "rows lanes"]:
         return jnp.minimum(least, value(slices))
 
     return _fold(smaller, start, arrays, tile, 0, tiles)
 
 
 def _fold(
-    step: Callable[[jax.Array, Any], jax.Array],
-    state: jax.Array,
+    step: Callable[[UInt[Array, "rows lanes"], Any], UInt[Array, "rows lanes"]],
+    state: UInt[Array, "rows lanes"],
     arrays: Any,
     tile: _Tile,
     first: Any,
     last: Any,
-) -> jax.Array:
-    """Folds tiles first to last - 1 of the columns onto a state [rows, lanes]."""
+) -> UInt[Array, "rows lanes"]:
+    """Folds tiles first to last - 1 of the columns onto a state."""
     starts = range(0, tile.size, tile.lanes)
 
-    def fold_tile(t: jax.Array, carry: tuple[Any, jax.Array]) -> Any:
+    def fold_tile(t: Index, carry: Any) -> Any:
         columns, state = carry
         # Cut out one step ahead: a kernel that looks up where its tile begins is not
         # vectorised.
@@ -319,19 +330,19 @@ def map_blocks(fn: Callable[..., Any], rows: Any, block_size: int) -> Any:
     n = jax.tree.leaves(rows)[0].shape[0]
     blocks = -(-n // block_size)
 
-    def split(array: jax.Array) -> jax.Array:
+    def split(array: Shaped[Array, "n *d"]) -> Shaped[Array, "blocks rows *d"]:
         fill = jnp.repeat(array[:1], blocks * block_size - n, axis=0)
         array = jnp.concatenate([array, fill])
         return array.reshape(blocks, block_size, *array.shape[1:])
 
-    def join(array: jax.Array) -> jax.Array:
+    def join(array: Shaped[Array, "blocks rows *d"]) -> Shaped[Array, "n *d"]:
         return array.reshape(blocks * block_size, *array.shape[2:])[:n]
 
     return jax.tree.map(join, jax.lax.map(fn, jax.tree.map(split, rows)))
 
 
 def map_rechecked(
-    fast: Callable[[Any], tuple[Any, jax.Array]],
+    fast: Callable[[Any], tuple[Any, Bool[Array, "rows"]]],
     exact: Callable[[Any], Any],
     rows: Any,
     block_size: int,
@@ -348,7 +359,7 @@ def map_rechecked(
 
 def redo(
     results: Any,
-    doubtful: jax.Array,
+    doubtful: Bool[Array, "n"],
     exact: Callable[[Any], Any],
     rows: Any,
     block_size: int,
@@ -366,7 +377,7 @@ def redo(
     # Those with fewer of them go on, as columns are passed round as long as any needs.
     number = _ring.largest(jnp.sum(doubtful), axis)
 
-    def unfinished(state: Any) -> jax.Array:
+    def unfinished(state: Any) -> Bool[Array, ""]:
         return state[0] < number
 
     def step(state: Any) -> Any:

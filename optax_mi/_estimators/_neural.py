@@ -1,5 +1,7 @@
 """Lower bounds of mutual information that a trained critic reaches."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
@@ -7,23 +9,24 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import optax
-from jax.typing import ArrayLike
+import optax  # pyright: ignore[reportMissingTypeStubs]
+from jaxtyping import Array, ArrayLike, Float, Int, PRNGKeyArray, Real
 
 from optax_mi import _checks
+from optax_mi._types import Numeric
 
 
 class NeuralEstimate(NamedTuple):
     """What a trained critic says, in nats."""
 
-    mi: jax.Array  # scalar, on the held-out half of the sample
-    curve: jax.Array  # [steps], the bound on each training batch
+    mi: Float[Array, ""]  # on the held-out half of the sample
+    curve: Float[Array, "steps"]  # the bound on each training batch
 
 
 def mine(
-    key: jax.Array,
-    x: ArrayLike,
-    y: ArrayLike,
+    key: PRNGKeyArray,
+    x: Numeric[ArrayLike, "n ..."],
+    y: Numeric[ArrayLike, "n ..."],
     *,
     steps: int = 1000,
     batch_size: int = 256,
@@ -85,9 +88,9 @@ def mine(
 
 
 def info_nce(
-    key: jax.Array,
-    x: ArrayLike,
-    y: ArrayLike,
+    key: PRNGKeyArray,
+    x: Numeric[ArrayLike, "n ..."],
+    y: Numeric[ArrayLike, "n ..."],
     *,
     steps: int = 1000,
     batch_size: int = 256,
@@ -142,7 +145,7 @@ class _Mlp(nn.Module):
     outputs: int
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: Float[Array, "n d"]) -> Float[Array, "n outputs"]:
         for _ in range(2):
             x = nn.relu(nn.Dense(self.hidden)(x))
         return nn.Dense(self.outputs)(x)
@@ -154,19 +157,23 @@ class _DonskerVaradhan(nn.Module):
     hidden: int
 
     @nn.compact
-    def __call__(self, x: jax.Array, y: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def __call__(
+        self, x: Float[Array, "B d_x"], y: Float[Array, "B d_y"]
+    ) -> tuple[Float[Array, "B"], Float[Array, "B"]]:
         critic = _Mlp(self.hidden, 1)
         paired = critic(jnp.concatenate([x, y], axis=1))
         shuffled = critic(jnp.concatenate([x, jnp.roll(y, 1, axis=0)], axis=1))
         return paired[:, 0], shuffled[:, 0]
 
     @staticmethod
-    def bound(scores: Any) -> jax.Array:
+    def bound(scores: Any) -> Float[Array, ""]:
         paired, shuffled = scores
         return jnp.mean(paired) - _log_mean_exp(shuffled)
 
     @staticmethod
-    def loss(scores: Any, average: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def loss(
+        scores: Any, average: Float[Array, ""]
+    ) -> tuple[Float[Array, ""], Float[Array, ""]]:
         """Minus the bound, with the gradient of log(average) for that of the log."""
         paired, shuffled = scores
         log_mean = _log_mean_exp(shuffled)
@@ -177,33 +184,37 @@ class _DonskerVaradhan(nn.Module):
 
 
 class _InfoNCE(nn.Module):
-    """Scores [B, B] of each x with each y."""
+    """Scores of each x with each y."""
 
     hidden: int
 
     @nn.compact
-    def __call__(self, x: jax.Array, y: jax.Array) -> jax.Array:
+    def __call__(
+        self, x: Float[Array, "B d_x"], y: Float[Array, "B d_y"]
+    ) -> Float[Array, "B B"]:
         of_x, of_y = _Mlp(self.hidden, self.hidden), _Mlp(self.hidden, self.hidden)
         return of_x(x) @ of_y(y).T
 
     @staticmethod
-    def bound(scores: Any) -> jax.Array:
+    def bound(scores: Float[Array, "B B"]) -> Float[Array, ""]:
         own = jnp.diagonal(scores) - jax.nn.logsumexp(scores, axis=1)
         return jnp.mean(own) + jnp.log(float(len(scores)))
 
     @staticmethod
-    def loss(scores: Any, average: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def loss(
+        scores: Float[Array, "B B"], average: Float[Array, ""]
+    ) -> tuple[Float[Array, ""], Float[Array, ""]]:
         return -_InfoNCE.bound(scores), average
 
 
-def _log_mean_exp(scores: jax.Array) -> jax.Array:
+def _log_mean_exp(scores: Float[Array, "B"]) -> Float[Array, ""]:
     return jax.nn.logsumexp(scores) - jnp.log(float(len(scores)))
 
 
 def _trained(
-    key: jax.Array,
-    x: ArrayLike,
-    y: ArrayLike,
+    key: PRNGKeyArray,
+    x: Numeric[ArrayLike, "n ..."],
+    y: Numeric[ArrayLike, "n ..."],
     critic: Callable[..., Any],
     steps: int,
     batch_size: int,
@@ -235,7 +246,16 @@ def _trained(
 
 
 @partial(jax.jit, static_argnames=("critic", "steps", "batch_size"))
-def _train(key, x, y, learning_rate, *, critic, steps, batch_size):
+def _train(
+    key: PRNGKeyArray,
+    x: Float[Array, "n d_x"],
+    y: Float[Array, "n d_y"],
+    learning_rate: Real[Array, ""],
+    *,
+    critic: Any,
+    steps: int,
+    batch_size: int,
+) -> NeuralEstimate:
     x, y = jax.lax.stop_gradient((_standardised(x), _standardised(y)))
     n, half = len(x), len(x) // 2
     split_key, init_key, train_key = jax.random.split(key, 3)
@@ -244,12 +264,12 @@ def _train(key, x, y, learning_rate, *, critic, steps, batch_size):
     params = critic.init(init_key, x[:batch_size], y[:batch_size])
     optimizer = optax.adam(learning_rate)
 
-    def loss(params, batch, average):
+    def loss(params: Any, batch: Int[Array, "B"], average: Float[Array, ""]) -> Any:
         scores = critic.apply(params, x[batch], y[batch])
         value, average = critic.loss(scores, average)
         return value, (average, critic.bound(scores))
 
-    def step(state, key):
+    def step(state: Any, key: PRNGKeyArray) -> Any:
         params, opt_state, average = state
         batch = jax.random.choice(key, seen, (batch_size,), replace=False)
         gradients, (average, bound) = jax.grad(loss, has_aux=True)(
@@ -270,7 +290,7 @@ def _train(key, x, y, learning_rate, *, critic, steps, batch_size):
     return NeuralEstimate(jnp.where(finite, jnp.mean(bounds), jnp.nan), curve)
 
 
-def _standardised(x: jax.Array) -> jax.Array:
+def _standardised(x: Float[Array, "n d"]) -> Float[Array, "n d"]:
     spread = jnp.std(x, axis=0, keepdims=True)
     x = x - jnp.mean(x, axis=0, keepdims=True)
     return x / jnp.where(spread > 0, spread, 1)

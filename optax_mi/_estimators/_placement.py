@@ -1,5 +1,7 @@
 """Estimators of points that may be spread over the devices of a mesh."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Callable, Sequence
 from functools import partial, wraps
@@ -7,6 +9,7 @@ from typing import Any, NamedTuple
 
 import jax
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from jaxtyping import Array, Shaped
 
 from optax_mi import _checks
 from optax_mi._estimators import _ring
@@ -31,7 +34,12 @@ def over_points(estimate: Callable[..., Any]) -> Callable[..., Any]:
       The same of arrays [n, ...], `axis_name` in the place of `axis`.
     """
 
-    def compiled(arrays, *, placement, options):
+    def compiled(
+        arrays: Sequence[Shaped[Array, "n ..."]],
+        *,
+        placement: Placement,
+        options: tuple[tuple[str, Any], ...],
+    ) -> Any:
         axis, mesh = placement
         own = partial(estimate, axis=axis, **dict(options))
         if mesh is None:
@@ -46,7 +54,9 @@ def over_points(estimate: Callable[..., Any]) -> Callable[..., Any]:
     compiled = jax.jit(compiled, static_argnames=("placement", "options"))
 
     @wraps(estimate)
-    def run(*arrays, axis_name, **options):
+    def run(
+        *arrays: Shaped[Array, "n ..."], axis_name: AxisName, **options: Any
+    ) -> Any:
         placement = place(arrays, axis_name)
         _check_even(len(arrays[0]), placement)
         return compiled(arrays, placement=placement, options=tuple(options.items()))
@@ -54,7 +64,7 @@ def over_points(estimate: Callable[..., Any]) -> Callable[..., Any]:
     return run
 
 
-def place(arrays: Sequence[jax.Array], axis_name: AxisName) -> Placement:
+def place(arrays: Sequence[Shaped[Array, "n ..."]], axis_name: AxisName) -> Placement:
     """Finds out where points are, from the name of an axis or from their sharding."""
     known = [p for p in map(_sharded, arrays) if p.axis]
     if axis_name is None:
@@ -101,7 +111,7 @@ def _is_manual(axis: AxisName) -> bool:
     return True
 
 
-def _sharded(array: jax.Array) -> Placement:
+def _sharded(array: Shaped[Array, "n ..."]) -> Placement:
     """Along which axes of which mesh the points of an array lie, as far as it says.
 
     Under `jit` only explicit axes of a mesh are known.
@@ -116,7 +126,9 @@ def _sharded(array: jax.Array) -> Placement:
     return Placement(axis, sharding.mesh)
 
 
-def _laid_out(arrays: Sequence[jax.Array], sharding: NamedSharding) -> list[jax.Array]:
+def _laid_out(
+    arrays: Sequence[Shaped[Array, "n ..."]], sharding: NamedSharding
+) -> list[Shaped[Array, "n ..."]]:
     """Lays arrays out as `shard_map` wants them where that does not do so itself."""
     explicit = all(kind == AxisType.Explicit for kind in sharding.mesh.axis_types)
     return [jax.sharding.reshard(a, sharding) if explicit else a for a in arrays]

@@ -3,12 +3,15 @@
 The results are those of all pairs.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Bool, Int, Integer, Shaped, UInt
 
 from optax_mi._estimators import _distances, _leaves, _neighbours
 from optax_mi._estimators._leaves import Leaves, Sizes, Variable
@@ -33,10 +36,10 @@ _MAX_K = 8
 class Found(NamedTuple):
     """What the nearest points of each of n points say about the k-th of them."""
 
-    radius: jax.Array  # [n], codes
-    closer: jax.Array  # [n], other points closer than the radius
-    tied: jax.Array  # [n], other points at the radius
-    certain: jax.Array  # [n], whether so; where many are tied some were not kept
+    radius: UInt[Array, "n"]  # codes
+    closer: Int[Array, "n"]  # other points closer than the radius
+    tied: Int[Array, "n"]  # other points at the radius
+    certain: Bool[Array, "n"]  # whether so; where many are tied some were not kept
 
 
 def applies(n: int, features: Sequence[int], ks: Sequence[int]) -> bool:
@@ -51,7 +54,7 @@ def neighbours(
     """Finds the k-th neighbour in the space of all variables, for each k."""
     sizes = SIZES[sum(v.x.shape[1] for v in variables)]
 
-    def about(lanes: Sequence[jax.Array], k: int) -> Found:
+    def about(lanes: Sequence[UInt[Array, "rows lanes"]], k: int) -> Found:
         *within, further = lanes
         within = jnp.concatenate(within, axis=1)
         radius = _neighbours.kth_of_minima(within, k=k, max_k=k)
@@ -75,19 +78,21 @@ def neighbours(
 
 def kth_distances(
     variable: Variable,
-    k: jax.Array,
+    k: Int[Array, "n"],
     max_k: int,
     metric: Metric,
-    labels: jax.Array | None = None,
-) -> jax.Array:
-    """Codes [n] of the distance to the k-th nearest other point, of the same label.
+    labels: Integer[Array, "n"] | None = None,
+) -> UInt[Array, "n"]:
+    """Codes of the distance to the k-th nearest other point, of the same label.
 
     `k` is at most `max_k` and may differ from point to point; where it is zero there
     is no such point, and the result means nothing.
     """
     sizes = SIZES[variable.x.shape[1]]
 
-    def kth(lanes: Sequence[jax.Array], k: jax.Array) -> jax.Array:
+    def kth(
+        lanes: Sequence[UInt[Array, "rows lanes"]], k: Int[Array, "rows"]
+    ) -> UInt[Array, "rows"]:
         return _neighbours.kth_of_minima(
             jnp.concatenate(lanes, axis=1), k=k, max_k=max_k
         )
@@ -105,30 +110,30 @@ def kth_distances(
 def _nearest(
     leaves: Leaves,
     distance: _leaves.Distance,
-    about: Callable[[Sequence[jax.Array], jax.Array], Any],
+    about: Callable[[Sequence[UInt[Array, "rows lanes"]], Int[Array, "rows"]], Any],
     *,
-    k: jax.Array,
+    k: Int[Array, "n"],
     kept: int,
     sizes: Sizes,
 ) -> Any:
     """What is to be said about each of n points by the nearest of others.
 
-    `about` is given `kept` arrays [rows, lanes] of codes, the smallest of each lane in
-    order, and k of the rows.
+    `about` is given `kept` arrays of codes, the smallest of each lane in order, and k
+    of the rows.
     """
     n = len(k)
     k_of = leaves.of(k)
     far = _distances.farthest(_distances.code(leaves.low))
 
-    def within_leaf(q: jax.Array) -> Any:
+    def within_leaf(q: Int[Array, "B"]) -> tuple[UInt[Array, "B leaf leaf"], ...]:
         itself = np.eye(sizes.leaf, dtype=bool)[None]
         own = jnp.where(itself, far, distance.between(leaves, q, q[:, None])[0])
         return _insert((jnp.full_like(own, far),) * kept, own[None])
 
-    def in_rows(values: jax.Array) -> jax.Array:
+    def in_rows(values: Shaped[Array, "..."]) -> Shaped[Array, "rows leaf"]:
         return values.reshape(-1, sizes.leaf)
 
-    def bound(q: jax.Array) -> jax.Array:
+    def bound(q: Int[Array, "B"]) -> UInt[Array, "B"]:
         # The neighbours in the order bound the radius, and so what is to be visited.
         beside = jnp.stack([q - 1, q + 1], axis=1)
         beside = jnp.where((beside < 0) | (beside > leaves.empty), leaves.empty, beside)
@@ -140,7 +145,7 @@ def _nearest(
 
     bounds = _leaves.in_batches(bound, leaves, jnp.arange(leaves.empty), sizes.batch)
 
-    def near(q: jax.Array) -> jax.Array:
+    def near(q: Int[Array, "B"]) -> Bool[Array, "B L"]:
         mask = distance.least(leaves, q) <= bounds[q, None]
         mask &= jnp.arange(leaves.empty + 1)[None] != q[:, None]
         if leaves.label is None:
@@ -148,7 +153,7 @@ def _nearest(
         first, last = leaves.label[:, 0], jnp.max(leaves.label, axis=1)
         return mask & (first[None] <= last[q, None]) & (last[None] >= first[q, None])
 
-    def search(q: jax.Array) -> Any:
+    def search(q: Int[Array, "B"]) -> Any:
         nearest = _leaves.visit(
             near(q),
             lambda index: distance.between(leaves, q, index),
@@ -164,15 +169,18 @@ def _nearest(
 
 def counts_within(
     variables: Sequence[Variable],
-    radius: jax.Array,
-    predicates: Callable[[jax.Array, jax.Array], Sequence[jax.Array]],
+    radius: UInt[Array, "n"],
+    predicates: Callable[
+        [UInt[Array, "*rows m"], UInt[Array, "*rows #m"]],
+        Sequence[Bool[Array, "*rows m"]],
+    ],
     metric: Metric,
-    labels: jax.Array | None = None,
-) -> list[jax.Array]:
-    """How many points satisfy each of several predicates, for each of n points.
+    labels: Integer[Array, "n"] | None = None,
+) -> list[Int[Array, "n"]]:
+    """How many points satisfy each of several predicates, for each point.
 
-    A predicate is given codes [..., m], flagged where labels differ, and limits
-    [..., 1]; it holds for no code above the limit but for the flag.
+    A predicate is given codes, flagged where labels differ, and limits; it holds for no
+    code above the limit but for the flag.
     """
     sizes = SIZES[sum(v.x.shape[1] for v in variables)]
     leaves = _leaves.build(variables, sizes.leaf)
@@ -185,19 +193,21 @@ def counts_within(
     number = len(jax.eval_shape(predicates, empty, empty))
     bits = 32 // number
 
-    def unpack(totals: Sequence[jax.Array], word: jax.Array) -> list[jax.Array]:
+    def unpack(
+        totals: Sequence[Int[Array, "B leaf leaf"]], word: UInt[Array, "B leaf leaf"]
+    ) -> list[Int[Array, "B leaf leaf"]]:
         return [
             total + ((word >> (bits * i)) & np.uint32(2**bits - 1)).astype(total.dtype)
             for i, total in enumerate(totals)
         ]
 
-    def near(q: jax.Array) -> jax.Array:
+    def near(q: Int[Array, "B"]) -> Bool[Array, "B L"]:
         return distance.least(leaves, q) <= farthest[q, None]
 
-    def count(q: jax.Array) -> list[jax.Array]:
+    def count(q: Int[Array, "B"]) -> list[Int[Array, "B leaf"]]:
         limit = limits[q][..., None]
 
-        def add(state: Any, codes: jax.Array) -> Any:
+        def add(state: Any, codes: UInt[Array, "V B leaf leaf"]) -> Any:
             word, totals = state
             added = jnp.zeros_like(word)
             for own in codes:
@@ -220,7 +230,9 @@ def counts_within(
     return _leaves.visiting(count, near, leaves, len(radius), sizes.batch)
 
 
-def _insert(nearest: Sequence[jax.Array], codes: jax.Array) -> Any:
+def _insert(
+    nearest: Sequence[UInt[Array, "B leaf leaf"]], codes: UInt[Array, "V B leaf leaf"]
+) -> tuple[UInt[Array, "B leaf leaf"], ...]:
     """The smallest of each lane in order, of those so far and of further codes."""
     kept = list(nearest)
     for own in codes:

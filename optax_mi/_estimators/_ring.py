@@ -5,14 +5,17 @@ one device after the other, round a ring, so that none ever holds all of them. W
 axis of None the points are all here, and everything leaves them as they are.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Sequence
 from functools import reduce
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Num, Real, Shaped
 
-from optax_mi._types import AxisName
+from optax_mi._types import AxisName, Index
 
 
 class Shards(NamedTuple):
@@ -45,7 +48,7 @@ def around(
     if not isinstance(columns, Shards):
         return look(columns)
 
-    def step(_, found: Any, shard: Any) -> Any:
+    def step(_: Any, found: Any, shard: Any) -> Any:
         return jax.tree.map(combine, found, look(shard))
 
     shapes = jax.eval_shape(look, columns.own)
@@ -61,8 +64,10 @@ def everywhere(value: Callable[[Any], Any], columns: Any) -> Any:
     if not isinstance(columns, Shards):
         return value(columns)
 
-    def step(i: jax.Array, found: Any, shard: Any) -> Any:
-        def put(values: jax.Array, own: jax.Array) -> jax.Array:
+    def step(i: Index, found: Any, shard: Any) -> Any:
+        def put(
+            values: Shaped[Array, "rows all"], own: Shaped[Array, "rows m"]
+        ) -> Shaped[Array, "rows all"]:
             start = i * own.shape[1]
             return jax.lax.dynamic_update_slice_in_dim(values, own, start, axis=1)
 
@@ -77,13 +82,13 @@ def everywhere(value: Callable[[Any], Any], columns: Any) -> Any:
 
 
 def _pass_round(
-    step: Callable[[jax.Array, Any, Any], Any], state: Any, columns: Shards
+    step: Callable[[Index, Any, Any], Any], state: Any, columns: Shards
 ) -> Any:
     """Folds the columns of each device onto a state, one's own first."""
     devices = size(columns.axis)
     to_next = [(i, (i + 1) % devices) for i in range(devices)]
 
-    def pass_on(i: jax.Array, carry: Any) -> Any:
+    def pass_on(i: Index, carry: Any) -> Any:
         state, shard = carry
         # Nothing waits for what comes next, which can be on its way meanwhile. The last
         # sends for nothing, rather than be compiled once more.
@@ -108,26 +113,28 @@ def varying(constants: Any, like: Any) -> Any:
     return jax.tree.map(lambda c: jnp.where(either, c, c), constants)
 
 
-def total(values: jax.Array, axis: AxisName) -> jax.Array:
+def total(values: Num[Array, "*shape"], axis: AxisName) -> Num[Array, "*shape"]:
     """The sum over the devices, elementwise."""
     return values if axis is None else jax.lax.psum(values, axis)
 
 
-def largest(values: jax.Array, axis: AxisName) -> jax.Array:
+def largest(values: Real[Array, "*shape"], axis: AxisName) -> Real[Array, "*shape"]:
     """The maximum over the devices, elementwise."""
     return values if axis is None else jax.lax.pmax(values, axis)
 
 
-def all_finite(values: jax.Array, axis: AxisName) -> jax.Array:
+def all_finite(values: Float[Array, "..."], axis: AxisName) -> Bool[Array, ""]:
     """Whether all numbers on all devices are finite."""
     finite = jnp.all(jnp.isfinite(values))
     return finite if axis is None else total((~finite).astype(int), axis) == 0
 
 
 def mean(
-    values: jax.Array, axis: AxisName, where: jax.Array | None = None
-) -> jax.Array:
-    """The mean over the points [n, ...] of all devices, or those of a mask."""
+    values: Float[Array, "n *d"],
+    axis: AxisName,
+    where: Bool[Array, "n"] | None = None,
+) -> Float[Array, "*d"]:
+    """The mean over the points of all devices, or those of a mask."""
     if axis is None:
         return jnp.mean(values, axis=0, where=where)
     number = jnp.asarray(len(values)) if where is None else jnp.sum(where)
@@ -135,8 +142,8 @@ def mean(
     return sums / total(number, axis).astype(values.dtype)
 
 
-def gather(values: jax.Array, axis: AxisName) -> jax.Array:
-    """The values [n, ...] of all devices on each of them."""
+def gather(values: Shaped[Array, "n *d"], axis: AxisName) -> Shaped[Array, "all *d"]:
+    """The values of all devices on each of them."""
     if axis is None:
         return values
     n = len(values)
@@ -149,14 +156,16 @@ def gather(values: jax.Array, axis: AxisName) -> jax.Array:
     return jax.lax.psum(placed, axis)
 
 
-def on_each(fn: Callable[..., Any], arrays: Sequence[jax.Array], axis: AxisName) -> Any:
+def on_each(
+    fn: Callable[..., Any], arrays: Sequence[Shaped[Array, "n ..."]], axis: AxisName
+) -> Any:
     """Applies fn to all points on every device, and keeps the results of its own.
 
     For what looks at few pairs of points of few features: there is little to send, and
     little to share out.
     """
 
-    def part(values: jax.Array) -> jax.Array:
+    def part(values: Shaped[Array, "all *d"]) -> Shaped[Array, "n *d"]:
         n = len(values) // size(axis)
         return jax.lax.dynamic_slice_in_dim(values, jax.lax.axis_index(axis) * n, n)
 

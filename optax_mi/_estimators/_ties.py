@@ -1,13 +1,18 @@
 """Tied distances: the mean over their random order."""
 
-import jax
+from __future__ import annotations
+
 import jax.numpy as jnp
 from jax.scipy.special import digamma, polygamma
+from jaxtyping import Array, Float
 
 
 def mean_digamma(
-    closer: jax.Array, j: jax.Array, subset: jax.Array, tied: jax.Array
-) -> jax.Array:
+    closer: Float[Array, "*shape"],
+    j: Float[Array, "*shape"],
+    subset: Float[Array, "*shape"],
+    tied: Float[Array, "*shape"],
+) -> Float[Array, "*shape"]:
     r"""E psi(m), m the rank of a neighbour among points of which some are tied.
 
     `closer` points are nearer than the neighbour and `tied` are as near, itself among

@@ -1,0 +1,107 @@
+"""What is built installs into an empty environment and needs nothing else there."""
+
+import email
+import json
+import pathlib
+import subprocess
+import sys
+import tarfile
+import tomllib
+import zipfile
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+ESTIMATE = """
+import json, sys
+import numpy as np, optax, optax_mi
+labels = np.arange(60) % 3
+mi = float(optax_mi.ksg_discrete(labels + np.linspace(0, 0.1, 60), labels))
+tx = optax.chain(optax.sgd(1.0), optax_mi.mi_dynamic_lr(1e-3, 0.1))
+rates = optax_mi.learning_rates(tx.init({"w": np.zeros(2)}))
+print(json.dumps([optax_mi.__file__, optax_mi.__version__, mi, rates]))
+"""
+
+
+def run(*command, **options):
+    answer = subprocess.run(command, capture_output=True, text=True, **options)
+    assert answer.returncode == 0, answer.stdout + answer.stderr
+    return answer.stdout
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    """The folder with a wheel and an sdist, as they would be published."""
+    folder = tmp_path_factory.mktemp("dist")
+    run(sys.executable, "-m", "build", "--outdir", folder, ROOT)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def empty(tmp_path_factory):
+    """The interpreter of an environment in which there is pip and nothing else."""
+    folder = tmp_path_factory.mktemp("empty")
+    run(sys.executable, "-m", "venv", folder)
+    return folder / "bin" / "python"
+
+
+def test_the_wheel_has_the_package_alone_and_says_what_it_is(built):
+    (wheel,) = built.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+        (metadata,) = (name for name in names if name.endswith("METADATA"))
+        told = email.message_from_string(archive.read(metadata).decode())
+    sources = {
+        f"optax_mi/{path.relative_to(ROOT / 'optax_mi')}"
+        for path in (ROOT / "optax_mi").rglob("*.py")
+    }
+    assert sources | {"optax_mi/py.typed"} == {
+        name for name in names if ".dist-info/" not in name
+    }
+    assert told["Version"] == PROJECT["version"]
+    assert told["Requires-Python"] == PROJECT["requires-python"]
+    assert told["License-Expression"] == "Apache-2.0"
+    needed = [r for r in told.get_all("Requires-Dist", []) if "extra ==" not in r]
+    assert sorted(needed) == sorted(PROJECT["dependencies"])
+
+
+def test_the_sdist_has_what_the_wheel_is_made_from_and_what_tests_it(built):
+    (sdist,) = built.glob("*.tar.gz")
+    with tarfile.open(sdist) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    for needed in (
+        "pyproject.toml",
+        "LICENSE",
+        "README.md",
+        "CITATION.cff",
+        "tests/twins.py",
+    ):
+        assert needed in names
+    assert not [name for name in names if name.endswith((".npy", ".npz", ".pyc"))]
+
+
+@pytest.mark.parametrize("kind", ["*.whl", "*.tar.gz"])
+def test_it_installs_and_runs_with_the_runtime_dependencies_alone(
+    kind, built, empty, tmp_path
+):
+    (package,) = built.glob(kind)
+    run(
+        empty,
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--force-reinstall",
+        "--no-deps",
+        package,
+    )
+    run(empty, "-m", "pip", "install", "--quiet", package)
+    printed = run(empty, "-W", "error", "-c", ESTIMATE, cwd=tmp_path)
+    file, version, mi, rates = json.loads(printed)
+    assert pathlib.Path(file).is_relative_to(empty.parents[1])
+    assert version == PROJECT["version"]
+    assert mi == pytest.approx(1.0986, abs=0.03)  # log 3: the classes do not overlap
+    assert rates == {"": pytest.approx(1e-3)}
+    assert "estimate" in run(empty, "-m", "optax_mi", "--help", cwd=tmp_path)
