@@ -45,6 +45,7 @@ lint: $(installed)
 	$(python) -m ruff format --check
 	$(python) -m ruff check
 	$(python) -m pyright
+	@PATH="$(CURDIR)/$(venv)/bin:$$PATH" $(python) -m pyright --verifytypes optax_mi --ignoreexternal
 
 format: $(installed)
 	$(python) -m ruff format

@@ -144,7 +144,9 @@ def fields_as_written(app, what, name, obj, options, lines):
         module, class_name, field = name.rsplit(".", 2)
         annotations = vars(vars(sys.modules[module])[class_name])["__annotations__"]
         if field in annotations:
-            lines[:] = [f"``{annotations[field]}``", "", *lines]
+            shape = getattr(annotations[field], "__forward_arg__", annotations[field])
+            said = [line for line in lines if not line.startswith("Alias for field")]
+            lines[:] = [f"``{shape}``", "", *said]
 
 
 def aliases_are_data(app, env, node, contnode):

@@ -24,9 +24,9 @@ _LEAST = 50
 class MIInterval(NamedTuple):
     """An estimate in nats, with what its sample leaves open."""
 
-    mi: Float[Array, ""]
-    standard_error: Float[Array, ""]
-    p_value: Float[Array, ""]  # of independence; NaN where there are no permutations
+    mi: Float[Array, ""]  #: the estimate from the whole sample
+    standard_error: Float[Array, ""]  #: of that estimate
+    p_value: Float[Array, ""]  #: of independence; NaN where there are no permutations
 
 
 def mutual_information_interval(

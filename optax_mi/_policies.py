@@ -18,13 +18,13 @@ from optax_mi import _checks
 class PolicyInput(NamedTuple):
     """What a policy knows when a measurement has arrived."""
 
-    learning_rate: Float[Array, ""]  # LR_{t-1}
-    mi: Float[Array, ""]  # I(t-1), the measurement that has just arrived; finite
-    previous_mi: Float[Array, ""]  # I(t-2), the one before it; finite
-    reference: Float[Array, ""]  # I_XY, or 3.4e38 where none was given
-    lr_min: Float[Array, ""]
-    lr_max: Float[Array, ""]
-    value_only: Bool[Array, ""]  # judge by the value of mi, not by its change
+    learning_rate: Float[Array, ""]  #: LR(t-1), the rate in force
+    mi: Float[Array, ""]  #: I(t-1), the measurement that has just arrived; finite
+    previous_mi: Float[Array, ""]  #: I(t-2), the one before it; finite
+    reference: Float[Array, ""]  #: I_XY, or 3.4e38 where none was given
+    lr_min: Float[Array, ""]  #: the lower bound
+    lr_max: Float[Array, ""]  #: the upper bound
+    value_only: Bool[Array, ""]  #: judge by the value of mi, not by its change
 
 
 @runtime_checkable

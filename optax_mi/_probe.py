@@ -16,8 +16,8 @@ from optax_mi._types import Numeric
 class Probe(NamedTuple):
     """Examples drawn once and measured on throughout training."""
 
-    inputs: Any  # pytree of arrays [size, ...], as the model takes them
-    outcomes: Numeric[Array, "size ..."]  # integers are classes
+    inputs: Any  #: pytree of arrays [size, ...], as the model takes them
+    outcomes: Numeric[Array, "size ..."]  #: integers are classes
 
 
 def sample_probe(

@@ -30,11 +30,13 @@ _EPOCH = 10
 class LRRangeTest(NamedTuple):
     """What a sweep showed, and the bounds that it suggests."""
 
-    learning_rate: Float[np.ndarray, "measurements"]  # the last one applied before each
-    loss: Float[np.ndarray, "measurements"]  # mean over the steps since the one before
-    mi: Float[np.ndarray, "measurements"]  # nats
-    lr_min: float  # NaN where the information never rose above its noise
-    lr_max: float
+    learning_rate: Float[
+        np.ndarray, "measurements"
+    ]  #: the last one applied before each
+    loss: Float[np.ndarray, "measurements"]  #: mean over the steps since the one before
+    mi: Float[np.ndarray, "measurements"]  #: nats
+    lr_min: float  #: NaN where the information never rose above its noise
+    lr_max: float  #: NaN likewise
 
 
 def lr_range_test(

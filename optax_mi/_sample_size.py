@@ -18,10 +18,10 @@ from optax_mi._types import Estimator, Numeric
 class SampleSizeCurve(NamedTuple):
     """Estimates for every sample size, in nats."""
 
-    sizes: Int[np.ndarray, "sizes"]
-    mean: Float[np.ndarray, "sizes"]
-    std: Float[np.ndarray, "sizes"]  # over the repeats (n - 1 in the denominator)
-    estimates: Float[np.ndarray, "sizes repeats"]
+    sizes: Int[np.ndarray, "sizes"]  #: examples drawn
+    mean: Float[np.ndarray, "sizes"]  #: over the repeats
+    std: Float[np.ndarray, "sizes"]  #: over the repeats (n - 1 in the denominator)
+    estimates: Float[np.ndarray, "sizes repeats"]  #: each of them
 
 
 def sample_size_curve(

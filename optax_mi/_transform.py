@@ -28,16 +28,15 @@ class MIDynamicLRState(NamedTuple):
     What is not there yet is -3.4e38, the lowest float32.
     """
 
-    # updates so far
+    #: updates so far
     count: Int32[Array, ""]  # pyright: ignore[reportIncompatibleMethodOverride]
-    learning_rate: Float[Array, ""]  # in force at the next update
-    mi: Float[Array, ""]  # the last finite measurement in nats
-    previous_mi: Float[Array, ""]  # the one before it
-    reference: Float[
-        Array, ""
-    ]  # nats; missing: the policy needs one; 3.4e38: it needs none
-    value_only: Int32[Array, ""]  # measurements still to be judged by value alone
-    pending: Float[Array, ""]  # recorded but not yet applied
+    learning_rate: Float[Array, ""]  #: in force at the next update
+    mi: Float[Array, ""]  #: the last finite measurement in nats
+    previous_mi: Float[Array, ""]  #: the one before it
+    #: in nats, 3.4e38 where the policy needs none, missing where it needs one
+    reference: Float[Array, ""]
+    value_only: Int32[Array, ""]  #: measurements still to be judged by value alone
+    pending: Float[Array, ""]  #: recorded but not yet applied
 
 
 def mi_dynamic_lr(

@@ -19,8 +19,8 @@ from optax_mi._types import Numeric
 class NeuralEstimate(NamedTuple):
     """What a trained critic says, in nats."""
 
-    mi: Float[Array, ""]  # on the held-out half of the sample
-    curve: Float[Array, "steps"]  # the bound on each training batch
+    mi: Float[Array, ""]  #: on the held-out half of the sample
+    curve: Float[Array, "steps"]  #: the bound on each training batch
 
 
 def mine(
