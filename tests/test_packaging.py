@@ -39,14 +39,6 @@ def built(tmp_path_factory):
     return folder
 
 
-@pytest.fixture(scope="module")
-def empty(tmp_path_factory):
-    """The interpreter of an environment in which there is pip and nothing else."""
-    folder = tmp_path_factory.mktemp("empty")
-    run(sys.executable, "-m", "venv", folder)
-    return folder / "bin" / "python"
-
-
 def test_the_wheel_has_the_package_alone_and_says_what_it_is(built):
     (wheel,) = built.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
@@ -82,26 +74,18 @@ def test_the_sdist_has_what_the_wheel_is_made_from_and_what_tests_it(built):
     assert not [name for name in names if name.endswith((".npy", ".npz", ".pyc"))]
 
 
-@pytest.mark.parametrize("kind", ["*.whl", "*.tar.gz"])
-def test_it_installs_and_runs_with_the_runtime_dependencies_alone(
-    kind, built, empty, tmp_path
-):
-    (package,) = built.glob(kind)
-    run(
-        empty,
-        "-m",
-        "pip",
-        "install",
-        "--quiet",
-        "--force-reinstall",
-        "--no-deps",
-        package,
-    )
-    run(empty, "-m", "pip", "install", "--quiet", package)
-    printed = run(empty, "-W", "error", "-c", ESTIMATE, cwd=tmp_path)
-    file, version, mi, rates = json.loads(printed)
-    assert pathlib.Path(file).is_relative_to(empty.parents[1])
-    assert version == PROJECT["version"]
-    assert mi == pytest.approx(1.0986, abs=0.03)  # log 3: the classes do not overlap
-    assert rates == {"": pytest.approx(1e-3)}
-    assert "estimate" in run(empty, "-m", "optax_mi", "--help", cwd=tmp_path)
+def test_both_install_and_run_with_the_runtime_dependencies_alone(built, tmp_path):
+    run(sys.executable, "-m", "venv", tmp_path / "empty")
+    python = tmp_path / "empty" / "bin" / "python"
+    for kind in ("*.whl", "*.tar.gz"):
+        (package,) = built.glob(kind)
+        install = (python, "-m", "pip", "install", "--quiet")
+        run(*install, package)
+        run(*install, "--force-reinstall", "--no-deps", package)
+        printed = run(python, "-W", "error", "-c", ESTIMATE, cwd=tmp_path)
+        file, version, mi, rates = json.loads(printed)
+        assert pathlib.Path(file).is_relative_to(tmp_path / "empty")
+        assert version == PROJECT["version"]
+        assert mi == pytest.approx(1.0986, abs=0.03)  # log 3: classes do not overlap
+        assert rates == {"": pytest.approx(1e-3)}
+        assert "estimate" in run(python, "-m", "optax_mi", "--help", cwd=tmp_path)
