@@ -182,6 +182,7 @@ def mi_dynamic_lr(
             require_reference(state)
             state = apply_measurement(state, mi)
         learning_rate = state.learning_rate
+        updates = jax.tree.map(jnp.asarray, updates)  # NumPy's doubles are floats here
         updates = jax.tree.map(lambda u: learning_rate.astype(u.dtype) * u, updates)
         count = optax.safe_increment(state.count)
         return updates, state._replace(count=count, pending=scalar(MISSING))
