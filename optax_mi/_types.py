@@ -5,16 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias, runtime_checkable
 
-from jaxtyping import (
-    AbstractDtype,
-    Array,
-    Bool,
-    Float,
-    Int,
-    Integer,
-    Real,
-    ScalarLike,
-)
+from jaxtyping import AbstractDtype, Array, Bool, Float, Int, Integer, Real, ScalarLike
 
 if TYPE_CHECKING:
     # To a static checker such an annotation is the array type that it begins with.

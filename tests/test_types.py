@@ -47,10 +47,9 @@ def test_arrays_are_of_the_annotated_shapes(what):
 def annotations(tree):
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef):
-            given = ast.walk(node.args)
-            named = [a for a in given if isinstance(a, ast.arg) and a.arg != "self"]
-            named = [a for a in named if a.arg != "cls"]
-            yield from ((a.lineno, a.annotation) for a in named)
+            for given in ast.walk(node.args):
+                if isinstance(given, ast.arg) and given.arg not in ("self", "cls"):
+                    yield given.lineno, given.annotation
             yield node.lineno, node.returns
         elif isinstance(node, ast.AnnAssign):
             yield node.lineno, node.annotation
