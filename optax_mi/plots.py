@@ -27,6 +27,9 @@ from optax_mi._sample_size import SampleSizeCurve
 # One run, or runs that differ in their seed alone.
 Runs: TypeAlias = MIHistory | Sequence[MIHistory]
 
+# Axes to draw into, such as `plt.subplots` makes.
+Panels: TypeAlias = Sequence[Axes] | Shaped[np.ndarray, "..."]
+
 _COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#000000")
 _STYLES = ("-", "--", "-.", ":")
 _MARKERS = "osD^vPX*"
@@ -38,7 +41,7 @@ def training(
     *,
     layer: str = "",
     metric: str = "accuracy",
-    ax: Sequence[Axes] | None = None,
+    ax: Panels | None = None,
 ) -> tuple[Figure, Shaped[np.ndarray, "4"]]:
     """The paper's row of four panels (Figures 3 to 5), for one run or several.
 
@@ -100,7 +103,7 @@ def layers(
     *,
     kinds: Mapping[str, str] | None = None,
     metric: str = "accuracy",
-    ax: Sequence[Axes] | None = None,
+    ax: Panels | None = None,
 ) -> tuple[Figure, Shaped[np.ndarray, "panels"]]:
     """Layer-wise learning rates by kind of layer (the layout of the paper's Figure 6).
 
@@ -273,7 +276,7 @@ def information_plane(
 
 
 def range_test(
-    result: LRRangeTest, *, ax: Sequence[Axes] | None = None
+    result: LRRangeTest, *, ax: Panels | None = None
 ) -> tuple[Figure, Shaped[np.ndarray, "2"]]:
     """Loss and I(H; Y) of a learning-rate range test, its suggested range shaded.
 

@@ -36,3 +36,10 @@ def x64():
     jax.config.update("jax_enable_x64", True)
     yield
     jax.config.update("jax_enable_x64", False)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _forget_what_was_compiled():
+    """A process may map 65,530 pieces of memory; each program takes several."""
+    yield
+    jax.clear_caches()

@@ -32,7 +32,6 @@ BEARTYPE = "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))"
 
 @pytest.mark.parametrize("what", [HERE, ROOT], ids=["calls", "examples"])
 def test_arrays_are_of_the_annotated_shapes(what):
-    pytest.importorskip("beartype")
     options = [f"--jaxtyping-packages=optax_mi,{BEARTYPE}", "--doctest-modules", "-q"]
     options += ["-o", "python_functions=check_*", "-p", "no:cacheprovider"]
     run = subprocess.run(
