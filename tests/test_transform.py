@@ -311,4 +311,4 @@ def test_what_is_no_number_is_refused_with_its_name(argument, value):
 def test_updates_that_numpy_holds_in_double_precision_are_scaled_without_a_warning():
     tx = optax_mi.mi_dynamic_lr(0.25, 0.5, reference=2.0)
     updates, _ = tx.update({"w": np.ones(3)}, tx.init({"w": np.ones(3)}))
-    np.testing.assert_allclose(updates["w"], 0.25)
+    np.testing.assert_allclose(np.asarray(updates["w"]), 0.25)
