@@ -196,7 +196,7 @@ def scalar(value: Any) -> Float[Array, ""]:
     return jnp.array(value, jnp.result_type(float))
 
 
-def is_known(value: Float[Array, ""]) -> Bool[Array, ""]:
+def is_known(value: Float[Array, "*runs"]) -> Bool[Array, "*runs"]:
     """Whether a number was given: finite and not the mark of what is missing."""
     return jnp.isfinite(value) & (value > MISSING)
 

@@ -286,6 +286,14 @@ def check_traced_bounds():
     jax.eval_shape(partial(tx.update, mi=1.0), jnp.ones(3), state)
 
 
+def check_states_of_several_runs():
+    tx = optax_mi.mi_dynamic_lr(1e-3, 0.1)
+    states = jax.vmap(tx.init)(jnp.ones((4, 3)))
+    states = optax_mi.record_mi(states, 1.0, 2.0)
+    states = optax_mi.track_value_only(states, 2)
+    jax.eval_shape(jax.vmap(tx.update), jnp.ones((4, 3)), states)
+
+
 @pytest.mark.parametrize("key", [KEY, jax.random.PRNGKey(0)], ids=["typed", "raw"])
 def check_samples_and_what_is_said_of_them(key):
     optax_mi.sample_probe(key, {"x": X, "wide": [jnp.asarray(WIDE)]}, X[:, 0], 20)
