@@ -42,7 +42,7 @@ html_static_path = ["_static"]
 html_css_files = ["tables.css"]
 copybutton_exclude = ".linenos, .gp, .go"  # prompts and what a program prints
 
-myst_enable_extensions = ["amsmath", "colon_fence", "deflist", "dollarmath"]
+myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 3
 
 # Text notebooks run as the pages are built, and an error in one fails the build. Those

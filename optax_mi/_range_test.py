@@ -30,9 +30,8 @@ _EPOCH = 10
 class LRRangeTest(NamedTuple):
     """What a sweep showed, and the bounds that it suggests."""
 
-    learning_rate: Float[
-        np.ndarray, "measurements"
-    ]  #: the last one applied before each
+    #: the last one applied before each
+    learning_rate: Float[np.ndarray, "measurements"]
     loss: Float[np.ndarray, "measurements"]  #: mean over the steps since the one before
     mi: Float[np.ndarray, "measurements"]  #: nats
     lr_min: float  #: NaN where the information never rose above its noise

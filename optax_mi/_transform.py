@@ -182,8 +182,12 @@ def mi_dynamic_lr(
             require_reference(state)
             state = apply_measurement(state, mi)
         learning_rate = state.learning_rate
-        updates = jax.tree.map(jnp.asarray, updates)  # NumPy's doubles are floats here
-        updates = jax.tree.map(lambda u: learning_rate.astype(u.dtype) * u, updates)
+
+        def scaled(update: Any) -> Any:
+            update = jnp.asarray(update)  # NumPy's doubles are floats here
+            return learning_rate.astype(update.dtype) * update
+
+        updates = jax.tree.map(scaled, updates)
         count = optax.safe_increment(state.count)
         return updates, state._replace(count=count, pending=scalar(MISSING))
 

@@ -26,7 +26,7 @@ PROJECT = tomllib.loads(PYPROJECT.read_text())["project"]
 EXTRAS_OF_USERS = ("plot", "tensorboard")
 SHOWN = ("jax", "optax", "flax", "numpy")
 
-# The oldest packages have wheels for the oldest Python alone.
+# The oldest packages go with the oldest Python.
 ENVIRONMENTS = {
     "3.11-oldest": ("3.11", "oldest"),
     "3.11-newest": ("3.11", "newest"),
