@@ -30,12 +30,10 @@ def one_of(argument: str, value: object, options: Collection[object]) -> None:
 
 
 def nonnegative(argument: str, value: Any) -> None:
-    """Checks a number for being finite and >= 0, unless it is traced or an array."""
-    if not isinstance(value, int | float | np.number | np.ndarray | jax.Array):
-        fail(argument, "a number", f"{type(value).__name__} {value!r}")
-    if isinstance(value, int | float | np.number) and not (
-        math.isfinite(value) and value >= 0
-    ):
+    """Checks a number for being finite (as a float32) and >= 0, unless it is traced."""
+    if not is_scalar(value):
+        fail(argument, "a number", described(value))
+    if not is_traced(value) and not 0 <= value <= np.finfo(np.float32).max:
         fail(argument, "finite and >= 0", value)
 
 
@@ -47,16 +45,56 @@ def positive(argument: str, value: Any) -> None:
         fail(argument, "finite and > 0", value)
 
 
+def less_than_one(argument: str, value: Any) -> None:
+    """Checks a number for being < 1, unless it is traced."""
+    if not is_traced(value) and value >= 1:
+        fail(argument, "less than 1", value)
+
+
 def at_most(argument: str, value: Any, bound_name: str, bound: Any) -> None:
-    """Checks `value <= bound` where both are plain numbers."""
-    numbers = int | float | np.number
-    if isinstance(value, numbers) and isinstance(bound, numbers) and value > bound:
+    """Checks `value <= bound` where both are given and neither is traced."""
+    known = not any(v is None or is_traced(v) for v in (value, bound))
+    if known and value > bound:
         fail(argument, f"at most `{bound_name}` = {bound}", value)
 
 
 def as_array(values: Any) -> Any:
     """Returns a NumPy or JAX array as it is and anything else as a NumPy array."""
+    if hasattr(values, "__jax_array__"):
+        return jnp.asarray(values)
     return values if isinstance(values, jax.Array | np.ndarray) else np.asarray(values)
+
+
+def numbers(argument: str, values: Any) -> Any:
+    """Returns values as an array of real numbers or booleans, NumPy's or JAX's."""
+    try:
+        values = as_array(values)
+    except ValueError:  # rows of different lengths
+        fail(argument, "an array", repr(values)[:80])
+    if not is_real(values.dtype):
+        fail(argument, "an array of real numbers", f"dtype {values.dtype}")
+    return values
+
+
+def is_scalar(value: Any) -> bool:
+    """Whether a value is one real number: Python's, NumPy's or an array's."""
+    if isinstance(value, int | float):
+        return True
+    held = isinstance(value, np.generic | np.ndarray | jax.Array)
+    return held and is_real(value.dtype) and value.ndim == 0
+
+
+def described(value: Any) -> str:
+    """What an error says that came: of an array its shape, not what it holds."""
+    if isinstance(value, np.ndarray | jax.Array):
+        return f"{value.dtype} of shape {value.shape}"
+    return f"{type(value).__name__} {value!r}"[:80]
+
+
+def is_real(dtype: Any) -> bool:
+    """Whether a dtype is one of real numbers or booleans."""
+    kinds = (jnp.floating, jnp.integer, jnp.bool_)
+    return any(jnp.issubdtype(dtype, kind) for kind in kinds)
 
 
 def points(argument: str, x: Any) -> Float[Array, "n d"]:
@@ -65,11 +103,12 @@ def points(argument: str, x: Any) -> Float[Array, "n d"]:
     Trailing axes are flattened. Integers, booleans and half-precision floats become
     float32; float64 stays float64 where x64 is on.
     """
+    x = numbers(argument, x)
+    if isinstance(x, np.ndarray) and x.dtype.kind in "iu":
+        x = x.astype(np.float64)  # before JAX without x64 wraps them
     x = jnp.asarray(x)
     if x.ndim == 0:
         fail(argument, "an array of samples, shape [n] or [n, ...]", "a scalar")
-    if jnp.issubdtype(x.dtype, jnp.complexfloating):
-        fail(argument, "real", f"dtype {x.dtype}")
     if x.size == 0:
         fail(argument, "non-empty", f"shape {x.shape}")
     dtype = x.dtype if x.dtype in (jnp.float32, jnp.float64) else jnp.float32
@@ -78,15 +117,15 @@ def points(argument: str, x: Any) -> Float[Array, "n d"]:
 
 def class_labels(argument: str, labels: Any) -> Integer[Array, "n"]:
     """Returns class labels as an integer array."""
-    labels = as_array(labels)
-    held_integers(argument, labels)
-    labels = jnp.asarray(labels)
+    labels = numbers(argument, labels)
     if not is_discrete(labels):
         fail(
             argument,
             "integer class labels (continuous outcomes go to `ksg`)",
             f"dtype {labels.dtype}",
         )
+    held_integers(argument, labels)
+    labels = jnp.asarray(labels)
     if labels.ndim != 1 or labels.size == 0:
         fail(
             argument,

@@ -90,7 +90,7 @@ def mutual_information_interval(
       sizes; Phipson and Smyth, `Permutation p-values should never be zero
       <https://doi.org/10.2202/1544-6115.1585>`_, 2010.
     """
-    y = _checks.as_array(y)
+    y = _checks.numbers("y", y)
     x = _checks.points("x", x)
     if _checks.is_discrete(y):
         y = _checks.class_labels("y", y)

@@ -25,6 +25,7 @@ def layerwise_mi_dynamic_lr(
     reference: ScalarLike | Mapping[str, ScalarLike] | None = None,
     default: str | None = None,
     init_lr: ScalarLike | Mapping[str, ScalarLike] | None = None,
+    smoothing: ScalarLike | Mapping[str, ScalarLike] = 0.0,
 ) -> optax.GradientTransformationExtraArgs:
     """Scales the updates of each layer by a rate that its own information sets.
 
@@ -50,6 +51,7 @@ def layerwise_mi_dynamic_lr(
         as norms and embeddings. By default the model's own output, "", where that was
         measured. `record_mi` cannot know it: give it the same one.
       init_lr: The rate at the start, if not lr_min.
+      smoothing: As in `mi_dynamic_lr`.
 
     Returns:
       A ``GradientTransformationExtraArgs`` whose state is that of ``optax.partition``,
@@ -83,6 +85,7 @@ def layerwise_mi_dynamic_lr(
         "policy": policy,
         "reference": reference,
         "init_lr": init_lr,
+        "smoothing": smoothing,
     }
     if not any(isinstance(value, Mapping) for value in options.values()):
         mi_dynamic_lr(**options)  # refuses bad numbers here and not at the first step

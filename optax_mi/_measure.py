@@ -79,7 +79,7 @@ def estimate_mi(
             "a mapping {layer: array} with at least one layer",
             repr(activations)[:80],
         )
-    outcomes = _checks.as_array(outcomes)
+    outcomes = _checks.numbers("outcomes", outcomes)
     discrete = _checks.is_discrete(outcomes)
     outcomes = (_checks.class_labels if discrete else _checks.points)(
         "outcomes", outcomes

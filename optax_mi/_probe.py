@@ -53,7 +53,7 @@ def sample_probe(
       >>> probe.inputs.shape, probe.outcomes.shape
       ((1000, 8, 8), (1000,))
     """
-    x, y = jax.tree.map(_checks.as_array, x), _checks.as_array(y)
+    x, y = jax.tree.map(_checks.as_array, x), _checks.numbers("y", y)
     _checks.held_integers("y", y)
     arrays: list[tuple[str, Any]] = [("y", y)]
     arrays += [("x", leaf) for leaf in jax.tree.leaves(x)]

@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from optax_mi import _checks
@@ -76,6 +77,8 @@ def record_mi(
         values: Any, labels: tuple[str, ...], argument: str
     ) -> Float[Array, ""] | None:
         name = layer
+        if isinstance(values, Mapping) and not values:
+            _checks.fail(argument, "a mapping with at least one entry", "{}")
         if isinstance(values, Mapping) and layer is None:
             if len(values) == 1 and (len(all_labels) == 1 or not labels):
                 name = next(iter(values))
@@ -134,6 +137,10 @@ def track_value_only(opt_state: Any, measurements: int = 5) -> Any:
       5
     """
     _checks.nonnegative("measurements", measurements)
+    if not _checks.is_traced(measurements):
+        if measurements % 1:
+            _checks.fail("measurements", "a whole number", measurements)
+        measurements = min(int(measurements), np.iinfo(np.int32).max)
 
     def track(_: tuple[str, ...], state: MIDynamicLRState) -> MIDynamicLRState:
         value_only = jnp.full_like(state.value_only, measurements)

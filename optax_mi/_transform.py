@@ -47,6 +47,7 @@ def mi_dynamic_lr(
     reference: ScalarLike | None = None,
     layer: str | None = None,
     init_lr: ScalarLike | None = None,
+    smoothing: ScalarLike = 0.0,
 ) -> optax.GradientTransformationExtraArgs:
     """Scales updates by a learning rate that mutual information sets.
 
@@ -66,6 +67,11 @@ def mi_dynamic_lr(
     also stays where the policy's answer is not finite; what the policies of this
     package do with estimates of zero or less, their docstrings say.
 
+    A run that diverges is another matter: its measurements are NaN, and the rate would
+    stay where it was. Give the loss as ``tx.update(..., value=loss)``, as for
+    ``optax.contrib.reduce_on_plateau``: one that is not finite brings the rate down to
+    `lr_min`, from where measurements raise it again (docs/reliability.md).
+
     The updates are multiplied by the rate and keep their dtype (the state is float32,
     or float64 under x64). What comes before in the chain must therefore have a rate of
     its own of 1 and carry the minus sign, as with ``optax.contrib.reduce_on_plateau``:
@@ -84,6 +90,10 @@ def mi_dynamic_lr(
         "" (the model's own output), or the only entry. `record_mi` cannot know it and
         has a `layer` of its own.
       init_lr: The rate at the start, if not lr_min.
+      smoothing: The weight of the past, 0 <= smoothing < 1, in an exponential average
+        of the measurements, which policy and history then see in their place. It keeps
+        the noise of estimates from passing for learning and delays the rest by about
+        smoothing / (1 - smoothing) measurements (docs/reliability.md).
 
     Returns:
       A ``GradientTransformationExtraArgs`` with state `MIDynamicLRState`.
@@ -113,10 +123,11 @@ def mi_dynamic_lr(
       Vasudevan, `Dynamic learning rate using Mutual Information
       <https://arxiv.org/abs/1805.07249>`_, 2018.
     """
-    options = {"init_lr": init_lr, "reference": reference}
+    options = {"init_lr": init_lr, "reference": reference, "smoothing": smoothing}
     given = {name: value for name, value in options.items() if value is not None}
     for name, value in {"lr_min": lr_min, "lr_max": lr_max, **given}.items():
         _checks.nonnegative(name, value)
+    _checks.less_than_one("smoothing", smoothing)
     _checks.at_most("lr_min", lr_min, "lr_max", lr_max)
     _checks.at_most("init_lr", init_lr, "lr_max", lr_max)
     _checks.at_most("lr_min", lr_min, "init_lr", init_lr)
@@ -138,12 +149,22 @@ def mi_dynamic_lr(
             pending=scalar(MISSING),
         )
 
+    def bounds() -> tuple[Float[Array, ""], Float[Array, ""]]:
+        # Of numbers they were checked; one that is traced may be anything, and then
+        # holds the rate down.
+        low, high = scalar(lr_min), scalar(lr_max)
+        low = jnp.where(jnp.isfinite(low) & (low >= 0), low, 0)
+        return low, jnp.where(jnp.isfinite(high) & (high >= 0), high, low)
+
     def apply_measurement(
         state: MIDynamicLRState, mi: Float[Array, ""]
     ) -> MIDynamicLRState:
-        low, high = scalar(lr_min), scalar(lr_max)
-        measured = is_known(mi)
-        judged = measured & is_known(state.mi) & is_known(state.reference)
+        low, high = bounds()
+        measured, compared = is_known(mi), is_known(state.mi)
+        mi = jnp.where(measured, mi, state.mi)
+        average = smoothing * state.mi + (1 - smoothing) * mi
+        mi = jnp.where(measured & compared, average, mi)
+        judged = measured & compared & is_known(state.reference)
         # A policy sees finite numbers even where its answer is then discarded.
         answer = policy(
             PolicyInput(
@@ -158,11 +179,11 @@ def mi_dynamic_lr(
         )
         if jnp.ndim(answer) != 0:
             _checks.fail("policy", "a function to a scalar", jnp.shape(answer))
-        moves = judged & jnp.isfinite(answer)
-        learning_rate = jnp.where(moves, answer, state.learning_rate)
+        held = jnp.where(jnp.isfinite(state.learning_rate), state.learning_rate, low)
+        learning_rate = jnp.where(judged & jnp.isfinite(answer), answer, held)
         return state._replace(
             learning_rate=scalar(jnp.clip(learning_rate, low, high)),
-            mi=jnp.where(measured, mi, state.mi),
+            mi=mi,
             previous_mi=jnp.where(measured, state.mi, state.previous_mi),
             value_only=jnp.maximum(state.value_only - measured.astype(jnp.int32), 0),
         )
@@ -173,6 +194,7 @@ def mi_dynamic_lr(
         params: optax.Params | None = None,
         *,
         mi: Measurement | None = None,
+        value: Float[Array, ""] | float | None = None,
         **extra_args: Any,
     ) -> tuple[optax.Updates, MIDynamicLRState]:
         del params, extra_args
@@ -182,6 +204,10 @@ def mi_dynamic_lr(
             require_reference(state)
             state = apply_measurement(state, mi)
         learning_rate = state.learning_rate
+        if value is not None:
+            diverged = ~jnp.all(jnp.isfinite(jnp.asarray(value)))
+            learning_rate = jnp.where(diverged, bounds()[0], learning_rate)
+            state = state._replace(learning_rate=learning_rate)
 
         def scaled(update: Any) -> Any:
             update = jnp.asarray(update)  # NumPy's doubles are floats here
@@ -219,8 +245,10 @@ def entry(
         value = values[layer]
     if value is None:
         return None
-    if jnp.ndim(value) != 0:
-        _checks.fail(argument, "a scalar or a mapping of scalars", jnp.shape(value))
+    if not _checks.is_scalar(value):
+        _checks.fail(
+            argument, "a scalar or a mapping of scalars", _checks.described(value)
+        )
     return jax.lax.stop_gradient(scalar(value))
 
 

@@ -216,7 +216,11 @@ def test_bad_hyperparameters_are_refused_with_their_name(arguments, message):
 @pytest.mark.parametrize(
     ("mi", "message"),
     [
-        (jnp.ones(3), r"`mi` must be a scalar or a mapping of scalars, got \(3,\)"),
+        (jnp.ones(3), r"`mi` must be a scalar or .* got float32 of shape \(3,\)"),
+        ("1", "`mi` must be a scalar or a mapping of scalars, got str '1'"),
+        ({"": "x"}, "`mi` must be a scalar or a mapping of scalars, got str 'x'"),
+        (1j, "`mi` must be a scalar or a mapping of scalars, got complex 1j"),
+        ({}, "`mi` must be a mapping with "),
     ],
 )
 def test_bad_measurements_are_refused_on_either_way(mi, message):

@@ -15,7 +15,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Integer, Num, Shaped, UInt
+from jaxtyping import Array, Float, Int, Integer, Num, Shaped, UInt
 
 from optax_mi import _checks
 from optax_mi._estimators import _ring
@@ -49,8 +49,13 @@ def rescale(x: Float[Array, "n d"], axis: AxisName = None) -> Float[Array, "n d"
     A power of two changes no mantissa: ties stay ties and every comparison of two
     distances comes out as before.
     """
+    return jnp.ldexp(x, scale_exponent(x, axis))
+
+
+def scale_exponent(x: Float[Array, "n d"], axis: AxisName = None) -> Int[Array, ""]:
+    """The power of two by which `rescale` multiplies."""
     _, exponent = jnp.frexp(_ring.largest(jnp.max(jnp.abs(x)), axis))
-    return jnp.ldexp(x, _LARGEST_EXPONENT - exponent)
+    return _LARGEST_EXPONENT - exponent
 
 
 def pad_points(values: Shaped[Array, "n *d"], fill: float) -> Shaped[Array, "m *d"]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import partial
 
 import jax
@@ -53,7 +54,7 @@ def label_entropy(
 @over_points
 def _label_entropy(labels: Integer[Array, "n"], *, axis: AxisName) -> Float[Array, ""]:
     sizes = class_sizes(labels, axis).astype(jnp.result_type(float))
-    return -_ring.mean(jnp.log(sizes / (len(labels) * _ring.size(axis))), axis)
+    return _ring.mean(jnp.log(len(labels) * _ring.size(axis) / sizes), axis)
 
 
 def class_sizes(labels: Integer[Array, "n"], axis: AxisName = None) -> Int[Array, "n"]:
@@ -122,17 +123,15 @@ def _kl_entropy(
 ) -> Float[Array, ""]:
     x = jax.lax.stop_gradient(x)
     n, d = x.shape
-    # Spread 1, so that no distance over- or underflows; undone in the end.
-    largest = jnp.max(jnp.abs(x - jnp.mean(x, axis=0, keepdims=True)))
-    unit = jnp.where(largest > 0, largest, 1)
-    scaled = x / unit
-    codes = _kth_distances(scaled, k, metric, block_size)
+    # So that no distance over- or underflows; undone in the end.
+    exponent = _distances.scale_exponent(x)
+    codes = _kth_distances(jnp.ldexp(x, exponent), k, metric, block_size)
     log_radius = jnp.log(_distances.decode(codes))
     if metric == "euclidean":
         log_radius = log_radius / 2  # it came squared
     entropy = digamma(jnp.asarray(n, x.dtype)) - digamma(jnp.asarray(k, x.dtype))
     entropy += _log_unit_ball(d, metric)
-    entropy += d * (jnp.mean(log_radius) + jnp.log(unit))
+    entropy += d * jnp.mean(log_radius - exponent * math.log(2))
     return jnp.where(jnp.all(jnp.isfinite(x)), entropy, jnp.nan)
 
 

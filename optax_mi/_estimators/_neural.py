@@ -13,6 +13,7 @@ import optax  # pyright: ignore[reportMissingTypeStubs]
 from jaxtyping import Array, ArrayLike, Float, Int, PRNGKeyArray, Real
 
 from optax_mi import _checks
+from optax_mi._estimators import _distances
 from optax_mi._types import Numeric
 
 
@@ -291,6 +292,7 @@ def _train(
 
 
 def _standardised(x: Float[Array, "n d"]) -> Float[Array, "n d"]:
+    x = jax.vmap(_distances.rescale, 1, 1)(x)  # so that squares are representable
     spread = jnp.std(x, axis=0, keepdims=True)
     x = x - jnp.mean(x, axis=0, keepdims=True)
     return x / jnp.where(spread > 0, spread, 1)

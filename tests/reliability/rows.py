@@ -1,0 +1,60 @@
+"""What the tables of docs/reliability.md are made of: an input, and what comes of it."""
+
+import re
+import warnings
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import pytest
+
+
+class Outcome(NamedTuple):
+    """What a call on hostile input must return, beside what a plain one does."""
+
+    text: str
+    holds: Callable[[np.ndarray, np.ndarray], Any]
+
+
+class Refused(NamedTuple):
+    """The error that it must raise instead, in full or in part."""
+
+    text: str
+
+
+NAN = Outcome("NaN", lambda found, plain: np.isnan(found))
+NUMBER = Outcome("a number", lambda found, plain: np.isfinite(found))
+ZERO = Outcome("0", lambda found, plain: np.abs(found) < 0.02)
+SAME = Outcome("unchanged", lambda found, plain: np.abs(found - plain) < 2e-3)
+MINUS_INFINITY = Outcome("-inf", lambda found, plain: found == -np.inf)
+
+
+def check(outcome: Outcome | Refused, call: Callable[[], Any], plain: Any = np.nan):
+    """Whether a call does what its row says; JAX and NumPy may warn of overflow."""
+    if isinstance(outcome, Refused):
+        with pytest.raises(ValueError, match=re.escape(outcome.text)):
+            call()
+        return
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "overflow encountered in cast")
+        found = numbers(call())
+    assert np.all(outcome.holds(found, numbers(plain))), (found, plain)
+
+
+def numbers(values: Any) -> np.ndarray:
+    """All numbers of a result in one array."""
+    return np.array([float(value) for value in jax.tree.leaves(values)])
+
+
+def cell(outcome: Outcome | Refused) -> str:
+    """How a table says it."""
+    if isinstance(outcome, Refused):
+        return "error: " + outcome.text.replace("|", r"\|")
+    return outcome.text
+
+
+def table(heads: list[str], lines: list[list[str]]) -> str:
+    """A Markdown table."""
+    rows = [heads, ["---"] * len(heads), *lines]
+    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
