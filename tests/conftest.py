@@ -9,6 +9,10 @@ import pytest
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_num_cpu_devices", 8)  # virtual ones, for what is sharded
+if jax.__version_info__ >= (0, 10):
+    # On a busy machine they may wait for each other longer than XLA's 40 s.
+    patience = " --xla_cpu_collective_call_terminate_timeout_seconds=600"
+    os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + patience
 
 COMPILED = "OPTAX_MI_TESTS_COMPILED"
 

@@ -1,4 +1,4 @@
-"""What the tables of docs/reliability.md are made of: an input, and what comes of it."""
+"""What the tables of docs/reliability.md are made of: input, and what comes of it."""
 
 import re
 import warnings
@@ -44,7 +44,8 @@ def check(outcome: Outcome | Refused, call: Callable[[], Any], plain: Any = np.n
 
 def numbers(values: Any) -> np.ndarray:
     """All numbers of a result in one array."""
-    return np.array([float(value) for value in jax.tree.leaves(values)])
+    leaves = [np.ravel(leaf) for leaf in jax.tree.leaves(values)]
+    return np.concatenate(leaves).astype(np.float64)
 
 
 def cell(outcome: Outcome | Refused) -> str:

@@ -1,0 +1,135 @@
+"""Hostile class labels: what every function that takes them makes of them."""
+
+import functools
+
+import jax
+import numpy as np
+import pytest
+from rows import NAN, NUMBER, SAME, ZERO, Refused, cell, check, table
+
+import optax_mi
+
+KEY = jax.random.key(0)
+N = 60
+RNG = np.random.default_rng(0)
+LABELS = RNG.integers(0, 3, N)
+X = (RNG.normal(size=(N, 3)) + LABELS[:, None]).astype(np.float32)
+
+FUNCTIONS = {
+    "ksg_discrete": lambda y: optax_mi.ksg_discrete(X, y),
+    "label_entropy": optax_mi.label_entropy,
+    "discrete_mi": lambda y: optax_mi.discrete_mi(LABELS, y),
+    "pairwise_distance_bounds": lambda y: optax_mi.pairwise_distance_bounds(
+        X, y, noise=1.0
+    ),
+    "usable_points": optax_mi.usable_points,
+    "estimate_mi": lambda y: optax_mi.estimate_mi({"": X}, y),
+    "mutual_information_interval": lambda y: optax_mi.mutual_information_interval(
+        KEY, X, y, permutations=9
+    )[:2],
+    "sample_probe": lambda y: optax_mi.sample_probe(KEY, X, y, size=20).outcomes,
+}
+CONTINUOUS = ("estimate_mi", "mutual_information_interval", "sample_probe")
+
+TYPED = Refused("must be integer class labels (continuous outcomes go to `ksg`)")
+SHAPED = Refused("must be of shape [n] with n >= 1 (one-hot codes: take argmax")
+CODES = Refused("must be integer class labels (pass argmax over the last axis), got")
+NO_NUMBERS = Refused("must be an array of real numbers, got dtype")
+RANGE = Refused("must be within the int32 range, got 0 to 2000000000000")
+LENGTH = Refused("must be as long as")
+PROBED = Refused("must be an array of examples, shape [n, ...]")
+
+SIZES = np.repeat(np.arange(5), [1, 2, 3, 4, N - 10])  # 1, 2, k, k + 1 and the rest
+
+# The labels; what comes of them everywhere, and where something else does.
+ROWS = {
+    "one class": (
+        np.zeros(N, int),
+        ZERO,
+        {"pairwise_distance_bounds": NUMBER, "usable_points": NUMBER},
+    ),
+    "every point its own class": (
+        np.arange(N),
+        NUMBER,
+        {
+            **dict.fromkeys(["ksg_discrete", "estimate_mi"], NAN),
+            "mutual_information_interval": NAN,
+        },
+    ),
+    "classes of 1, 2, k, k + 1 points": (SIZES, NUMBER, {}),
+    "up to 2e8": (LABELS * 10**8, SAME, {"sample_probe": NUMBER}),
+    "up to 2e12": (LABELS * 10**12, RANGE, {}),
+    "negative": (LABELS - 2, SAME, {"sample_probe": NUMBER}),
+    "the smallest and largest int32": (
+        np.where(LABELS == 0, -(2**31), 2**31 - 1),
+        NUMBER,
+        {},
+    ),
+    "uint32 near its limit": (
+        (LABELS + 2**32 - 5).astype(np.uint32),
+        SAME,
+        {"sample_probe": NUMBER},
+    ),
+    "int8": (LABELS.astype(np.int8), SAME, {}),
+    "uint64": (LABELS.astype(np.uint64), SAME, {}),
+    "booleans": (LABELS > 0, NUMBER, {}),
+    "a list": (LABELS.tolist(), SAME, {}),
+    "floats": (LABELS.astype(np.float32), TYPED, dict.fromkeys(CONTINUOUS, NUMBER)),
+    "floats with NaN": (
+        np.where(LABELS == 0, np.nan, LABELS),
+        TYPED,
+        {**dict.fromkeys(CONTINUOUS[:2], NAN), "sample_probe": None},
+    ),
+    "one-hot codes, floats": (
+        np.eye(3)[LABELS],
+        TYPED,
+        {
+            "estimate_mi": NUMBER,
+            "mutual_information_interval": CODES,
+            "sample_probe": CODES,
+        },
+    ),
+    "one-hot codes, integers": (
+        np.eye(3, dtype=int)[LABELS],
+        SHAPED,
+        {"sample_probe": CODES},
+    ),
+    "a column": (LABELS[:, None], SHAPED, {"sample_probe": NUMBER}),
+    "text": (LABELS.astype(str), NO_NUMBERS, {}),
+    "one too few": (
+        LABELS[:-1],
+        LENGTH,
+        dict.fromkeys(["label_entropy", "usable_points"], NUMBER),
+    ),
+    "none": (LABELS[:0], SHAPED, {"sample_probe": LENGTH}),
+    "a scalar": (3, SHAPED, {"sample_probe": PROBED}),
+}
+
+
+def outcome_of(row, name):
+    _, everywhere, elsewhere = ROWS[row]
+    return elsewhere.get(name, everywhere)
+
+
+@functools.cache
+def plain(name):
+    return FUNCTIONS[name](LABELS)
+
+
+@pytest.mark.parametrize("row", ROWS)
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_hostile_labels(name, row, tally):
+    outcome = outcome_of(row, name)
+    if outcome is None:
+        pytest.skip("a probe is of whatever the data are")
+    check(outcome, lambda: FUNCTIONS[name](ROWS[row][0]), plain(name))
+    tally("hostile inputs")
+
+
+def tables():
+    names = [name for name in FUNCTIONS if name not in ("usable_points", "estimate_mi")]
+    lines = [
+        [row, *(cell(o) if (o := outcome_of(row, name)) else "" for name in names)]
+        for row in ROWS
+    ]
+    return {"labels": table(["labels", *(f"`{name}`" for name in names)], lines)}
