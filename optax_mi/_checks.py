@@ -17,6 +17,8 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Float, Integer, Shaped
 
+_LARGEST = float(np.finfo(np.float32).max)
+
 
 def fail(argument: str, expected: str, received: object) -> NoReturn:
     """Raises the ValueError that all checks share."""
@@ -33,7 +35,7 @@ def nonnegative(argument: str, value: Any) -> None:
     """Checks a number for being finite (as a float32) and >= 0, unless it is traced."""
     if not is_scalar(value):
         fail(argument, "a number", described(value))
-    if not is_traced(value) and not 0 <= value <= np.finfo(np.float32).max:
+    if not is_traced(value) and not 0 <= value <= _LARGEST:
         fail(argument, "finite and >= 0", value)
 
 

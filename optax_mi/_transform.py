@@ -100,9 +100,10 @@ def mi_dynamic_lr(
 
     Raises:
       ValueError: If a bound is not a number (a schedule is none), or is negative, not
-        finite or the wrong way round (of arrays only the kind is checked). From
-        `update`: if a mapping lacks the layer, a measurement is not a scalar, or (where
-        values are concrete) the policy needs a reference and none was given; where
+        finite or the wrong way round (of traced ones only the kind is checked; one that
+        comes out as no number >= 0 keeps the rate down). From `update`: if a mapping
+        lacks the layer, a measurement is not a scalar, or (where values are concrete)
+        the policy needs a reference and none was given; where
         they are not (compiled updates, wrappers built on ``lax.cond``) the rate stays
         as it is instead. If the policy's answer is not a scalar.
 

@@ -14,7 +14,7 @@ class Outcome(NamedTuple):
     """What a call on hostile input must return, beside what a plain one does."""
 
     text: str
-    holds: Callable[[np.ndarray, np.ndarray], Any]
+    holds: Callable[[Any, Any], Any]
 
 
 class Refused(NamedTuple):
