@@ -7,7 +7,6 @@ Python or NumPy numbers, so that traced hyperparameters pass.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Iterable
 from typing import Any, NoReturn
 
@@ -32,32 +31,41 @@ def one_of(argument: str, value: object, options: Collection[object]) -> None:
 
 
 def nonnegative(argument: str, value: Any) -> None:
-    """Checks a number for being finite (as a float32) and >= 0, unless it is traced."""
-    if not is_scalar(value):
-        fail(argument, "a number", described(value))
-    if not is_traced(value) and not 0 <= value <= _LARGEST:
+    """Checks for a number that is finite (as a float32) and >= 0, unless traced."""
+    known = _number(argument, value)
+    if known is not None and not 0 <= known <= _LARGEST:
         fail(argument, "finite and >= 0", value)
 
 
 def positive(argument: str, value: Any) -> None:
-    """Checks a number for being finite and > 0, unless it is traced or an array."""
-    if isinstance(value, int | float | np.number) and not (
-        math.isfinite(value) and value > 0
-    ):
+    """Checks for a number that is finite (as a float32) and > 0, unless traced."""
+    known = _number(argument, value)
+    if known is not None and not 0 < known <= _LARGEST:
         fail(argument, "finite and > 0", value)
 
 
 def less_than_one(argument: str, value: Any) -> None:
-    """Checks a number for being < 1, unless it is traced."""
-    if not is_traced(value) and value >= 1:
+    """Checks for a number < 1, unless traced."""
+    known = _number(argument, value)
+    if known is not None and known >= 1:
         fail(argument, "less than 1", value)
 
 
 def at_most(argument: str, value: Any, bound_name: str, bound: Any) -> None:
-    """Checks `value <= bound` where both are given and neither is traced."""
-    known = not any(v is None or is_traced(v) for v in (value, bound))
-    if known and value > bound:
+    """Checks `value <= bound`, where neither is traced."""
+    known, limit = _number(argument, value), _number(bound_name, bound)
+    if known is not None and limit is not None and known > limit:
         fail(argument, f"at most `{bound_name}` = {bound}", value)
+
+
+def _number(argument: str, value: Any) -> float | None:
+    """A scalar as a Python float, or None where it is traced.
+
+    In a compiled step even of arrays that are known a comparison is traced.
+    """
+    if not is_scalar(value):
+        fail(argument, "a number", described(value))
+    return None if is_traced(value) else float(value)
 
 
 def as_array(values: Any) -> Any:

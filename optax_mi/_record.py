@@ -138,7 +138,7 @@ def track_value_only(opt_state: Any, measurements: int = 5) -> Any:
     """
     _checks.nonnegative("measurements", measurements)
     if not _checks.is_traced(measurements):
-        if measurements % 1:
+        if float(measurements) % 1:
             _checks.fail("measurements", "a whole number", measurements)
         measurements = min(int(measurements), np.iinfo(np.int32).max)
 

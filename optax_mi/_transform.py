@@ -130,8 +130,9 @@ def mi_dynamic_lr(
         _checks.nonnegative(name, value)
     _checks.less_than_one("smoothing", smoothing)
     _checks.at_most("lr_min", lr_min, "lr_max", lr_max)
-    _checks.at_most("init_lr", init_lr, "lr_max", lr_max)
-    _checks.at_most("lr_min", lr_min, "init_lr", init_lr)
+    if init_lr is not None:
+        _checks.at_most("init_lr", init_lr, "lr_max", lr_max)
+        _checks.at_most("lr_min", lr_min, "init_lr", init_lr)
     policy = reference_policy() if policy is None else policy
     if reference is None:
         needed = getattr(policy, "needs_reference", False)

@@ -1,6 +1,6 @@
 """Trains by the loop of docs/guides/checkpoints.md, as a process that may be killed.
 
-Usage: resumable.py {plain,layer-wise} CHECKPOINTS RESULTS [PAUSE_AFTER]
+Usage: resumable.py {plain,layer-wise} CHECKPOINTS RESULTS [PAUSE_AFTER [EPOCHS]]
 
 RESULTS/log has a line for each step: every leaf of the optimizer's MI states.
 """
@@ -22,7 +22,6 @@ import optax_mi
 from optax_mi import _record
 
 BOUNDS = (0.005, 0.05)
-EPOCHS = 7
 
 
 class Model(nn.Module):
@@ -32,7 +31,9 @@ class Model(nn.Module):
         return nn.Dense(10)(x)
 
 
-def main(form: str, checkpoints: str, results: str, pause_after: str = "") -> None:
+def main(
+    form: str, checkpoints: str, results: str, pause_after: str = "", epochs: str = "7"
+) -> None:
     out = Path(results)
     out.mkdir()
     x, y = datasets.load_digits(return_X_y=True)
@@ -79,7 +80,7 @@ def main(form: str, checkpoints: str, results: str, pause_after: str = "") -> No
         names = {
             **{"jax": jax, "np": np, "optax_mi": optax_mi, "model": model, "tx": tx},
             **{"x": x, "y": y, "params": params, "measure": measure},
-            **{"directory": checkpoints, "epochs": EPOCHS, "seed": 3},
+            **{"directory": checkpoints, "epochs": int(epochs), "seed": 3},
             "train_step": train_step,
         }
         exec(pages.programs("guides/checkpoints.md")[4], names)

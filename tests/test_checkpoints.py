@@ -23,7 +23,7 @@ from flax.training.train_state import TrainState
 
 import optax_mi
 
-SAVE, RESTORE, SAVE_NNX, RESTORE_NNX, _, FROM_SGD, FROM_ADAM, FROM_SGD_NNX = (
+SAVE, RESTORE, SAVE_NNX, RESTORE_NNX, _, _, FROM_SGD, FROM_ADAM, FROM_SGD_NNX = (
     pages.programs("guides/checkpoints.md")
 )
 

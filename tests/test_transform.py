@@ -316,3 +316,17 @@ def test_updates_that_numpy_holds_in_double_precision_are_scaled_without_a_warni
     tx = optax_mi.mi_dynamic_lr(0.25, 0.5, reference=2.0)
     updates, _ = tx.update({"w": np.ones(3)}, tx.init({"w": np.ones(3)}))
     np.testing.assert_allclose(np.asarray(updates["w"]), 0.25)
+
+
+def test_bounds_that_are_arrays_are_taken_in_a_compiled_step():
+    low, high, reference = map(jnp.float32, (1e-3, 0.1, 2.0))
+
+    @jax.jit
+    def two_updates(params):
+        tx = optax_mi.mi_dynamic_lr(low, high, init_lr=low, reference=reference)
+        state = tx.init(params)
+        for mi in (0.5, 1.0):
+            _, state = tx.update(params, state, params, mi=mi)
+        return state.learning_rate
+
+    assert two_updates(PARAMS) == pytest.approx(0.051)
