@@ -6,6 +6,8 @@
 # make test-matrix  the tests with every Python here, oldest and newest packages
 # make scaling  time and memory against points, features, devices; make overhead: what
 #               steering costs beside a constant rate, on MNIST
+# make soak  the tests of docs/reliability.md in their long form, and its tables; make
+#            noise: what noise does to the rate, on digits and MNIST
 # Each makes .venv first where it is missing. Needs git, make and a Python >= 3.11.
 
 DATASET ?= digits
@@ -15,7 +17,7 @@ venv := .venv
 python := $(venv)/bin/python
 installed := $(venv)/.installed
 
-.PHONY: demo test test-matrix lint format docs notebooks bench accuracy scaling overhead clean
+.PHONY: demo test test-matrix lint format docs notebooks bench accuracy scaling overhead soak noise clean
 
 package := $(wildcard optax_mi/*.py optax_mi/*/*.py)
 notebooks := $(patsubst examples/%,docs/%,$(wildcard examples/notebooks/*.ipynb))
@@ -57,6 +59,12 @@ bench accuracy: $(installed)
 
 scaling: $(installed)
 	$(python) tests/benchmarks/scaling.py
+
+soak: $(installed)
+	OPTAX_MI_SOAK=1 $(python) -m pytest $(PYTEST_ARGS) tests/reliability
+
+noise: $(installed)
+	$(python) -m tests.benchmarks.noise $(if $(DATA_DIR),--data-dir "$(DATA_DIR)")
 
 overhead: $(installed)
 	$(python) -m tests.benchmarks.overhead $(if $(DATA_DIR),--data-dir "$(DATA_DIR)")

@@ -1,5 +1,6 @@
 import os
 import shutil
+import socket
 import tempfile
 
 import jax
@@ -33,6 +34,16 @@ def pytest_configure(config):
 def pytest_unconfigure(config):
     if not hasattr(config, "workerinput"):
         shutil.rmtree(os.environ[COMPILED])
+
+
+def _connect_within(self, address, connect=socket.socket.connect):
+    if self.family != socket.AF_UNIX and address[0] not in ("localhost", "127.0.0.1"):
+        raise OSError(f"Tests use no network, and this one connects to {address}.")
+    return connect(self, address)
+
+
+# Of what is installed from a package index, processes of their own see to it.
+socket.socket.connect = _connect_within
 
 
 @pytest.fixture

@@ -1,6 +1,8 @@
 import builtins
+import os
 import re
 import sys
+import tempfile
 
 import numpy as np
 import pytest
@@ -8,6 +10,39 @@ import pytest
 import optax_mi
 from examples import data, demo, observe, report
 from examples.training import Epoch, batches
+
+WRITTEN: list[str] = []
+WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
+
+
+def _listen(event, arguments):
+    if event == "open" and isinstance(arguments[0], str | os.PathLike):
+        path, mode, flags = arguments
+        if (mode and set(mode) & set("wax+")) or flags & WRITING:
+            WRITTEN.append(os.path.realpath(path))
+    elif event in ("os.mkdir", "os.rename", "os.symlink"):
+        WRITTEN.append(os.path.realpath(arguments[event != "os.mkdir"]))
+
+
+sys.addaudithook(_listen)
+
+
+@pytest.fixture
+def out(tmp_path, monkeypatch):
+    """A folder for what an example writes; that it writes elsewhere is an error."""
+    elsewhere, folder = tmp_path / "elsewhere", tmp_path / "out"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    WRITTEN.clear()
+    yield folder
+    own_caches = ("/dev/", os.environ["OPTAX_MI_TESTS_COMPILED"], tempfile.gettempdir())
+    strays = [
+        path
+        for path in WRITTEN
+        if not path.startswith(str(folder)) and not path.startswith(own_caches)
+    ]
+    assert not [path for path in strays if "matplotlib" not in path], strays
+    assert not list(elsewhere.iterdir())
 
 
 @pytest.mark.parametrize(
@@ -73,27 +108,27 @@ def test_the_demo_ends_in_the_sentence_and_not_in_a_traceback(capsys):
     assert "must be at least 1, got 0" in capsys.readouterr().err
 
 
-def test_the_demo_prints_epochs_a_table_and_the_place_of_its_picture(tmp_path, capsys):
-    demo.main(["--epochs", "2", "--train-size", "600", "--out", str(tmp_path)])
+def test_the_demo_prints_epochs_a_table_and_the_place_of_its_picture(out, capsys):
+    demo.main(["--epochs", "2", "--train-size", "600", "--out", str(out)])
     printed = capsys.readouterr().out
     assert len(re.findall(r"epoch +\d+ +LR 0\.\d+ +I\(H;Y\) \d", printed)) == 4 * 2
     assert len(re.findall(r"^\| (fixed|linear|MI)", printed, re.MULTILINE)) == 4
-    path = tmp_path / "demo_digits.png"
+    path = out / "demo_digits.png"
     assert f"The picture is at {path}" in printed
     assert path.read_bytes().startswith(b"\x89PNG")
     assert "tensorflow" not in sys.modules
 
 
-def test_observing_writes_files_that_agree_and_pictures(tmp_path, capsys):
-    observe.main(["--epochs", "2", "--out", str(tmp_path)])
+def test_observing_writes_files_that_agree_and_pictures(out, capsys):
+    observe.main(["--epochs", "2", "--out", str(out)])
     printed = capsys.readouterr().out
-    history = optax_mi.MIHistory.from_json(tmp_path / "history.json")
+    history = optax_mi.MIHistory.from_json(out / "history.json")
     assert history.layers == list(observe.KINDS)
     assert len(history.rows) == 2 * 4
     assert history.to_table() in printed
-    assert len((tmp_path / "history.csv").read_text().splitlines()) == 1 + 2 * 4
-    assert list((tmp_path / "tensorboard").iterdir())
-    pictures = sorted(path.stem for path in tmp_path.glob("*.png"))
+    assert len((out / "history.csv").read_text().splitlines()) == 1 + 2 * 4
+    assert list((out / "tensorboard").iterdir())
+    pictures = sorted(path.stem for path in out.glob("*.png"))
     assert pictures == sorted(
         ["range_test", "layers", "training", "information_plane", "sample_size"]
     )

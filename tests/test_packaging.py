@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tarfile
 import tomllib
+import urllib.request
 import zipfile
 
 import pytest
@@ -89,3 +90,25 @@ def test_both_install_and_run_with_the_runtime_dependencies_alone(built, tmp_pat
         assert mi == pytest.approx(1.0986, abs=0.03)  # log 3: classes do not overlap
         assert rates == {"": pytest.approx(1e-3)}
         assert "estimate" in run(python, "-m", "optax_mi", "--help", cwd=tmp_path)
+
+
+def test_dependencies_have_lower_bounds_and_no_upper_ones():
+    groups = [PROJECT["dependencies"], *PROJECT["optional-dependencies"].values()]
+    requirements = [
+        r for group in groups for r in group if not r.startswith("optax_mi")
+    ]
+    assert len(requirements) > 8
+    for requirement in requirements:
+        assert ">=" in requirement, requirement
+        assert not set("<=~!") & set(requirement.replace(">=", "")), requirement
+
+
+def test_tests_reach_no_network():
+    with pytest.raises(OSError, match="Tests use no network"):
+        urllib.request.urlopen("http://192.0.2.1", timeout=5)
+
+
+def test_a_release_is_audited():
+    workflow = (ROOT / ".github" / "workflows" / "release.yml").read_text()
+    audit = workflow.index("pip-audit")
+    assert audit < workflow.index("uv publish")

@@ -51,7 +51,7 @@ def numbers(values: Any) -> np.ndarray:
 def cell(outcome: Outcome | Refused) -> str:
     """How a table says it."""
     if isinstance(outcome, Refused):
-        return "error: " + outcome.text.replace("|", r"\|")
+        return "error: " + outcome.text.replace("|", r"\|").replace("<", r"\<")
     return outcome.text
 
 

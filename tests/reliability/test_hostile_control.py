@@ -389,7 +389,7 @@ def tables():
         [f"`{field}` is {value:g}", cell(outcome)]
         for (field, value), outcome in STATES.items()
     ]
-    given = [[row, f"error: {message}"] for row, (_, message) in GIVEN.items()]
+    given = [[row, cell(Refused(message))] for row, (_, message) in GIVEN.items()]
     return {
         "measurements": table(
             ["measurements", *(f"rates by `{p}`" for p in POLICIES)], lines

@@ -1,0 +1,178 @@
+"""What noise does to the rate: in measurements, labels, probe and training images.
+
+Each run trains the demo's network by the paper's second policy; a run that is in the
+file is not done again. Printed and written, never asserted: `make noise`.
+"""
+
+import argparse
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import optax_mi
+from examples.cnn import SmallCNN
+from examples.data import Dataset, load
+from examples.training import mi_driven, train
+
+LR_MIN, LR_MAX = 0.001, 0.1  # the paper's bounds
+SETTINGS = {  # training images (None: all), batch size, epochs, seeds
+    "digits": (None, 16, 40, (0, 1, 2)),
+    "mnist": (12_000, 100, 20, (0,)),
+}
+DEVIATIONS = {
+    "digits": (0.0, 0.001, 0.003, 0.01, 0.03, 0.1),
+    "mnist": (0.0, 0.003, 0.01, 0.03),
+}
+CONDITIONS = (
+    "20 % of the labels wrong",
+    "60 % of the labels wrong",
+    "an unbalanced probe",
+    "a stale probe",
+    "augmentation",
+)
+
+
+class Run(NamedTuple):
+    """What a run trains on, and what is done to it."""
+
+    dataset: str
+    condition: str
+    deviation: float  # of the noise added to each measurement, in nats
+    smoothing: float
+    seed: int
+
+
+def planned() -> Iterator[Run]:
+    """All runs, the quick ones first."""
+    for dataset, (*_, seeds) in SETTINGS.items():
+        for smoothing in (0.0, 0.8):
+            for deviation in DEVIATIONS[dataset]:
+                for seed in seeds:
+                    yield Run(dataset, "", deviation, smoothing, seed)
+            for condition in CONDITIONS if dataset == "digits" else ():
+                for seed in seeds:
+                    yield Run(dataset, condition, 0.0, smoothing, seed)
+
+
+class Shifted:
+    """Images that are shifted by up to a pixel whenever they are taken."""
+
+    def __init__(self, images: np.ndarray, seed: int) -> None:
+        self.images, self.rng = images, np.random.default_rng(seed)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: Any) -> np.ndarray:
+        return np.roll(self.images[index], self.rng.integers(-1, 2, 2), (1, 2))
+
+
+def prepared(run: Run, data: Dataset) -> tuple[Dataset, optax_mi.Probe]:
+    """The data and the probe as the condition has them."""
+    rng, key = np.random.default_rng(run.seed), jax.random.key(run.seed)
+    x, y = data.train_x, data.train_y
+    if "labels wrong" in run.condition:
+        wrong = rng.random(len(y)) < int(run.condition[:2]) / 100
+        y = np.where(wrong, (y + rng.integers(1, 10, len(y))) % 10, y)
+        data = data._replace(train_y=y.astype(np.int32))
+    chosen = np.arange(len(y))
+    if run.condition == "an unbalanced probe":
+        chosen = chosen[(y < 2) | (rng.random(len(y)) < 0.1)]  # two classes of ten
+    size = min(1000, len(chosen))
+    probe = optax_mi.sample_probe(key, x[chosen], data.train_y[chosen], size=size)
+    if run.condition == "a stale probe":  # as from a camera since replaced
+        probe = probe._replace(inputs=0.4 * probe.inputs + 0.3)
+    if run.condition == "augmentation":
+        data = data._replace(train_x=Shifted(x, run.seed))  # pyright: ignore
+    return data, probe
+
+
+def noisy(deviation: float) -> optax_mi.Estimator:
+    """The default estimator with noise that each state of the network draws anew."""
+
+    def estimate(layer: jax.Array, labels: jax.Array) -> jax.Array:
+        draw = jax.lax.bitcast_convert_type(jnp.sum(layer), jnp.uint32)
+        key = jax.random.fold_in(jax.random.key(0), draw)
+        noise = deviation * jax.random.normal(key)
+        return optax_mi.ksg_discrete(layer, labels) + noise
+
+    return estimate
+
+
+def done(run: Run, data: Dataset) -> dict[str, Any]:
+    """Trains; the rates and accuracies of the epochs."""
+    _, batch_size, epochs, _ = SETTINGS[run.dataset]
+    data, probe = prepared(run, data)
+    method = mi_driven(
+        *("B", LR_MIN, LR_MAX),
+        reference=float(optax_mi.reference_mi(probe)),
+        smoothing=run.smoothing,
+    )
+    records = [
+        *train(
+            *(SmallCNN(), data, method, probe),
+            epochs=epochs,
+            batch_size=batch_size,
+            seed=run.seed,
+            estimator=noisy(run.deviation),
+        )
+    ]
+    return {
+        "rates": [round(record.learning_rate, 5) for record in records],
+        "accuracies": [round(record.accuracy, 4) for record in records],
+        "mi": [round(record.mi, 4) for record in records],
+    }
+
+
+def table(results: dict[Run, Any]) -> str:
+    """A line for each condition, means over seeds, without smoothing and with it."""
+    lines = [
+        "| | noise, nats | smoothing | mean rate | change of rate per epoch | "
+        "accuracy, last 5 epochs |",
+        "|---|---|---|---|---|---|",
+    ]
+    kinds = dict.fromkeys(run[:4] for run in results)
+    for kind in kinds:
+        found = [result for run, result in results.items() if run[:4] == kind]
+        # The second half: what the rate does when most is learnt.
+        late = np.array([r["rates"][len(r["rates"]) // 2 :] for r in found])
+        accuracy = np.mean([r["accuracies"][-5:] for r in found])
+        dataset, condition, deviation, smoothing = kind
+        lines.append(
+            f"| {dataset}{', ' if condition else ''}{condition} | {deviation:g} | "
+            f"{smoothing:g} | {late.mean():.3f} | "
+            f"{np.abs(np.diff(late)).mean():.4f} | {accuracy:.2%} |"
+        )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Does what is missing in the file, and prints the table of all that is there."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data-dir")
+    parser.add_argument("--dataset", choices=SETTINGS, nargs="+", default=SETTINGS)
+    parser.add_argument("--out", type=Path, default=Path("docs/results/noise.jsonl"))
+    args = parser.parse_args()
+    results: dict[Run, Any] = {}
+    if args.out.exists():
+        for line in args.out.read_text().splitlines():
+            run, result = json.loads(line)
+            results[Run(*run)] = result
+    for dataset in args.dataset:
+        data = load(dataset, args.data_dir, SETTINGS[dataset][0])
+        for run in planned():
+            if run.dataset == dataset and run not in results:
+                results[run] = done(run, data)
+                print(*run, results[run]["accuracies"][-1], flush=True)
+                with args.out.open("a") as file:
+                    file.write(json.dumps([run, results[run]]) + "\n")
+    print(table({run: results[run] for run in planned() if run in results}))
+
+
+if __name__ == "__main__":
+    main()
