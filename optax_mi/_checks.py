@@ -91,6 +91,7 @@ def is_scalar(value: Any) -> bool:
     if isinstance(value, int | float):
         return True
     held = isinstance(value, np.generic | np.ndarray | jax.Array)
+    held = held or hasattr(value, "__jax_array__")  # a variable of NNX
     return held and is_real(value.dtype) and value.ndim == 0
 
 

@@ -1,10 +1,12 @@
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from flax import nnx
 from measurements import GRADS, MEASUREMENTS, PARAMS, RATES, transform
 
 import optax_mi
@@ -316,6 +318,15 @@ def test_updates_that_numpy_holds_in_double_precision_are_scaled_without_a_warni
     tx = optax_mi.mi_dynamic_lr(0.25, 0.5, reference=2.0)
     updates, _ = tx.update({"w": np.ones(3)}, tx.init({"w": np.ones(3)}))
     np.testing.assert_allclose(np.asarray(updates["w"]), 0.25)
+
+
+def test_a_measurement_may_lie_in_a_variable_of_nnx():
+    tx = transform()
+    state = tx.init(PARAMS)
+    for nats in (0.5, 1.0):
+        mi: Any = nnx.Variable(jnp.float32(nats))
+        _, state = tx.update(GRADS, optax_mi.record_mi(state, mi), PARAMS)
+    assert optax_mi.learning_rates(state)[""] == pytest.approx(0.051)
 
 
 def test_bounds_that_are_arrays_are_taken_in_a_compiled_step():
