@@ -292,7 +292,8 @@ def _train(
 
 
 def _standardised(x: Float[Array, "n d"]) -> Float[Array, "n d"]:
-    x = jax.vmap(_distances.rescale, 1, 1)(x)  # so that squares are representable
+    features = jax.vmap(_distances.rescale, 1, 1)(x[..., None])
+    x = features[..., 0]  # of which squares are representable
     spread = jnp.std(x, axis=0, keepdims=True)
     x = x - jnp.mean(x, axis=0, keepdims=True)
     return x / jnp.where(spread > 0, spread, 1)

@@ -29,10 +29,10 @@ def _count_generated_cases(tally):
 
 def pytest_terminal_summary(terminalreporter):
     counts: Counter[str] = Counter()
-    for report in terminalreporter.stats.get("passed", []):
-        for name, value in report.user_properties:
-            # A test's properties come with its setup, call and teardown.
-            if name == "tally" and report.when == "teardown":
+    # All that a test has told comes with its teardown, which has no category.
+    for report in terminalreporter.stats.get("", []):
+        for name, value in report.user_properties if report.when == "teardown" else ():
+            if name == "tally":
                 counts[value[0]] += value[1]
     failed = len(terminalreporter.stats.get("failed", []))
     lines = [f"| {what} | {number:,} |" for what, number in sorted(counts.items())]

@@ -1,8 +1,9 @@
 """Saves a checkpoint by the guide's program, or restores one, in a process of its own.
 
-Usage: saves.py DIRECTORY {STEP | restore}
+Usage: saves.py {STEP | restore} DIRECTORY...
 """
 
+import json
 import os
 import sys
 import traceback
@@ -42,18 +43,28 @@ def state_after(steps: int) -> Any:
     return {"params": params, "opt_state": opt_state}, history.rows
 
 
-def main(directory: str, what: str) -> None:
+def restore(directory: str) -> None:
+    """Restores a checkpoint, and says which it was and which are there then."""
     with ocp.CheckpointManager(directory) as manager:
-        if what == "restore":
-            step, state, *_ = functions()["restore"](manager, state_after(0)[0])
-            expected, _ = state_after(step)
-            pairs = zip(jax.tree.leaves(state), jax.tree.leaves(expected), strict=True)
-            assert all(np.array_equal(have, want) for have, want in pairs)
-            print(f"restored {step}")
-        else:
-            functions()["save"](manager, int(what), *state_after(int(what)))
-    if what != "restore":
-        print(f"saved {what}")
+        found = functions()["restore"](manager, state_after(0)[0])
+        step, state, rows, damaged = found
+        expected, expected_rows = state_after(step)
+        pairs = zip(jax.tree.leaves(state), jax.tree.leaves(expected), strict=True)
+        assert all(np.array_equal(have, want) for have, want in pairs)
+        assert json.dumps(rows) == json.dumps(expected_rows)
+        print(f"restored {step}, damaged {[*damaged]}, kept {[*manager.all_steps()]}")
+
+
+def save(directory: str, step: int) -> None:
+    """Saves the checkpoint of a step."""
+    with ocp.CheckpointManager(directory) as manager:
+        functions()["save"](manager, step, *state_after(step))
+    print(f"saved {step}")
+
+
+def main(what: str, *directories: str) -> None:
+    for directory in directories:
+        restore(directory) if what == "restore" else save(directory, int(what))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,6 @@
 """Kills, full and read-only disks, damaged and malicious files: nothing is lost."""
 
 import ast
-import gc
 import itertools
 import json
 import os
@@ -14,7 +13,6 @@ import sys
 import time
 from pathlib import Path
 
-import jax
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
@@ -90,12 +88,13 @@ def run(*arguments, **options):
 
 def test_where_no_file_can_grow_the_checkpoint_of_before_is_kept(tmp_path, tally):
     directory = tmp_path / "checkpoints"
-    assert run(sys.executable, SAVES, directory, 1).stdout == "saved 1\n"
-    limited = run("sh", "-c", f"ulimit -f 8; {sys.executable} {SAVES} {directory} 2")
+    assert run(sys.executable, SAVES, 1, directory).stdout == "saved 1\n"
+    limited = run("sh", "-c", f"ulimit -f 8; {sys.executable} {SAVES} 2 {directory}")
     assert limited.returncode == 1
     assert "saved" not in limited.stdout
     assert "File too large" in limited.stderr
-    assert run(sys.executable, SAVES, directory, "restore").stdout == "restored 1\n"
+    restored = run(sys.executable, SAVES, "restore", directory)
+    assert restored.stdout == "restored 1, damaged [], kept [1]\n"
     tally("faults")
 
 
@@ -112,14 +111,15 @@ def test_where_the_disk_is(disk, tmp_path, tally):
     if run("unshare", "-rm", "mount", "-t", "tmpfs", "none", tmp_path).returncode:
         pytest.skip("this machine lets no one mount a disk of his own")
     (tmp_path / "disk").mkdir()
-    save = f"{sys.executable} {SAVES} {tmp_path}/disk/checkpoints"
+    save, where = f"{sys.executable} {SAVES}", f"{tmp_path}/disk/checkpoints"
     found = run(
         *("unshare", "-rm", "sh", "-c"),
-        f"mount -t tmpfs -o {size} none disk && {save} 1 && {spoil};"
-        f"{save} 2; echo status $?; {save} restore",
+        f"mount -t tmpfs -o {size} none disk && {save} 1 {where} && {spoil};"
+        f"{save} 2 {where}; echo status $?; {save} restore {where}",
         cwd=tmp_path,
     )
-    assert found.stdout.splitlines() == ["saved 1", "status 1", "restored 1"]
+    restored = "restored 1, damaged [], kept [1]"
+    assert found.stdout.splitlines() == ["saved 1", "status 1", restored]
     assert message in found.stderr
     tally("faults")
 
@@ -170,46 +170,34 @@ DAMAGE = {
 }
 
 
-# Orbax leaves reads that failed to whoever collects them.
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("damage", DAMAGE)
 def test_of_damaged_checkpoints_the_last_whole_one_is_restored(
     damage, two_checkpoints, tmp_path, tally
 ):
-    draw, found = random.Random(0), []
+    draw = random.Random(0)
     files = sorted(
         path.relative_to(two_checkpoints)
         for path in (two_checkpoints / "2").rglob("*")
         if path.is_file() and path.stat().st_size
     )
-    for number in range(100 if SOAK else 12):
-        directory = tmp_path / str(number)
+    directories = [tmp_path / str(number) for number in range(100 if SOAK else 20)]
+    for directory, name in zip(directories, itertools.cycle(files), strict=False):
         shutil.copytree(two_checkpoints, directory)
-        victim = directory / files[number % len(files)]
+        victim = directory / name
         if change := DAMAGE[damage]:
             victim.write_bytes(change(victim.read_bytes(), draw))
         else:
             victim.unlink()
-        with ocp.CheckpointManager(directory) as manager:
-            step, state, rows, damaged = saves.functions()["restore"](
-                manager, saves.state_after(0)[0]
-            )
-            assert list(damaged) == ([2] if step == 1 else [])
-            assert list(manager.all_steps()) == ([1] if step == 1 else [1, 2])
-        expected, expected_rows = saves.state_after(step)
-        for have, want in zip(
-            jax.tree.leaves(state), jax.tree.leaves(expected), strict=True
-        ):
-            np.testing.assert_array_equal(have, want)
-        assert json.dumps(rows) == json.dumps(expected_rows)
-        found.append(step)
-        shutil.rmtree(directory)
-        tally("faults")
-    gc.collect()
-    assert 1 in found  # a file that is not needed may be damaged at no cost
+    # In a process of its own, as Orbax leaves reads that failed unfinished.
+    lines = run(sys.executable, SAVES, "restore", *directories).stdout.splitlines()
+    assert len(lines) == len(directories)
+    assert set(lines) == {
+        "restored 1, damaged [2], kept [1]",
+        "restored 2, damaged [], kept [1, 2]",  # what was damaged is not needed
+    }
+    tally("faults", len(lines))
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_where_no_checkpoint_is_whole_all_are_kept_and_named(two_checkpoints, tally):
     with ocp.CheckpointManager(two_checkpoints) as manager:
         with pytest.raises(
