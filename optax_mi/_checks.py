@@ -1,8 +1,8 @@
 """Checks on arguments: they run at trace time and raise before anything is computed.
 
 Every message reads "`argument` must be <expected>, got <received>". Shapes and dtypes
-are known under tracing and always checked; values are checked only where they are
-Python or NumPy numbers, so that traced hyperparameters pass.
+are known under tracing and always checked; values are checked where they are known,
+so that traced hyperparameters pass.
 """
 
 from __future__ import annotations
@@ -115,7 +115,7 @@ def points(argument: str, x: Any) -> Float[Array, "n d"]:
     float32; float64 stays float64 where x64 is on.
     """
     x = numbers(argument, x)
-    if isinstance(x, np.ndarray) and x.dtype.kind in "iu":
+    if isinstance(x, np.ndarray) and x.dtype in (np.int64, np.uint64):
         x = x.astype(np.float64)  # before JAX without x64 wraps them
     x = jnp.asarray(x)
     if x.ndim == 0:

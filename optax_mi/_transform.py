@@ -103,9 +103,9 @@ def mi_dynamic_lr(
         finite or the wrong way round (of traced ones only the kind is checked; one that
         comes out as no number >= 0 keeps the rate down). From `update`: if a mapping
         lacks the layer, a measurement is not a scalar, or (where values are concrete)
-        the policy needs a reference and none was given; where
-        they are not (compiled updates, wrappers built on ``lax.cond``) the rate stays
-        as it is instead. If the policy's answer is not a scalar.
+        the policy needs a reference and none was given; where they are not (compiled
+        updates, wrappers built on ``lax.cond``) the rate stays as it is instead. If the
+        policy's answer is not a scalar.
 
     Example:
       >>> import jax.numpy as jnp, optax, optax_mi
@@ -165,7 +165,8 @@ def mi_dynamic_lr(
         measured, compared = is_known(mi), is_known(state.mi)
         mi = jnp.where(measured, mi, state.mi)
         average = smoothing * state.mi + (1 - smoothing) * mi
-        mi = jnp.where(measured & compared, average, mi)
+        averaged = measured & compared & jnp.isfinite(average)
+        mi = jnp.where(averaged, average, mi)
         judged = measured & compared & is_known(state.reference)
         # A policy sees finite numbers even where its answer is then discarded.
         answer = policy(

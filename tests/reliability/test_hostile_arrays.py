@@ -67,6 +67,12 @@ def changed(index, value):
     return x
 
 
+def donated():
+    x = jnp.asarray(X)
+    x.delete()  # as a compiled step does with what it was given to reuse
+    return x
+
+
 def up_to(largest):
     return X / np.abs(X).max() * np.float32(largest)
 
@@ -159,6 +165,7 @@ ROWS = {
     "no samples": (X[:0], *(Refused("got shape (0,"),) * 5),
     "no features": (X[:, :0], *(Refused("must be non-empty, got shape (60, 0)"),) * 5),
     "a scalar": (np.float32(1), *(SHAPED,) * 5),
+    "donated": (donated(), *(Refused("Array has been deleted"),) * 5),
     "complex": (X.astype(np.complex64), *(Refused(f"{TYPED} complex64"),) * 5),
     "text": (X.astype(str), *(Refused(f"{TYPED} <U"),) * 5),
     "objects": (X.astype(object), *(Refused(f"{TYPED} object"),) * 5),

@@ -114,11 +114,16 @@ def with_bounds(*bounds, **options):
     return run(optax_mi.mi_dynamic_lr(*bounds, **options), FIVE)
 
 
-def traced(lr_min, lr_max):
+def traced(lr_min, lr_max, smoothing=0.0):
     """As hyperparameters that a schedule gives in a compiled step."""
     make = optax.inject_hyperparams(optax_mi.mi_dynamic_lr)
     constant = optax.constant_schedule
-    tx = make(constant(lr_min), constant(lr_max), reference=2.0)
+    tx = make(
+        constant(lr_min),
+        constant(lr_max),
+        smoothing=constant(smoothing),
+        reference=2.0,
+    )
     return run(tx, FIVE)
 
 
@@ -203,6 +208,14 @@ BOUNDS = {
     "smoothing of NaN": (
         lambda: with_bounds(LOW, HIGH, smoothing=NAN),
         Refused(f"`smoothing` {FINITE} nan"),
+    ),
+    "traced smoothing of NaN: none": (
+        lambda: traced(LOW, HIGH, smoothing=NAN),
+        STEERED,
+    ),
+    "traced smoothing of infinity: none": (
+        lambda: traced(LOW, HIGH, smoothing=INF),
+        STEERED,
     ),
     "a policy that answers NaN": (
         lambda: with_bounds(LOW, HIGH, policy=lambda p: p.mi * NAN),
