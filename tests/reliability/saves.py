@@ -52,7 +52,9 @@ def restore(directory: str) -> None:
         pairs = zip(jax.tree.leaves(state), jax.tree.leaves(expected), strict=True)
         assert all(np.array_equal(have, want) for have, want in pairs)
         assert json.dumps(rows) == json.dumps(expected_rows)
-        print(f"restored {step}, damaged {[*damaged]}, kept {[*manager.all_steps()]}")
+        told = " by its digest" if "not those that were saved" in str(damaged) else ""
+        kept = [*manager.all_steps()]
+        print(f"restored {step}, damaged {[*damaged]}{told}, kept {kept}")
 
 
 def save(directory: str, step: int) -> None:

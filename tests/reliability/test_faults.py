@@ -191,10 +191,13 @@ def test_of_damaged_checkpoints_the_last_whole_one_is_restored(
     # In a process of its own, as Orbax leaves reads that failed unfinished.
     lines = run(sys.executable, SAVES, "restore", *directories).stdout.splitlines()
     assert len(lines) == len(directories)
-    assert set(lines) == {
+    expected = {
         "restored 1, damaged [2], kept [1]",
         "restored 2, damaged [], kept [1, 2]",  # what was damaged is not needed
     }
+    if damage == "one byte changed":  # of which Orbax says nothing within the numbers
+        expected |= {"restored 1, damaged [2] by its digest, kept [1]"}
+    assert set(lines) == expected
     tally("faults", len(lines))
 
 

@@ -213,6 +213,14 @@ def test_hostile_numbers_in_double_precision(row, x64, tally):
 PLAIN = optax_mi.ksg_discrete(X, LABELS)
 
 
+def test_an_outlier_hides_the_scale_of_a_layer_but_neither_classes_nor_ranks():
+    x = ROWS["one outlier of 1e10"][0]
+    families = {name: call for name, (_, call) in SUBJECTS.items()}
+    assert abs(families["ksg"](x)) < 0.05 < float(plain("ksg")) - 0.2
+    for name in ("ksg_discrete", "ksg margins"):
+        assert families[name](x) == pytest.approx(float(plain(name)), abs=0.1)
+
+
 def tables():
     lines = [[row, *(cell(o) if o else "" for o in of[1:])] for row, of in ROWS.items()]
     heads = ["numbers", *(f"`{name}`" for name in FAMILIES)]
