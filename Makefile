@@ -8,6 +8,8 @@
 #               steering costs beside a constant rate, on MNIST
 # make soak  the tests of docs/reliability.md in their long form, and its tables; make
 #            noise: what noise does to the rate, on digits and MNIST
+# make mutants  changes to the files that set rates and count neighbours, which the
+#               tests should notice
 # Each makes .venv first where it is missing. Needs git, make and a Python >= 3.11.
 
 DATASET ?= digits
@@ -17,7 +19,7 @@ venv := .venv
 python := $(venv)/bin/python
 installed := $(venv)/.installed
 
-.PHONY: demo test test-matrix lint format docs notebooks bench accuracy scaling overhead soak noise clean
+.PHONY: demo test test-matrix lint format docs notebooks bench accuracy scaling overhead soak noise mutants clean
 
 package := $(wildcard optax_mi/*.py optax_mi/*/*.py)
 notebooks := $(patsubst examples/%,docs/%,$(wildcard examples/notebooks/*.ipynb))
@@ -65,6 +67,10 @@ soak: $(installed)
 
 noise: $(installed)
 	$(python) -m tests.benchmarks.noise $(if $(DATA_DIR),--data-dir "$(DATA_DIR)")
+
+mutants: $(installed)
+	$(python) -m pip install --quiet --group mutants
+	$(python) tests/reliability/mutants.py $(if $(ONLY),--only $(ONLY))
 
 overhead: $(installed)
 	$(python) -m tests.benchmarks.overhead $(if $(DATA_DIR),--data-dir "$(DATA_DIR)")

@@ -7,7 +7,7 @@ import pytest
 import twins
 
 import optax_mi
-from optax_mi._estimators import _gram, _neighbours
+from optax_mi._estimators import _gram
 
 N = 150
 
@@ -82,23 +82,6 @@ def test_joint_counts_equal_the_float64_twins(kind, d_y):
     coincident, expected = twins.joint_counts((x, y), ((0,), (1,)), 3, "euclidean")
     np.testing.assert_array_equal(counts.coincident, coincident)
     np.testing.assert_array_equal([counts.joint, *counts.near], expected)
-
-
-def test_only_doubtful_rows_are_done_again():
-    rng = np.random.default_rng(0)
-    rows, done = jnp.arange(100), []
-
-    def exact(block):
-        done.append(block.shape)
-        return -block
-
-    doubtful = jnp.asarray(rng.random(100) < 0.1)
-    results = np.asarray(_neighbours.redo(rows, doubtful, exact, rows, 8))
-    corrected = np.flatnonzero(results < 0)
-    assert set(np.flatnonzero(doubtful)) <= set(corrected)
-    assert len(corrected) < np.sum(doubtful) + 8
-    np.testing.assert_array_equal(np.abs(results), rows)
-    assert done == [(8,)]
 
 
 def test_two_copies_of_a_wide_layer_say_what_one_says():

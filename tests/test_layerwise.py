@@ -67,6 +67,18 @@ def test_recorded_scanned_and_given_measurements_set_the_same_rates():
         assert optax_mi.learning_rates(state) == pytest.approx(RATES)
 
 
+def test_arguments_go_by_their_names_and_measurements_by_nothing_else():
+    tx = optax_mi.layerwise_mi_dynamic_lr(
+        param_labels="auto", lr_min=0.001, lr_max=0.05, reference=2.0
+    )
+    state = tx.init(params=PARAMS)
+    tx.update(updates=PARAMS, state=state, params=PARAMS, mi=EPOCHS[0])
+    with pytest.raises(TypeError, match="positional"):
+        tx.update(PARAMS, state, PARAMS, EPOCHS[0])  # pyright: ignore
+    with pytest.raises(TypeError, match="positional"):
+        optax_mi.layerwise_mi_dynamic_lr("auto", 0.001, 0.05, None)  # pyright: ignore
+
+
 def test_a_scalar_moves_all_rates_alike():
     _, found = rates(layerwise(), PARAMS, (0.5, 1.0))
     assert found == pytest.approx({"conv": 0.05, "dense": 0.05})

@@ -8,7 +8,7 @@ import pytest
 import optax_mi
 
 
-def decide(policy, mi, previous, lr=0.05, reference=2.0, value_only=False):
+def decide(policy, mi, previous, lr=0.05, reference=2.0, value_only=False, jit=True):
     step = optax_mi.PolicyInput(
         learning_rate=jnp.float32(lr),
         mi=jnp.float32(mi),
@@ -18,7 +18,7 @@ def decide(policy, mi, previous, lr=0.05, reference=2.0, value_only=False):
         lr_max=jnp.float32(0.1),
         value_only=jnp.asarray(value_only),
     )
-    answer = jax.jit(policy)(step)
+    answer = (jax.jit(policy) if jit else policy)(step)
     assert answer.shape == ()
     assert answer.dtype == jnp.float32
     return float(answer)
@@ -32,7 +32,7 @@ CHANGE = {
     "no change at all: stays": (2.0, 2.0, 0.05),
     "zero information: stays": (0.0, 1.0, 0.05),
     "a negative estimate: stays": (-0.1, 1.0, 0.05),
-    "a negative one before counts as zero: 0.05 + 0.1 * 1": (1.0, -5.0, 0.1),
+    "a negative one before counts as zero": (1.0, -5.0, 0.1),
 }
 
 
@@ -45,6 +45,19 @@ def test_change_policy(mi, previous, expected):
 def test_change_policy_lowers_to_lr_min_at_most():
     policy = optax_mi.change_policy(gamma_down=100.0)
     assert decide(policy, 2.0, 1.99) == pytest.approx(0.001)
+
+
+def test_a_negative_estimate_before_counts_as_zero():
+    policy = optax_mi.change_policy(gamma_up=0.01)
+    for previous in (0.0, -0.5, -5.0):
+        assert decide(policy, 1.0, previous) == pytest.approx(0.05 + 0.01 * 1)
+
+
+def test_a_change_of_just_epsilon_counts_as_none():
+    policy = optax_mi.change_policy(gamma_down=0.02, epsilon=0.5)
+    assert decide(policy, 1.0, 0.5) == pytest.approx(0.05 - 0.02 * 0.5)
+    policy = optax_mi.reference_policy(gamma_down=0.02, epsilon=0.5)
+    assert decide(policy, 1.0, 0.5) == pytest.approx(0.05 - 0.02 * 0.5)
 
 
 REFERENCE = {
@@ -105,6 +118,20 @@ def test_answers_are_finite_and_within_the_bounds(policy):
     for mi in values:
         for previous in values:
             assert 0.001 <= decide(policy, mi, previous) <= 0.1 + 1e-8
+
+
+@pytest.mark.parametrize(
+    "policy", [optax_mi.change_policy(), optax_mi.reference_policy()]
+)
+def test_nothing_is_divided_by_zero(policy):
+    with jax.debug_nans(True), jax.debug_infs(True):
+        for mi, previous, reference in [(0, 0, 2), (0, 1, 2), (1, 0, 0), (-1, 1, 0)]:
+            assert decide(policy, mi, previous, reference=reference, jit=False) > 0
+
+
+def test_any_function_of_a_step_is_a_policy():
+    assert isinstance(optax_mi.change_policy(), optax_mi.Policy)
+    assert not isinstance(0.1, optax_mi.Policy)
 
 
 def test_only_the_second_policy_needs_a_reference():

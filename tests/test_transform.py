@@ -27,14 +27,11 @@ def test_the_rate_follows_the_measurements():
 
 
 def test_updates_are_scaled_by_the_rate():
-    tx = transform()
-    state = tx.init(PARAMS)
+    tx, grads = transform(), jnp.array([-3.0, 0.0, 0.5, 2.0])
+    state = tx.init(grads)
     for mi, rate in zip(MEASUREMENTS, RATES, strict=True):
-        updates, state = tx.update(GRADS, state, PARAMS, mi=mi)
-        jax.tree.map(
-            lambda u, rate=rate: np.testing.assert_allclose(u, -rate, rtol=1e-5),
-            updates,
-        )
+        updates, state = tx.update(grads, state, grads, mi=mi)
+        np.testing.assert_allclose(updates, -rate * np.asarray(grads), rtol=1e-5)
 
 
 def test_it_starts_at_lr_min_or_at_init_lr_and_waits_for_two_measurements():
@@ -85,6 +82,14 @@ def test_a_mapping_gives_the_layer_named_or_the_whole_network_or_the_only_entry(
     np.testing.assert_allclose(rates(transform(), whole), RATES, rtol=1e-5)
     only = [{"a": mi} for mi in MEASUREMENTS]
     np.testing.assert_allclose(rates(transform(), only), RATES, rtol=1e-5)
+
+
+def test_a_measurement_is_given_by_its_name_and_by_nothing_else():
+    tx = optax_mi.mi_dynamic_lr(1e-3, 0.1, reference=2.0)
+    state = tx.init(params=PARAMS)
+    tx.update(updates=GRADS, state=state, params=PARAMS, mi=1.0)
+    with pytest.raises(TypeError, match="positional"):
+        tx.update(GRADS, state, PARAMS, 1.0)  # pyright: ignore
 
 
 def test_record_mi_gives_the_same_rates_as_update():
@@ -298,6 +303,8 @@ def test_a_policy_only_ever_sees_finite_numbers():
 
     rates(transform(policy=policy, reference=None), [None, 1.0, np.nan, 2.0])
     assert np.all(np.isfinite(np.array(seen)[:, :2]))
+    # Nor zeros where there is nothing to judge yet, as policies divide by them.
+    assert np.all(np.array(seen)[:-1] > 0)
 
 
 def test_a_policy_must_answer_with_a_scalar():
@@ -341,3 +348,12 @@ def test_bounds_that_are_arrays_are_taken_in_a_compiled_step():
         return state.learning_rate
 
     assert two_updates(PARAMS) == pytest.approx(0.051)
+
+
+def test_an_upper_bound_that_falls_to_zero_stops_training():
+    make = optax.inject_hyperparams(optax_mi.mi_dynamic_lr, static_args="policy")
+    tx = make(lr_min=1e-3, lr_max=lambda count: jnp.where(count < 1, 0.1, 0.0))
+    state, update = tx.init(PARAMS), jax.jit(tx.update)
+    for expected in (1e-3, 0.0):
+        updates, state = update(PARAMS, state)
+        np.testing.assert_allclose(updates["head"]["kernel"], expected)

@@ -7,6 +7,7 @@ from collections import Counter
 import generated
 import jax
 import pytest
+import rows
 
 
 @pytest.fixture
@@ -39,15 +40,10 @@ def pytest_terminal_summary(terminalreporter):
     for line in lines:
         terminalreporter.write_line(line)
     if generated.SOAK and counts and not failed:
-        import test_tables
-
         text = (
             "| tried, and as the tables say | number |\n| --- | --- |\n"
             + "".join(f"{line}\n" for line in lines)
             + f"\n`make soak`, jax {jax.__version__}, Python "
             f"{platform.python_version()}, {os.cpu_count()} cores; none failed.\n"
         )
-        page = test_tables.PAGE.read_text(encoding="utf-8")
-        test_tables.PAGE.write_text(
-            test_tables.replaced(page, "counts", text), encoding="utf-8"
-        )
+        rows.replace_on_page("counts", text)

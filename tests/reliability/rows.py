@@ -3,11 +3,14 @@
 import re
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 import pytest
+
+PAGE = Path(__file__).parents[2] / "docs" / "reliability.md"
 
 
 class Outcome(NamedTuple):
@@ -61,3 +64,16 @@ def table(heads: list[str], lines: list[list[str]]) -> str:
     """A Markdown table."""
     rows = [heads, ["---"] * len(heads), *lines]
     return "".join(f"| {' | '.join(row)} |\n" for row in rows)
+
+
+def replaced(page: str, name: str, text: str) -> str:
+    """The page with the text between the marks of that name replaced."""
+    block = re.compile(rf"(<!-- {name} -->\n).*?(<!-- end -->)", re.DOTALL)
+    assert len(block.findall(page)) == 1, name
+    return block.sub(lambda marks: f"{marks[1]}\n{text}\n{marks[2]}", page)
+
+
+def replace_on_page(name: str, text: str) -> None:
+    """The same on the page itself."""
+    page = PAGE.read_text(encoding="utf-8")
+    PAGE.write_text(replaced(page, name, text), encoding="utf-8")

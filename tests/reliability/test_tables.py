@@ -1,15 +1,15 @@
 """The page has the tables that the tests hold to; `make soak` writes them."""
 
-import re
-from pathlib import Path
-
+import mutants
+import pytest
+import rows
+import survivors
 import test_hostile_arrays
 import test_hostile_capture
 import test_hostile_control
 import test_hostile_labels
 from generated import SOAK
 
-PAGE = Path(__file__).parents[2] / "docs" / "reliability.md"
 TABLES = {
     name: table
     for module in (
@@ -17,24 +17,53 @@ TABLES = {
         test_hostile_labels,
         test_hostile_control,
         test_hostile_capture,
+        survivors,
     )
     for name, table in module.tables().items()
 }
 
 
-def replaced(page, name, text):
-    """The page with the text between the marks of that name replaced."""
-    block = re.compile(rf"(<!-- {name} -->\n).*?(<!-- end -->)", re.DOTALL)
-    assert len(block.findall(page)) == 1, name
-    return block.sub(lambda marks: f"{marks[1]}\n{text}\n{marks[2]}", page)
-
-
 def test_the_page_has_the_rows_that_are_tested():
-    page = PAGE.read_text(encoding="utf-8")
+    page = rows.PAGE.read_text(encoding="utf-8")
     expected = page
     for name, table in TABLES.items():
-        expected = replaced(expected, name, table)
+        expected = rows.replaced(expected, name, table)
     if SOAK:
-        PAGE.write_text(expected, encoding="utf-8")
+        rows.PAGE.write_text(expected, encoding="utf-8")
     else:
         assert page == expected
+
+
+@pytest.mark.parametrize("module", survivors.SURVIVORS)
+def test_survivors_are_changes_to_lines_that_still_stand(module):
+    lines = (mutants.ROOT / module).read_text(encoding="utf-8").splitlines()
+    for change in mutants.explained(module):
+        assert survivors.before(change) in map(str.strip, lines), change
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "expected"),
+    [
+        ("x > 0", "x >= 0", "x ⟦> → >=⟧ 0"),
+        ("f(0, 0)", "f(0,  1)", "f(0, ⟦0 → 1⟧)"),
+        ("a if b else c", "a if not b else c", "a if ⟦ → not⟧b else c"),
+        ("return ~x", "return x", "return ⟦~ → ⟧x"),
+        ("@static", "", "⟦@static → ⟧"),
+    ],
+)
+def test_a_change_is_marked_in_its_line(before, after, expected):
+    assert mutants.changed(before, after) == expected
+    assert survivors.before(expected) == before
+
+
+def test_what_nothing_evaluates_is_left_out():
+    code = "def f(a: int | None) -> int | None:\n    b: int | None = a | 1\n"
+    spans = mutants.annotations(code)
+    places = [
+        (n, i)
+        for n, line in enumerate(code.splitlines(), 1)
+        for i, c in enumerate(line)
+        if c == "|"
+    ]
+    inside = [any(low <= place < high for low, high in spans) for place in places]
+    assert inside == [True, True, True, False]

@@ -1,0 +1,293 @@
+"""The passes over blocks of neighbours against NumPy, in tiles of every kind."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import AxisType
+from jax.sharding import PartitionSpec as P
+
+from optax_mi._estimators import _neighbours, _ring
+from optax_mi._estimators._distances import ALIGNMENT, FEW_FEATURES
+
+FARTHEST = np.uint32(2**32 - 1)
+
+# Rows and columns: one tile, several of them, and so many that counts fill their bits.
+SHAPES = {"one tile": (5, 1024), "tiles": (300, 4096), "many tiles": (96, 65536)}
+
+
+@pytest.mark.parametrize("k", range(1, 12))
+def test_the_k_nearest_are_in_different_groups_in_97_of_100_rows(k):
+    groups = _neighbours.groups(k, 2**20)
+    apart = np.prod(1 - np.arange(k) / groups)
+    assert apart > 0.97 or groups == ALIGNMENT
+    # More than are needed would cost time: half as many would do too rarely.
+    assert groups == 256 or np.prod(1 - np.arange(k) / (groups / 2)) < 0.98
+    assert ALIGNMENT % groups == 0
+    assert _neighbours.groups(k, groups) == groups
+    assert _neighbours.groups(k, groups // 2) == groups // 2
+    assert _neighbours.groups(k, 2 * groups) <= 2 * groups
+
+
+@pytest.mark.parametrize("limit", [0, 1, 2, 9])
+def test_others_leave_out_the_point_itself(limit):
+    distances = np.array([0, 0, 0, 0, 2, 2, 5, 9])  # the first is from the point itself
+    closer, within = (
+        jnp.array([c.sum()]) for c in (distances < limit, distances <= limit)
+    )
+    counted = _neighbours.others(jnp.full(1, limit, jnp.uint32), closer, within)
+    others = distances[1:]
+    assert [int(c[0]) for c in counted] == [sum(others < limit), sum(others == limit)]
+
+
+def test_distances_of_many_features_are_taken_once():
+    taken = []
+
+    def value(tile):
+        taken.append(tile)
+        return tile
+
+    arrays = jnp.arange(8)
+    for features, times in [((1, FEW_FEATURES), 0), ((1, FEW_FEATURES + 1), 1)]:
+        taken.clear()
+        viewed, columns = _neighbours.view(value, arrays, features)
+        assert len(taken) == times
+        np.testing.assert_array_equal(viewed(columns), arrays)
+
+
+@pytest.mark.parametrize("n", [1, 100, 5000, 100_000])
+@pytest.mark.parametrize("features", [(2,), (FEW_FEATURES, 1), (FEW_FEATURES + 1, 1)])
+@pytest.mark.parametrize("backend", ["cpu", "gpu"])
+def test_a_block_fills_the_cache(n, features, backend, monkeypatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    size = _neighbours.choose_block_size(n, features, 3, None)
+    m = n + -n % ALIGNMENT
+    cache = {"cpu": 2**18, "gpu": 2**25}[backend]
+    # Distances that are stored may take more: the last cache of all is larger.
+    stored = max(features) > FEW_FEATURES
+    held = m if stored else _neighbours.groups(3, m)
+    room = max(cache, 2**21) if stored else cache
+    assert 1 <= size <= n
+    assert (size - 1) * held < room
+    # No more blocks than that takes.
+    assert size >= n / (n * held / room + 1)
+
+
+def test_a_block_size_that_was_given_is_kept():
+    assert _neighbours.choose_block_size(100, (3,), 3, 13) == 13
+    assert _neighbours.choose_block_size(100, (3,), 3, 500) == 100
+    assert _neighbours.choose_block_size(10**6, (3,), 3, 13, devices=4) == 13
+
+
+@pytest.mark.parametrize("n", [500, 1024, 1025, 100_000])
+@pytest.mark.parametrize("features", [2, 100])
+def test_on_several_devices_a_block_is_worth_the_columns_it_is_sent(n, features):
+    size = _neighbours.choose_block_size(n, (features,), 3, None, devices=8)
+    assert size == n if n <= 1024 else 512 < size <= 1024
+
+
+@pytest.mark.parametrize("rows", [1, 8, 64, 300, 5000])
+@pytest.mark.parametrize("m", [1024, 3072, 65536])
+def test_a_tile_is_what_stays_in_the_cache(rows, m):
+    offsets, columns = jnp.zeros((rows, 1), jnp.uint32), jnp.zeros(m, jnp.uint32)
+    tile = _neighbours._tile(lambda tile: offsets + tile[None], columns)
+    assert (tile.rows, tile.dtype, m % tile.size) == (rows, jnp.uint32, 0)
+    assert tile.lanes >= 32
+
+    def fits(lanes):
+        return rows * lanes <= 2**16  # a quarter of the cache
+
+    # Whatever the number of rows, few columns are 32 at a time.
+    assert fits(tile.lanes) or tile.lanes == 32
+    larger = [m // 8 // t for t in range(1, m // 256 + 1) if (m // 256) % t == 0]
+    assert not any(fits(lanes) for lanes in larger if lanes > tile.lanes)
+
+
+def test_a_tile_of_stored_codes_is_all_of_them():
+    stored = jnp.zeros((64, 65536), jnp.uint32)
+    tile = _neighbours._tile(_neighbours.stored, stored)
+    assert tile == (64, 8192, 8, jnp.uint32)
+
+
+def codes(rows, m):
+    """A function to codes, its arrays, and the codes: every other row has many ties."""
+    rng = np.random.default_rng(0)
+    columns = rng.integers(0, 2**32, m, dtype=np.uint32)
+    columns[:3] = 0, FARTHEST, FARTHEST
+    kept = np.where(np.arange(rows) % 2, FARTHEST, np.uint32(7))[:, None]
+
+    def value(tile):
+        return jnp.asarray(kept) & tile[None]
+
+    return value, jnp.asarray(columns), kept & columns
+
+
+@pytest.fixture(params=SHAPES)
+def stored(request):
+    return codes(*SHAPES[request.param])[2]
+
+
+@pytest.fixture(params=["stored", "taken afresh"])
+def case(request, stored):
+    if request.param == "stored":
+        return _neighbours.stored, jnp.asarray(stored), stored
+    return codes(*stored.shape)
+
+
+def test_least_and_largest_codes(case):
+    value, arrays, expected = case
+    least = jax.jit(lambda arrays: _neighbours.minimum(value, arrays))(arrays)
+    largest = jax.jit(lambda arrays: _neighbours.maximum(value, arrays))(arrays)
+    np.testing.assert_array_equal(least, expected.min(axis=1))
+    np.testing.assert_array_equal(largest, expected.max(axis=1))
+
+
+@pytest.mark.parametrize("number", [1, 5, 8, 9])
+def test_counts_of_several_predicates(case, number):
+    value, arrays, expected = case
+    # From none of the columns to all, which fills the bits of a word most quickly.
+    quantiles = np.linspace(0, 1, number)
+    limits = [np.quantile(expected, q, axis=1, method="lower") for q in quantiles]
+
+    def predicates(tile):
+        return [value(tile) <= jnp.asarray(limit)[:, None] for limit in limits]
+
+    counts = jax.jit(lambda arrays: _neighbours.count(predicates, arrays))(arrays)
+    assert len(counts) == number
+    for counted, limit in zip(counts, limits, strict=True):
+        np.testing.assert_array_equal(counted, (expected <= limit[:, None]).sum(axis=1))
+
+
+@pytest.mark.parametrize("k", [1, 6, 15])
+def test_minima_are_those_of_columns_a_fixed_way_apart(case, k):
+    value, arrays, expected = case
+    minima = jax.jit(lambda a: _neighbours.group_minima(value, a, k))(arrays)
+    rows, m = expected.shape
+    assert minima.shape[1] >= _neighbours.groups(k, m)
+    apart = expected.reshape(rows, -1, minima.shape[1])
+    np.testing.assert_array_equal(minima, apart.min(axis=1))
+
+
+def test_kth_smallest_counts_multiplicity(stored):
+    k = np.arange(len(stored)) % 8  # 0 counts as 1
+    kth = jax.jit(lambda codes: _neighbours.kth_smallest(codes, k=k, max_k=7))(stored)
+    rank = np.maximum(k, 1) - 1
+    np.testing.assert_array_equal(kth, np.sort(stored)[np.arange(len(k)), rank])
+
+
+def test_kth_of_minima_counts_multiplicity(stored):
+    k = np.arange(len(stored)) % 8
+    kth = _neighbours.kth_of_minima(jnp.asarray(stored[:, :256]), k=k, max_k=7)
+    rank = np.maximum(k, 1) - 1
+    expected = np.sort(stored[:, :256])[np.arange(len(k)), rank]
+    np.testing.assert_array_equal(kth, expected)
+
+
+def test_kth_smallest_where_all_the_nearest_are_in_one_group():
+    expected = np.full((3, 4096), 1000, np.uint32)
+    expected[:, ::1024] = [1, 2, 3, 4]
+    for k in (2, 5):
+        kth = _neighbours.kth_smallest(jnp.asarray(expected), k=k, max_k=5)
+        np.testing.assert_array_equal(kth, np.sort(expected)[:, k - 1])
+
+
+@pytest.mark.parametrize("block_size", [1, 7, 20])
+def test_blocks_are_put_together_in_order(block_size):
+    rows = {"a": jnp.arange(20.0), "b": jnp.arange(60).reshape(20, 3)}
+    sizes = []
+
+    def fn(block):
+        sizes.append(len(block["a"]))
+        return block["a"] + 1, block["b"].sum(axis=1)
+
+    first, second = _neighbours.map_blocks(fn, rows, block_size)
+    np.testing.assert_array_equal(first, rows["a"] + 1)
+    np.testing.assert_array_equal(second, rows["b"].sum(axis=1))
+    assert set(sizes) == {block_size}
+
+
+@pytest.mark.parametrize("share", [0, 0.02, 0.5, 1])
+def test_what_was_in_doubt_is_replaced(share):
+    rng = np.random.default_rng(0)
+    doubtful = jnp.asarray(rng.random(500) < share)
+    rows = jnp.arange(500)
+    results = _neighbours.map_rechecked(
+        lambda block: (-1 - block, doubtful[block]), lambda block: block, rows, 90
+    )
+    # Blocks are filled up, so that rows that were not in doubt may be among the exact.
+    right = np.asarray(results) == rows
+    assert right[doubtful].all()
+    np.testing.assert_array_equal(results, np.where(right, rows, -1 - rows))
+    assert right.sum() < doubtful.sum() + 32 if share else not right.any()
+
+
+@pytest.mark.parametrize(
+    ("n", "given", "expected"),
+    [(10, 100, 10), (100, 100, 32), (100, 8, 8), (6400, 1000, 100), (20_000, 1000, 52)],
+)
+def test_few_rows_at_a_time_are_done_again(n, given, expected):
+    """A 64th of them, as far as their distances fit into four caches, or 32."""
+    sizes = []
+
+    def exact(block):
+        sizes.append(len(block))
+        return block
+
+    rows = jnp.arange(n)
+    _neighbours.redo(rows, rows < 3, exact, rows, given)
+    assert sizes == [expected]
+
+
+def on_each_of_four(fn, array):
+    """What fn makes of its own quarter of an array, on each of four devices."""
+    mesh = jax.make_mesh((4,), ("points",), axis_types=(AxisType.Auto,))
+    spec = P("points")
+    return jax.jit(jax.shard_map(fn, mesh=mesh, in_specs=spec, out_specs=spec))(array)
+
+
+def test_passes_go_over_the_columns_of_all_devices():
+    value, columns, every = codes(64, 4 * 2048)
+    limit = np.quantile(every, 0.3, axis=1, method="lower")
+
+    def predicates(tile):
+        return [value(tile) < limit[:, None], value(tile) <= limit[:, None]]
+
+    def passes(own):
+        spread = _ring.spread(own, "points")
+        minima = _neighbours.group_minima(value, spread, 1)
+        found = [
+            _neighbours.minimum(value, spread),
+            _neighbours.maximum(value, spread),
+            *_neighbours.count(predicates, spread),
+            _neighbours.kth_of_minima(minima, k=1, max_k=1),
+        ]
+        return jnp.stack([a.astype(jnp.uint32) for a in found])[None]
+
+    least = every.min(axis=1)
+    below, within = (every < limit[:, None]).sum(1), (every <= limit[:, None]).sum(1)
+    expected = [least, every.max(axis=1), below, within, least]
+    for found in on_each_of_four(passes, columns):
+        np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize(
+    ("n", "expected"), [(512, 256), (2048, 128), (4096, 64), (8192, 64)]
+)
+def test_devices_without_a_doubt_pass_columns_on_for_those_that_have_one(n, expected):
+    rows, last, sizes = jnp.arange(4 * n, dtype=jnp.uint32), 4 * n - 1, []
+
+    def farthest_again(own):
+        def exact(block):
+            sizes.append(len(block))
+            spread = _ring.spread(own, "points")
+            return _neighbours.maximum(lambda t: block[:, None] + t[None], spread)
+
+        wrong = jnp.zeros_like(own)
+        return _neighbours.redo(wrong, own < 300, exact, own, 1000, "points")
+
+    results = np.asarray(on_each_of_four(farthest_again, rows))
+    right = results == np.arange(len(rows)) + last
+    assert right[:300].all()
+    assert (results[~right] == 0).all()
+    # As many as stay in the caches with all columns, but worth what is sent for them.
+    assert set(sizes) == {expected}
