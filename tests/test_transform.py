@@ -27,11 +27,12 @@ def test_the_rate_follows_the_measurements():
 
 
 def test_updates_are_scaled_by_the_rate():
-    tx, grads = transform(), jnp.array([-3.0, 0.0, 0.5, 2.0])
+    tx, grads = transform(), {"w": jnp.array([-3.0, 0.0, 0.5, 2.0])}
     state = tx.init(grads)
     for mi, rate in zip(MEASUREMENTS, RATES, strict=True):
         updates, state = tx.update(grads, state, grads, mi=mi)
-        np.testing.assert_allclose(updates, -rate * np.asarray(grads), rtol=1e-5)
+        expected = -rate * np.asarray(grads["w"])
+        np.testing.assert_allclose(jax.tree.leaves(updates)[0], expected, rtol=1e-5)
 
 
 def test_it_starts_at_lr_min_or_at_init_lr_and_waits_for_two_measurements():
@@ -197,8 +198,12 @@ def test_rates_that_share_a_label_are_told_apart_by_their_place():
     assert list(found.values()) == pytest.approx([0.001, 0.5])
 
 
-def test_the_count_saturates():
+def test_updates_are_counted_and_the_count_saturates():
     tx = optax_mi.mi_dynamic_lr(1e-3, 0.1, reference=2.0)
+    state = tx.init(PARAMS)
+    for count in (1, 2):
+        state = tx.update(GRADS, state)[1]
+        assert state.count == count
     state = tx.init(PARAMS)._replace(count=jnp.int32(2**31 - 1))
     assert tx.update(GRADS, state)[1].count == 2**31 - 1
 
@@ -357,3 +362,30 @@ def test_an_upper_bound_that_falls_to_zero_stops_training():
     for expected in (1e-3, 0.0):
         updates, state = update(PARAMS, state)
         np.testing.assert_allclose(updates["head"]["kernel"], expected)
+
+
+def test_no_gradient_goes_through_a_measurement():
+    tx = optax_mi.mi_dynamic_lr(1e-3, 0.1, reference=2.0)
+    _, state = tx.update({}, tx.init({}), mi=0.5)
+
+    def updated(w):
+        updates, _ = tx.update(w, state, mi=w)
+        return updates
+
+    rate = updated(jnp.float32(1.0))
+    assert rate == pytest.approx(0.051)
+    assert jax.grad(updated)(jnp.float32(1.0)) == rate
+
+
+@pytest.mark.parametrize("loss", [np.nan, np.inf, -np.inf, jnp.array([1.0, np.nan])])
+def test_a_loss_that_is_not_finite_brings_the_rate_to_lr_min_in_that_step(loss):
+    tx = optax_mi.mi_dynamic_lr(1e-3, 0.1, reference=2.0, init_lr=0.05)
+    update, w = jax.jit(tx.update), jnp.float32(1)
+    updates, state = update(w, tx.init(w), value=1e30)
+    assert updates == pytest.approx(0.05)
+    updates, state = update(w, state, value=loss)
+    assert updates == pytest.approx(1e-3)
+    assert state.learning_rate == pytest.approx(1e-3)
+    for mi, rate in ((0.5, 1e-3), (1.0, 0.051)):  # and measurements raise it again
+        updates, state = update(w, state, value=1.0, mi=mi)
+        assert updates == pytest.approx(rate)

@@ -32,7 +32,7 @@ ALIGNMENT = 1024
 
 # Largest magnitude after `rescale`, as a power of two. Squares of differences, summed
 # over 2^20 features and 2^20 samples, stay below the largest float32; differences down
-# to 1e-31 of the largest value keep a square that does not underflow.
+# to 2e-31 of the largest value keep a square that does not underflow.
 _LARGEST_EXPONENT = 40
 
 

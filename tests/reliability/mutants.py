@@ -35,6 +35,7 @@ HOSTILE = "tests/reliability/test_hostile_control.py"
 TARGETS = {
     "optax_mi/_transform.py": ("tests/test_transform.py", GENERATED, HOSTILE),
     "optax_mi/_estimators/_neighbours.py": ("tests/test_neighbours.py",),
+    "optax_mi/_estimators/_distances.py": ("tests/test_distances.py",),
     "optax_mi/_layerwise.py": ("tests/test_layerwise.py", GENERATED, HOSTILE),
     "optax_mi/_policies.py": ("tests/test_policies.py", GENERATED),
 }
@@ -180,12 +181,12 @@ def table(results: list[Result]) -> str:
     """What docs/reliability.md says of all files."""
     made = sum(result.made for result in results)
     left = sum(len(result.survivors) for result in results)
-    lines = [(r.module, r.made, len(r.survivors)) for r in results]
+    lines = [(f"`{r.module}`", r.made, len(r.survivors)) for r in results]
     cells = [
         [name, f"{m}", f"{m - n}", f"{100 * (m - n) / m:.1f} %", f"{n}"]
         for name, m, n in [*sorted(lines), ("all", made, left)]
     ]
-    heads = ["file", "changes", "noticed", "", "survivors, listed below"]
+    heads = ["file", "changes", "noticed", "share", "survivors, below"]
     python = platform.python_version()
     return f"{rows.table(heads, cells)}\n`make mutants`, Python {python}.\n"
 
@@ -206,7 +207,8 @@ def main() -> int:
     print(table(results))
     found = {result.module: problems(result) for result in results}
     for module, lines in found.items():
-        print(*(f"{module}: {line}" for line in lines), sep="\n")
+        for line in lines:
+            print(f"{module}: {line}")
     return int(any(found.values()))
 
 
