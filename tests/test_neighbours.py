@@ -330,11 +330,12 @@ def test_kth_smallest_counts_multiplicity(stored):
     np.testing.assert_array_equal(kth, np.sort(stored)[np.arange(len(k)), rank])
 
 
-def test_kth_of_minima_counts_multiplicity(stored):
-    k = jnp.arange(len(stored)) % 8
-    kth = _neighbours.kth_of_minima(jnp.asarray(stored[:, :256]), k=k, max_k=7)
+@pytest.mark.parametrize("columns", [32, 96, 256])
+def test_kth_of_minima_counts_multiplicity(stored, columns):
+    minima, k = stored[:, :columns], jnp.arange(len(stored)) % 8
+    kth = _neighbours.kth_of_minima(jnp.asarray(minima), k=k, max_k=7)
     rank = np.maximum(k, 1) - 1
-    expected = np.sort(stored[:, :256])[np.arange(len(k)), rank]
+    expected = np.sort(minima)[np.arange(len(k)), rank]
     np.testing.assert_array_equal(kth, expected)
 
 

@@ -258,7 +258,7 @@ def _tile(value: Callable[..., Shaped[Array, "rows m"]], arrays: Any) -> _Tile:
     """All columns where codes are stored, else what stays within a core's cache."""
     shape = jax.eval_shape(value, _cut(arrays, 0, _LANES))
     rows, m = shape.shape[0], _columns(arrays)
-    parts = m // (_LANES * _FOLDS)
+    parts = max(1, m // (_LANES * _FOLDS))
     is_stored = all(a.shape == (rows, m) for a in jax.tree.leaves(arrays))
     tiles = next(
         t

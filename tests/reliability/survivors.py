@@ -52,6 +52,7 @@ SURVIVORS = {
         ],
         "decides the time alone": [
             "if lanes ⟦> → >=⟧ tile.lanes:",
+            "parts = max(⟦1 → 2⟧, m // (_LANES * _FOLDS))",
             "last = jnp.minimum(first + period, tiles) if tiles ⟦% → *⟧ period else "
             "first + period",
         ],
