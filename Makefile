@@ -1,5 +1,5 @@
 # make demo   train a small network with the learning rate set by mutual information
-# make test   lint, types, all tests
+# make test   lint and the quick tests; make test-all: types and all tests as well
 # make bench  speed beside other packages; make accuracy: estimates beside known truths
 # make docs   the documentation, in docs/_build/html; make notebooks: those of
 #               examples/notebooks, run, for it
@@ -19,7 +19,7 @@ venv := .venv
 python := $(venv)/bin/python
 installed := $(venv)/.installed
 
-.PHONY: demo test test-matrix lint format docs notebooks bench accuracy scaling overhead soak noise mutants clean
+.PHONY: demo test test-all test-matrix lint types format docs notebooks bench accuracy scaling overhead soak noise mutants clean
 
 package := $(wildcard optax_mi/*.py optax_mi/*/*.py)
 notebooks := $(patsubst examples/%,docs/%,$(wildcard examples/notebooks/*.ipynb))
@@ -30,7 +30,13 @@ demo: $(installed)
 		$(if $(EPOCHS),--epochs $(EPOCHS)) $(if $(SEED),--seed $(SEED)) \
 		$(if $(TRAIN_SIZE),--train-size $(TRAIN_SIZE)) $(if $(LR),--lr $(LR))
 
-test: lint
+test: $(installed)
+	@start=$$(date +%s) && $(MAKE) --no-print-directory lint && \
+	$(python) -m pytest $(PYTEST_ARGS) -m "not slow and not e2e" && \
+	echo "make test took $$(($$(date +%s) - start)) s. Not run: types, and the tests" \
+		"marked slow and e2e (make test-all)."
+
+test-all: lint types
 	$(python) -m pytest $(PYTEST_ARGS)
 
 test-matrix: $(installed)
@@ -48,6 +54,8 @@ docs/notebooks/%.ipynb: examples/notebooks/%.ipynb $(venv)/.docs $(package)
 lint: $(installed)
 	$(python) -m ruff format --check
 	$(python) -m ruff check
+
+types: $(installed)
 	$(python) -m pyright
 	@PATH="$(CURDIR)/$(venv)/bin:$$PATH" $(python) -m pyright --verifytypes optax_mi --ignoreexternal
 

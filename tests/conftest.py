@@ -1,7 +1,10 @@
+import contextlib
 import os
 import shutil
 import socket
 import tempfile
+import time
+from pathlib import Path
 
 import jax
 import pytest
@@ -19,21 +22,50 @@ COMPILED = "OPTAX_MI_TESTS_COMPILED"
 
 
 def pytest_configure(config):
-    """Shares what is compiled: the tests compile the same programs many times.
+    """Keeps what is compiled, for the other processes of this run and for later runs.
 
-    Between the processes of one run and no longer, as one that is killed may leave half
-    a program. A limit to the size makes JAX take a lock before it reads or writes.
+    A run works on a copy, which takes the place of what was kept where the run has
+    ended cleanly: a process that is killed may leave half a program. A limit to the
+    size makes JAX take a lock before it reads or writes.
     """
     if not hasattr(config, "workerinput"):
-        os.environ[COMPILED] = tempfile.mkdtemp(prefix="optax_mi-compiled-")
+        kept = _kept(config)
+        own = tempfile.mkdtemp(prefix="run-", dir=kept and kept.parent)
+        os.environ[COMPILED] = own
+        if kept and kept.exists():
+            shutil.copytree(kept, own, copy_function=os.link, dirs_exist_ok=True)
     jax.config.update("jax_compilation_cache_dir", os.environ[COMPILED])
     jax.config.update("jax_compilation_cache_max_size", 2**30)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 
 
+def _kept(config):
+    """The folder between runs, or None where pytest is to keep nothing."""
+    if not hasattr(config, "cache"):
+        return None
+    parent = config.cache.mkdir("compiled")
+    for run in parent.glob("run-*"):  # those that were killed
+        if time.time() - run.stat().st_mtime > 24 * 60 * 60:
+            shutil.rmtree(run, ignore_errors=True)
+    return parent / "kept"
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session, exitstatus):
+    if hasattr(session.config, "workerinput") or exitstatus != pytest.ExitCode.OK:
+        return
+    if kept := _kept(session.config):
+        own = Path(os.environ[COMPILED])
+        with contextlib.suppress(OSError):  # another run may have ended just now
+            if kept.exists():
+                kept.rename(own.with_suffix(".before"))
+            own.rename(kept)
+        shutil.rmtree(own.with_suffix(".before"), ignore_errors=True)
+
+
 def pytest_unconfigure(config):
     if not hasattr(config, "workerinput"):
-        shutil.rmtree(os.environ[COMPILED])
+        shutil.rmtree(os.environ[COMPILED], ignore_errors=True)
 
 
 def _connect_within(self, address, connect=socket.socket.connect):
