@@ -43,7 +43,7 @@ test-matrix: $(installed)
 	$(python) tests/matrix.py $(if $(ONLY),--only $(ONLY)) --pytest-args="$(PYTEST_ARGS)"
 
 docs: notebooks $(venv)/.docs
-	$(python) -m sphinx --fail-on-warning --keep-going --builder html docs docs/_build/html
+	$(python) -m sphinx --jobs auto --fail-on-warning --keep-going --builder html docs docs/_build/html
 
 notebooks: $(notebooks)
 

@@ -68,6 +68,12 @@ def pytest_unconfigure(config):
         shutil.rmtree(os.environ[COMPILED], ignore_errors=True)
 
 
+def pytest_collection_modifyitems(items):
+    """Puts files with processes and training runs first: they take the longest."""
+    longest = {item.path for item in items if item.get_closest_marker("e2e")}
+    items.sort(key=lambda item: item.path not in longest)
+
+
 def _connect_within(self, address, connect=socket.socket.connect):
     if self.family != socket.AF_UNIX and address[0] not in ("localhost", "127.0.0.1"):
         raise OSError(f"Tests use no network, and this one connects to {address}.")

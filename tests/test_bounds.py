@@ -46,16 +46,6 @@ def test_they_meet_at_the_label_entropy_where_classes_are_points_far_apart():
     np.testing.assert_allclose(bounds, np.log(3), rtol=1e-5)
 
 
-@pytest.mark.parametrize("block_size", [1, 7, 200])
-def test_any_block_size_gives_the_same_result(block_size):
-    x, labels = layer()
-    np.testing.assert_allclose(
-        optax_mi.pairwise_distance_bounds(x, labels, noise=1.0, block_size=block_size),
-        optax_mi.pairwise_distance_bounds(x, labels, noise=1.0),
-        rtol=1e-5,
-    )
-
-
 def test_the_noise_must_be_positive():
     with pytest.raises(ValueError, match="`noise` must be finite and > 0, got 0"):
         optax_mi.pairwise_distance_bounds(*layer(), noise=0)

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+import tiers
 import twins
 
 import optax_mi
@@ -10,7 +11,9 @@ def chain(n, seed, noise=0.5):
     return z + noise * a, z + noise * b, z
 
 
-@pytest.mark.parametrize("metric", ["chebyshev", "euclidean", "manhattan"])
+@pytest.mark.parametrize(
+    "metric", tiers.quick(["chebyshev", "euclidean", "manhattan"], "chebyshev")
+)
 @pytest.mark.parametrize("step", [None, 1.0])
 def test_it_equals_the_twin(step, metric):
     x, y, z = (np.asarray(v, np.float32) for v in chain(300, 0))
@@ -25,6 +28,7 @@ def test_it_equals_the_twin(step, metric):
     )
 
 
+@pytest.mark.slow
 def test_a_wide_known_variable_equals_the_twin():
     rng = np.random.default_rng(0)
     z = rng.normal(size=(150, 40)).astype(np.float32)
@@ -37,12 +41,14 @@ def test_a_wide_known_variable_equals_the_twin():
     )
 
 
+@pytest.mark.slow
 def test_what_two_variables_share_is_gone_where_it_is_known():
     x, y, z = chain(2000, 0)
     assert optax_mi.ksg(x, y) > 0.45
     assert abs(optax_mi.conditional_ksg(x, y, z)) < 0.05
 
 
+@pytest.mark.slow
 def test_gaussians_of_known_conditional_information():
     x, y, z = chain(2000, 1)
     y = y + 0.5 * (x - z)  # given z: correlation of a and b + a / 2
@@ -51,8 +57,9 @@ def test_gaussians_of_known_conditional_information():
     assert optax_mi.conditional_ksg(x, y, z) == pytest.approx(truth, abs=0.06)
 
 
+@pytest.mark.slow
 def test_the_chain_rule():
-    x, y, z = chain(3000, 2)
+    x, y, z = chain(2000, 2)
     together = optax_mi.ksg(np.stack([y, z], axis=1), x)
     parts = optax_mi.ksg(z, x) + optax_mi.conditional_ksg(x, y, z)
     np.testing.assert_allclose(together, parts, atol=0.05)

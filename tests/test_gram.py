@@ -73,7 +73,10 @@ def test_counts_equal_the_float64_twins(kind, d):
 
 @pytest.mark.parametrize(
     ("kind", "d_y"),
-    [(kind, 1) for kind in KINDS[:4] + KINDS[5:]] + [("plain", 40), (KINDS[5], 40)],
+    [
+        *[(kind, 1) for kind in KINDS[:4] + KINDS[5:]],
+        *[pytest.param(kind, 40, marks=pytest.mark.slow) for kind in KINDS[::5]],
+    ],
 )
 def test_joint_counts_equal_the_float64_twins(kind, d_y):
     x, y = data(kind, 60), data("plain", d_y, seed=1)
@@ -84,6 +87,7 @@ def test_joint_counts_equal_the_float64_twins(kind, d_y):
     np.testing.assert_array_equal([counts.joint, *counts.near], expected)
 
 
+@pytest.mark.slow
 def test_two_copies_of_a_wide_layer_say_what_one_says():
     x = data("plain", 500)
     labels = np.arange(N) % 3

@@ -1,13 +1,17 @@
+from functools import partial
+
 import compiled
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import tiers
 import twins
 from scipy.special import ndtri
 
 import optax_mi
 from optax_mi._estimators import _ksg
+
+N = 300
 
 
 def sample(n, d_x, d_y, seed=0, step=None):
@@ -20,30 +24,44 @@ def sample(n, d_x, d_y, seed=0, step=None):
     return x.astype(np.float32), y.astype(np.float32)
 
 
-OPTIONS = [
-    (1, "chebyshev", 1),
-    (1, "euclidean", 4),
-    (2, "chebyshev", 4),
-]
-
-FEW = {
-    "constant": dict(n=50, d_x=2, d_y=1, step=1000.0),
-    "2 + 1": dict(n=200, d_x=2, d_y=1),
-    "coarse": dict(n=200, d_x=2, d_y=1, step=0.5),
+# Algorithm, metric, k.
+OPTIONS = {
+    "algorithm 1": (1, "chebyshev", 3),
+    "euclidean, k = 1": (1, "euclidean", 1),
+    "algorithm 2": (2, "chebyshev", 4),
 }
 
+# Those of one shape share their programs.
 SHAPES = {
-    "1 + 1": dict(n=300, d_x=1, d_y=1),
+    "1 + 1": dict(n=N, d_x=1, d_y=1),
+    "integers": dict(n=N, d_x=1, d_y=1, step=1.0),
+    "2 + 2": dict(n=N, d_x=2, d_y=2),
+    "coarse": dict(n=N, d_x=2, d_y=2, step=0.5),
+    "constant": dict(n=N, d_x=2, d_y=2, step=1000.0),
     "3 + 2, odd n": dict(n=211, d_x=3, d_y=2),
-    "20 + 1": dict(n=200, d_x=20, d_y=1),
-    "integers": dict(n=300, d_x=1, d_y=1, step=1.0),
+    "20 + 1": dict(n=N, d_x=20, d_y=1),
 }
+IN_FOUR_FEATURES = ["2 + 2", "coarse", "constant"]
 
 
-@pytest.mark.parametrize(("algorithm", "metric", "k"), OPTIONS)
-@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
-def test_counts_equal_the_twins(shape, k, algorithm, metric):
-    x, y = sample(**shape)
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        *[(name, option) for name in ("1 + 1", "integers") for option in OPTIONS],
+        ("20 + 1", "euclidean, k = 1"),
+        *[
+            pytest.param("20 + 1", option, marks=pytest.mark.slow)
+            for option in ("algorithm 1", "algorithm 2")
+        ],
+        *[
+            pytest.param("3 + 2, odd n", option, marks=pytest.mark.slow)
+            for option in OPTIONS
+        ],
+    ],
+)
+def test_counts_equal_the_twins(name, options):
+    algorithm, metric, k = OPTIONS[options]
+    x, y = sample(**SHAPES[name])
     counts = compiled.joint_counts(x, y, k=k, metric=metric, edges=algorithm == 2)
     coincident, expected = twins.joint_counts((x, y), ((0,), (1,)), k, metric)
     np.testing.assert_array_equal(counts.coincident, coincident)
@@ -55,46 +73,26 @@ def test_counts_equal_the_twins(shape, k, algorithm, metric):
             np.testing.assert_array_equal([*edge.near, edge.neighbours], want)
 
 
-@pytest.mark.parametrize(("algorithm", "metric", "k"), OPTIONS)
-@pytest.mark.parametrize("shape", FEW.values(), ids=FEW)
-def test_the_estimate_agrees_with_the_twin(shape, k, algorithm, metric):
-    x, y = sample(**shape)
-    options = dict(k=k, algorithm=algorithm, metric=metric)
+@pytest.mark.parametrize("options", tiers.quick(OPTIONS, "algorithm 1"))
+@pytest.mark.parametrize("name", IN_FOUR_FEATURES)
+def test_the_estimate_agrees_with_the_twin(name, options):
+    algorithm, metric, k = OPTIONS[options]
+    x, y = sample(**SHAPES[name])
+    given = dict(k=k, algorithm=algorithm, metric=metric)
     np.testing.assert_allclose(
-        optax_mi.ksg(x, y, **options),
-        twins.ksg(x, y, **options),
-        rtol=1e-5,
-        atol=2e-6,
+        optax_mi.ksg(x, y, **given), twins.ksg(x, y, **given), rtol=1e-5, atol=2e-6
     )
 
 
-@pytest.mark.parametrize("algorithm", [1, 2])
-def test_it_is_symmetric_and_permutation_invariant(algorithm):
-    x, y = sample(300, 2, 3)
-    mi = optax_mi.ksg(x, y, algorithm=algorithm)
-    order = np.random.default_rng(1).permutation(len(x))
-    np.testing.assert_allclose(optax_mi.ksg(y, x, algorithm=algorithm), mi, rtol=1e-6)
-    np.testing.assert_allclose(
-        optax_mi.ksg(x[order], y[order], algorithm=algorithm), mi, rtol=1e-6
-    )
+@pytest.mark.parametrize("options", tiers.quick(OPTIONS, "algorithm 1"))
+def test_it_is_symmetric(options):
+    algorithm, metric, k = OPTIONS[options]
+    x, y = sample(N, 2, 2)
+    estimate = partial(optax_mi.ksg, algorithm=algorithm, metric=metric, k=k)
+    np.testing.assert_allclose(estimate(y, x), estimate(x, y), rtol=1e-6)
 
 
-@pytest.mark.parametrize("scale", [1e-4, 1e4, 2.0**100])
-def test_the_scale_of_either_variable_does_not_matter(scale):
-    x, y = sample(400, 1, 1)
-    mi = optax_mi.ksg(x, y)
-    scale = np.float32(scale)
-    np.testing.assert_allclose(optax_mi.ksg(x * scale, y), mi, atol=1e-3)
-    np.testing.assert_allclose(optax_mi.ksg(x, y * scale), mi, atol=1e-3)
-
-
-def test_it_runs_without_jit():
-    x, y = sample(40, 2, 1)
-    plain = optax_mi.ksg(x, y)
-    with jax.disable_jit():
-        np.testing.assert_allclose(optax_mi.ksg(x, y, block_size=40), plain, rtol=1e-6)
-
-
+@pytest.mark.slow
 def test_repeated_rows_count_as_a_discrete_channel():
     # 10 symbols through a channel that flips one in ten: ties everywhere.
     rng = np.random.default_rng(0)
@@ -107,12 +105,6 @@ def test_repeated_rows_count_as_a_discrete_channel():
     # A pair seen at most k = 3 times finds its k-th neighbour in another cell, where
     # the strict counts of equation (8) read high.
     assert abs(optax_mi.ksg(sent, received) - plug_in) < 0.15
-
-
-def test_a_value_that_is_not_finite_gives_nan():
-    x, y = sample(100, 1, 1)
-    y[3] = np.nan
-    assert np.isnan(optax_mi.ksg(x, y))
 
 
 @pytest.mark.parametrize(
@@ -130,14 +122,15 @@ def test_bad_input_is_refused_with_its_name(x, y, options, message):
         optax_mi.ksg(x, y, **options)
 
 
+@pytest.mark.slow
 def test_several_k_give_the_mean_of_their_estimates():
-    x, y = sample(300, 2, 2)
-    each = [optax_mi.ksg(x, y, k=k) for k in (2, 5, 9)]
-    np.testing.assert_allclose(optax_mi.ksg(x, y, k=(2, 5, 9)), np.mean(each), 1e-6)
+    x, y = sample(N, 2, 2)
+    each = [optax_mi.ksg(x, y, k=k) for k in (3, 9)]
+    np.testing.assert_allclose(optax_mi.ksg(x, y, k=(3, 9)), np.mean(each), 1e-6)
 
 
 def test_gaussian_margins_undo_any_monotone_transform_of_the_features():
-    x, y = sample(500, 2, 1)
+    x, y = sample(N, 2, 2)
     mi = optax_mi.ksg(x, y, margins="gaussian")
     transformed = optax_mi.ksg(np.exp(3 * x), np.arctan(y), margins="gaussian")
     np.testing.assert_allclose(transformed, mi, atol=1e-6)

@@ -3,10 +3,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import tiers
 import twins
 from scipy.special import digamma
 
 import optax_mi
+
+N = 300
 
 
 def sample(n, d, classes, seed=0, step=None, shift=0.5):
@@ -19,37 +22,36 @@ def sample(n, d, classes, seed=0, step=None, shift=0.5):
     return x.astype(np.float32), labels
 
 
+# Those of one shape share their programs.
 SHAPES = {
-    "one feature": dict(n=300, d=1, classes=3),
+    "one feature": dict(n=N, d=1, classes=3),
     "odd n": dict(n=311, d=5, classes=4),
-    "looped features": dict(n=200, d=40, classes=5),
-    "rare classes": dict(n=60, d=2, classes=40),
-    "integers": dict(n=300, d=2, classes=4, step=1.0),
-    "all tied": dict(n=100, d=3, classes=3, step=100.0),
-    "exact binary steps": dict(n=300, d=6, classes=5, step=0.25),
+    "exact binary steps": dict(n=311, d=5, classes=5, step=0.25),
+    "looped features": dict(n=N, d=40, classes=5),
+    "rare classes": dict(n=N, d=3, classes=200),
+    "integers": dict(n=N, d=3, classes=4, step=1.0),
+    "all tied": dict(n=N, d=3, classes=3, step=100.0),
 }
+OPTIONS = {"euclidean": 3, "chebyshev": 1, "manhattan": 7}  # k
 
 
-OPTIONS = [("euclidean", 3), ("chebyshev", 1), ("manhattan", 7)]
-
-
-@pytest.mark.parametrize(("metric", "k"), OPTIONS)
-@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
-def test_counts_equal_the_twins(shape, k, metric):
-    x, labels = sample(**shape)
+@pytest.mark.parametrize("metric", tiers.quick(OPTIONS, "euclidean"))
+@pytest.mark.parametrize("name", SHAPES)
+def test_counts_equal_the_twins(name, metric):
+    (x, labels), k = sample(**SHAPES[name]), OPTIONS[metric]
     counts = compiled.discrete_counts(x, labels, k=k, metric=metric)
     expected = twins.discrete_counts(x, labels, k, metric)
     has_neighbour = expected[1] > 0
-    for name, got, want in zip(counts._fields, counts, expected, strict=True):
+    for field, got, want in zip(counts._fields, counts, expected, strict=True):
         np.testing.assert_array_equal(
-            np.asarray(got)[has_neighbour], want[has_neighbour], err_msg=name
+            np.asarray(got)[has_neighbour], want[has_neighbour], err_msg=field
         )
 
 
-@pytest.mark.parametrize(("metric", "k"), OPTIONS)
-@pytest.mark.parametrize("name", ["odd n", "integers"])
-def test_the_estimate_agrees_with_the_twin(name, k, metric):
-    x, labels = sample(**SHAPES[name])
+@pytest.mark.parametrize("metric", tiers.quick(OPTIONS, "euclidean"))
+@pytest.mark.parametrize("name", ["integers", "rare classes"])
+def test_the_estimate_agrees_with_the_twin(name, metric):
+    (x, labels), k = sample(**SHAPES[name]), OPTIONS[metric]
     np.testing.assert_allclose(
         optax_mi.ksg_discrete(x, labels, k=k, metric=metric),
         twins.ksg_discrete(x, labels, k, metric),
@@ -59,72 +61,27 @@ def test_the_estimate_agrees_with_the_twin(name, k, metric):
 
 
 def test_without_ties_it_is_ross():
-    x, labels = sample(400, 3, 4)
+    x, labels = sample(N, 3, 4)
     np.testing.assert_allclose(
         optax_mi.ksg_discrete(x, labels), twins.ross(x, labels), rtol=1e-5
     )
 
 
 def test_float64_agrees_to_ten_digits(x64):
-    x, labels = sample(300, 3, 4, step=0.5)
+    x, labels = sample(N, 3, 4, step=0.5)
     mi = optax_mi.ksg_discrete(x.astype(np.float64), labels)
     assert mi.dtype == jnp.float64
     np.testing.assert_allclose(mi, twins.ksg_discrete(x, labels), rtol=1e-10)
 
 
-@pytest.mark.parametrize("block_size", [1, 100, 300])
-@pytest.mark.parametrize("d", [3, 30])
-def test_any_block_size_gives_the_same_result(block_size, d):
-    x, labels = sample(251, d, 4, step=0.5)
-    assert optax_mi.ksg_discrete(
-        x, labels, block_size=block_size
-    ) == optax_mi.ksg_discrete(x, labels)
-
-
-def test_samples_may_be_permuted_and_classes_renamed():
-    x, labels = sample(300, 3, 4, step=0.5)
-    mi = optax_mi.ksg_discrete(x, labels)
-    order = np.random.default_rng(1).permutation(len(x))
+def test_classes_may_be_renamed():
+    x, labels = sample(N, 3, 4, step=0.5)
     renamed = np.array([7, -2, 2**31 - 1, 0])[labels]
-    np.testing.assert_allclose(
-        optax_mi.ksg_discrete(x[order], labels[order]), mi, rtol=1e-6
-    )
-    assert optax_mi.ksg_discrete(x, renamed) == mi
-
-
-@pytest.mark.parametrize("scale", [2.0**-100, 1e-4, 1e4, 2.0**100])
-def test_the_scale_of_x_does_not_matter(scale):
-    x, labels = sample(300, 3, 4)
-    np.testing.assert_allclose(
-        optax_mi.ksg_discrete(x * np.float32(scale), labels),
-        optax_mi.ksg_discrete(x, labels),
-        rtol=1e-5,
-    )
-
-
-def test_it_runs_without_jit_and_within_scan_and_cond():
-    batches = [sample(120, 4, 3, seed) for seed in range(3)]
-    x, labels = (jnp.stack(a) for a in zip(*batches, strict=True))
-    plain = [optax_mi.ksg_discrete(*batch) for batch in batches]
-    with jax.disable_jit():
-        np.testing.assert_allclose(
-            optax_mi.ksg_discrete(*batches[0], block_size=120), plain[0], rtol=1e-6
-        )
-    scanned = jax.lax.scan(
-        lambda carry, batch: (carry, optax_mi.ksg_discrete(*batch)), 0, (x, labels)
-    )[1]
-    np.testing.assert_allclose(scanned, plain)
-    measured = jax.jit(
-        lambda now: jax.lax.cond(
-            now, optax_mi.ksg_discrete, lambda *_: jnp.float32(jnp.nan), *batches[0]
-        )
-    )
-    np.testing.assert_allclose(measured(True), plain[0])
-    assert jnp.isnan(measured(False))
+    assert optax_mi.ksg_discrete(x, renamed) == optax_mi.ksg_discrete(x, labels)
 
 
 def test_gradients_are_zero():
-    x, labels = sample(100, 2, 3)
+    x, labels = sample(N, 3, 3)
     gradient = jax.grad(lambda x: optax_mi.ksg_discrete(x, labels))(x)
     np.testing.assert_array_equal(gradient, 0)
 
@@ -132,29 +89,22 @@ def test_gradients_are_zero():
 @pytest.mark.parametrize("dtype", [np.float16, jnp.bfloat16, np.uint8, np.int32, bool])
 def test_narrow_and_integer_points_are_computed_in_float32(dtype):
     rng = np.random.default_rng(0)
-    labels = rng.integers(0, 2, 200)
-    x = (rng.integers(0, 100, (200, 3)) + 100 * labels[:, None]).astype(dtype)
+    labels = rng.integers(0, 2, N)
+    x = (rng.integers(0, 100, (N, 3)) + 100 * labels[:, None]).astype(dtype)
     mi = optax_mi.ksg_discrete(x, labels)
     assert mi.dtype == jnp.float32
     assert mi == optax_mi.ksg_discrete(np.asarray(x, np.float32), labels)
 
 
 def test_trailing_axes_are_features():
-    x, labels = sample(100, 12, 3)
+    x, labels = sample(N, 40, 3)
     assert optax_mi.ksg_discrete(
-        x.reshape(100, 2, 3, 2), labels
+        x.reshape(N, 2, 5, 4), labels
     ) == optax_mi.ksg_discrete(x, labels)
 
 
-@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-def test_a_value_that_is_not_finite_gives_nan(bad):
-    x, labels = sample(100, 3, 3)
-    x[17, 1] = bad
-    assert np.isnan(optax_mi.ksg_discrete(x, labels))
-
-
 def test_an_enormous_outlier_leaves_the_others_distinct():
-    x, labels = sample(300, 3, 4)
+    x, labels = sample(N, 3, 4)
     x[0] = 1e25
     np.testing.assert_allclose(
         optax_mi.ksg_discrete(x, labels),
@@ -175,7 +125,7 @@ def test_a_class_of_one_is_left_out_of_the_mean_but_counted_as_a_neighbour():
 
 
 def test_classes_no_larger_than_k_use_all_their_members():
-    x, labels = sample(40, 2, 2)
+    x, labels = sample(N, 3, 2)
     labels[:2], labels[2:5], labels[5:9] = 10, 11, 12  # of size 2, 3 and 4 for k = 3
     assert set(twins.discrete_counts(x, labels)[1][:9]) == {1, 2, 3}
     np.testing.assert_allclose(
@@ -183,6 +133,7 @@ def test_classes_no_larger_than_k_use_all_their_members():
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("informative", [False, True])
 def test_fifty_thousand_tokens_most_of_them_rarer_than_k(informative):
     """What is said about a group of tokens is said about each token, however rare."""
@@ -206,6 +157,7 @@ def test_fifty_thousand_tokens_most_of_them_rarer_than_k(informative):
         assert optax_mi.ksg_discrete(x, merged) < 0.75  # and so they stay apart
 
 
+@pytest.mark.slow
 def test_outcomes_say_about_themselves_what_no_layer_can_exceed():
     rng = np.random.default_rng(0)
     labels = rng.zipf(1.1, size=1000) % 50_000
@@ -218,6 +170,7 @@ def test_outcomes_say_about_themselves_what_no_layer_can_exceed():
     assert bound < 0.8 * optax_mi.label_entropy(labels)
 
 
+@pytest.mark.slow
 def test_pairs_told_apart_read_psi_n_minus_psi_2():
     labels = np.concatenate([np.arange(300), np.arange(300, 400).repeat(2)])
     x = np.eye(400)[labels] + 1e-6 * np.random.default_rng(0).normal(size=(500, 400))

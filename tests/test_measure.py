@@ -1,4 +1,4 @@
-import functools
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -19,12 +19,13 @@ def layers():
 
 def test_classes_go_to_ksg_discrete_layer_by_layer_in_the_order_given(layers):
     activations, labels = layers
-    mi = optax_mi.estimate_mi(activations, labels, k=4)
+    mi = optax_mi.estimate_mi(activations, labels, k=5)
     assert list(mi) == ["z_wide", "a_narrow"]
     for name, value in mi.items():
-        assert value == optax_mi.ksg_discrete(activations[name], labels, k=4)
+        assert value == optax_mi.ksg_discrete(activations[name], labels, k=5)
 
 
+@pytest.mark.slow
 def test_continuous_outcomes_go_to_ksg(layers):
     activations, _ = layers
     y = activations["a_narrow"][:, 0]
@@ -43,8 +44,8 @@ def test_all_layers_are_one_compiled_program(layers):
 
 def test_it_runs_in_a_compiled_measurement(layers):
     activations, labels = layers
-    compiled = jax.jit(optax_mi.estimate_mi)(activations, labels)
-    for name, value in optax_mi.estimate_mi(activations, labels).items():
+    compiled = jax.jit(partial(optax_mi.estimate_mi, k=5))(activations, labels)
+    for name, value in optax_mi.estimate_mi(activations, labels, k=5).items():
         assert compiled[name] == pytest.approx(float(value), rel=1e-6)
 
 
@@ -52,7 +53,7 @@ def test_a_layer_that_is_not_finite_does_not_spoil_the_others(layers):
     activations, labels = layers
     broken = activations["a_narrow"].copy()
     broken[0] = np.inf
-    mi = optax_mi.estimate_mi({**activations, "a_narrow": broken}, labels)
+    mi = optax_mi.estimate_mi({**activations, "a_narrow": broken}, labels, k=5)
     assert np.isnan(mi["a_narrow"])
     assert np.isfinite(mi["z_wide"])
 
@@ -90,10 +91,18 @@ def test_the_tiled_reference_of_classes_is_the_label_entropy(probe):
     # psi in place of log: (10 - 1) / (2 * 1600) higher
     tiled = optax_mi.reference_mi(probe, "tiled")
     assert tiled == pytest.approx(float(entropy) + 9 / 3200, abs=2e-4)
+
+
+@pytest.mark.slow
+def test_more_tiles_come_nearer_to_the_label_entropy(probe):
+    entropy, tiled = (
+        optax_mi.reference_mi(probe, k) for k in ("label_entropy", "tiled")
+    )
     more = optax_mi.reference_mi(probe, "tiled", tiles=8)
     assert abs(more - entropy) < abs(tiled - entropy)
 
 
+@pytest.mark.slow
 def test_the_input_reference_is_the_estimate_on_the_inputs(probe):
     assert optax_mi.reference_mi(probe, "input", k=5) == optax_mi.ksg_discrete(
         probe.inputs, probe.outcomes, k=5
@@ -103,6 +112,7 @@ def test_the_input_reference_is_the_estimate_on_the_inputs(probe):
     )
 
 
+@pytest.mark.slow
 def test_the_tiled_reference_of_continuous_outcomes_is_log_n(probe):
     continuous = optax_mi.Probe(probe.inputs, probe.inputs[:, 0, 0, 0])
     tiled = optax_mi.reference_mi(continuous, "tiled")
@@ -129,6 +139,7 @@ def test_labels_too_wide_for_jax_are_refused_rather_than_wrapped():
         optax_mi.sample_probe(jax.random.key(0), codes, labels, size=50)
 
 
+@pytest.mark.slow
 def test_a_probe_made_by_hand_of_numpy_arrays_has_references():
     x, y = np.random.default_rng(0).normal(size=(100, 2)), np.arange(100) % 2
     probe = optax_mi.Probe(x, y)  # pyright: ignore[reportArgumentType]
@@ -146,7 +157,7 @@ def test_any_function_to_a_scalar_is_an_estimator(layers):
     activations, labels = layers
     x = activations["a_narrow"]
     plain = optax_mi.ksg_discrete(x, labels, k=5)
-    bound = functools.partial(optax_mi.ksg_discrete, k=5)
+    bound = partial(optax_mi.ksg_discrete, k=5)
     for estimator in (bound, lambda h, y: optax_mi.ksg_discrete(h, y, k=5)):
         mi = optax_mi.estimate_mi({"a": x}, labels, estimator=estimator)
         np.testing.assert_allclose(mi["a"], plain, rtol=1e-6)
@@ -158,7 +169,7 @@ def test_any_function_to_a_scalar_is_an_estimator(layers):
     ("estimator", "received"),
     [
         (lambda h, y: h[:, 0], r"shape \(200,\)"),
-        (functools.partial(optax_mi.pairwise_distance_bounds, noise=1.0), "Bounds"),
+        (partial(optax_mi.pairwise_distance_bounds, noise=1.0), "Bounds"),
     ],
 )
 def test_an_estimator_must_return_a_scalar(layers, estimator, received):

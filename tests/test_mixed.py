@@ -12,8 +12,14 @@ def zero_inflated(n, seed):
     return x, rng.poisson(x) * (rng.random(n) > 0.15)
 
 
-@pytest.mark.parametrize("metric", ["chebyshev", "euclidean", "manhattan"])
-@pytest.mark.parametrize("k", [1, 5])
+@pytest.mark.parametrize(
+    ("metric", "k"),
+    [
+        ("chebyshev", 1),
+        pytest.param("euclidean", 5, marks=pytest.mark.slow),
+        pytest.param("manhattan", 5, marks=pytest.mark.slow),
+    ],
+)
 def test_it_equals_the_twin(k, metric):
     x, y = (np.asarray(v, np.float32) for v in zero_inflated(300, 0))
     x = np.stack([x, np.maximum(x - 1, 0)], axis=1)
@@ -24,6 +30,7 @@ def test_it_equals_the_twin(k, metric):
     )
 
 
+@pytest.mark.slow
 def test_two_discrete_variables_give_the_plug_in_estimate():
     rng = np.random.default_rng(0)
     x = rng.integers(0, 3, 2000)
@@ -32,6 +39,7 @@ def test_two_discrete_variables_give_the_plug_in_estimate():
     np.testing.assert_allclose(optax_mi.ksg_mixed(x, y), plug_in, atol=0.01)
 
 
+@pytest.mark.slow
 def test_a_zero_inflated_poisson_of_an_exponential():
     """By quadrature; Gao et al. give 0.256, which takes the inflation for observed."""
     x = np.linspace(1e-9, 40, 100_001)

@@ -1,14 +1,19 @@
 """The search in few dimensions counts what a look at all pairs counts."""
 
+from functools import partial
+
+import compiled
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import twins
+from compiled import MARGINS
 
 import optax_mi
-from optax_mi._estimators import _axes, _distances, _joint, _ksg_discrete, _pruned
+from optax_mi._estimators import _axes, _distances, _pruned
 
+N = 901
 KINDS = ["Gaussian", "on a grid", "heavy tails", "repeated", "in clusters"]
 
 
@@ -26,111 +31,106 @@ def sample(kind, n, d, seed=0):
     return x.astype(np.float32)
 
 
-def counts(variables, subspaces, ks, metric):
-    def count(variables):
-        return _joint.joint_counts(
-            variables, subspaces, ks=ks, metric=metric, block_size=None
-        )
+@pytest.fixture
+def searched(monkeypatch):
+    """Counts as `compiled` has them, found by a search however few the points are."""
 
-    found = jax.jit(count)([jnp.asarray(v) for v in variables])
-    return [np.asarray(a) for a in jax.tree.leaves(found)]
+    def search(counts, *arguments, **options):
+        with monkeypatch.context() as patch:
+            for table in ("MIN_POINTS", "MIN_POINTS_ALONE"):
+                least = dict.fromkeys(getattr(_pruned, table), 1)
+                patch.setattr(_pruned, table, least)
+            return counts(*arguments, **options, search=True)
 
-
-def search_few_points(monkeypatch):
-    for table in ("MIN_POINTS", "MIN_POINTS_ALONE"):
-        least = dict.fromkeys(getattr(_pruned, table), 1)
-        monkeypatch.setattr(_pruned, table, least)
+    return search
 
 
+def assert_equal(found, expected):
+    pairs = zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True)
+    for have, want in pairs:
+        np.testing.assert_array_equal(have, want)
+
+
+# Those of one shape share their programs.
 CASES = [
     *[(kind, (1, 1), "chebyshev") for kind in KINDS],
-    ("heavy tails", (1, 1), "euclidean"),
-    ("on a grid", (1, 1), "manhattan"),
-    *[(kind, (2, 1), "chebyshev") for kind in ("on a grid", "heavy tails")],
+    *[(kind, (2, 1), "euclidean") for kind in ("on a grid", "heavy tails")],
     *[(kind, (2, 2), "chebyshev") for kind in ("Gaussian", "in clusters")],
-    ("on a grid", (2, 2), "euclidean"),
     ("Gaussian", (3, 2), "manhattan"),
 ]
 
 
-@pytest.mark.parametrize(("kind", "dims", "metric"), CASES)
-def test_counts_equal_those_of_all_pairs(kind, dims, metric, monkeypatch):
-    n = 901
-    x, y = sample(kind, n, dims[0]), sample("Gaussian", n, dims[1], seed=1)
+@pytest.mark.parametrize(
+    ("kind", "dims", "metric"),
+    [
+        pytest.param(*case, marks=[] if case[1] == (1, 1) else pytest.mark.slow)
+        for case in CASES
+    ],
+)
+def test_counts_equal_those_of_all_pairs(kind, dims, metric, searched):
+    x, y = sample(kind, N, dims[0]), sample("Gaussian", N, dims[1], seed=1)
     y[:, 0] += x[:, 0] / np.std(x)
-    arguments = ((x, y), ((0,), (1,)), (2, 5), metric)
-    plain = counts(*arguments)
-    search_few_points(monkeypatch)
-    assert _pruned.applies(n, dims, (2, 5))
-    for have, want in zip(counts(*arguments), plain, strict=True):
-        np.testing.assert_array_equal(have, want)
+    count = partial(compiled.counts_of, (x, y), MARGINS, ks=(2, 5), metric=metric)
+    found = searched(count)
+    assert_equal(found, count())
 
 
-def test_three_variables_and_their_subspaces(monkeypatch):
-    variables = [sample("Gaussian", 700, 1, seed) for seed in range(3)]
-    arguments = (variables, ((0, 2), (1, 2), (2,)), (3,), "chebyshev")
-    plain = counts(*arguments)
-    search_few_points(monkeypatch)
-    for have, want in zip(counts(*arguments), plain, strict=True):
-        np.testing.assert_array_equal(have, want)
+@pytest.mark.slow
+def test_three_variables_and_their_subspaces(searched):
+    variables = [sample("Gaussian", N, 1, seed) for seed in range(3)]
+    subspaces = ((0, 2), (1, 2), (2,))
+    count = partial(
+        compiled.counts_of, variables, subspaces, ks=(3,), metric="chebyshev"
+    )
+    assert_equal(searched(count), count())
 
 
-@pytest.mark.parametrize("n", [6, 33, 200])
-def test_small_samples_equal_the_twin(n, monkeypatch):
-    search_few_points(monkeypatch)
+@pytest.mark.slow
+@pytest.mark.parametrize("n", [6, 33])
+def test_small_samples_equal_the_twin(n, searched):
     x, y = sample("Gaussian", n, 1), sample("Gaussian", n, 1, seed=1)
-    found = counts((x, y), ((0,), (1,)), (3,), "chebyshev")
-    coincident, expected = twins.joint_counts((x, y), ((0,), (1,)))
-    np.testing.assert_array_equal(found[:-1], np.concatenate(expected))
-    np.testing.assert_array_equal(found[-1], coincident)
+    count = partial(compiled.counts_of, (x, y), MARGINS, ks=(3,), metric="chebyshev")
+    (found,) = searched(count)
+    coincident, expected = twins.joint_counts((x, y), MARGINS)
+    np.testing.assert_array_equal([found.joint, *found.near], expected)
+    np.testing.assert_array_equal(found.coincident, coincident)
 
 
-def test_points_tied_beyond_what_is_kept_are_looked_at_again(monkeypatch):
-    x = np.repeat(np.arange(30.0, dtype=np.float32), 30)[:, None]
-    search_few_points(monkeypatch)
-    found = counts((x, x), ((0,), (1,)), (3,), "chebyshev")
-    for closer, tied in (found[:2], found[2:4], found[4:6]):
-        np.testing.assert_array_equal(closer, 0)
-        np.testing.assert_array_equal(tied, 29)
-
-
-def discrete_counts(x, labels, metric):
-    def count(x, labels):
-        return _ksg_discrete.neighbour_counts(
-            x, labels, k=3, metric=metric, block_size=None
-        )
-
-    return [np.asarray(a) for a in jax.jit(count)(jnp.asarray(x), jnp.asarray(labels))]
+def test_points_tied_beyond_what_is_kept_are_looked_at_again(searched):
+    x = np.arange(N, dtype=np.float32)[:, None] // 30
+    count = partial(compiled.counts_of, (x, x), MARGINS, ks=(2, 5), metric="chebyshev")
+    _, others = np.unique(x, return_counts=True)
+    others = others[x[:, 0].astype(int)] - 1
+    for found in searched(count):
+        for closer, tied in [found.joint, *found.near]:
+            np.testing.assert_array_equal(closer, 0)
+            np.testing.assert_array_equal(tied, others)
 
 
 @pytest.mark.parametrize(
     ("kind", "d", "metric"),
     [
         *[(kind, 2, "euclidean") for kind in KINDS],
-        ("on a grid", 3, "manhattan"),
-        ("Gaussian", 5, "chebyshev"),
+        pytest.param("on a grid", 3, "manhattan", marks=pytest.mark.slow),
+        pytest.param("Gaussian", 5, "chebyshev", marks=pytest.mark.slow),
     ],
 )
-def test_counts_of_classes_equal_those_of_all_pairs(kind, d, metric, monkeypatch):
-    n = 901
+def test_counts_of_classes_equal_those_of_all_pairs(kind, d, metric, searched):
     # Classes of one to hundreds of points, in no order.
-    labels = np.random.default_rng(2).permutation(np.arange(n) ** 3 // n**2 % 97 - 40)
-    x = sample(kind, n, d)
+    labels = np.random.default_rng(2).permutation(np.arange(N) ** 3 // N**2 % 97 - 40)
+    x = sample(kind, N, d)
     x[:, 0] += np.std(x) / 40 * labels
-    plain = discrete_counts(x, labels, metric)
-    search_few_points(monkeypatch)
-    assert _pruned.applies(n, (d,), (3,))
-    for have, want in zip(discrete_counts(x, labels, metric), plain, strict=True):
-        np.testing.assert_array_equal(have, want)
+    count = partial(compiled.discrete_counts, x, labels, k=3, metric=metric)
+    assert_equal(searched(count), count())
 
 
-@pytest.mark.parametrize("d", [2, 4])
-def test_entropy_is_that_of_all_pairs(d, monkeypatch):
-    x = sample("heavy tails", 700, d)
+@pytest.mark.parametrize("d", [2, pytest.param(4, marks=pytest.mark.slow)])
+def test_entropy_is_that_of_all_pairs(d, searched):
+    x = sample("heavy tails", N, d)
     plain = optax_mi.kl_entropy(x)
-    search_few_points(monkeypatch)
     jax.clear_caches()  # of programs that look at all pairs
-    np.testing.assert_allclose(optax_mi.kl_entropy(x), plain, rtol=1e-6)
+    found = searched(lambda search: optax_mi.kl_entropy(x))
+    np.testing.assert_allclose(found, plain, rtol=1e-6)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pages
 import pytest
+import tiers
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import optax_mi
@@ -60,8 +61,9 @@ ESTIMATORS = {
 }
 
 
-@pytest.mark.parametrize(("estimator", "data"), ESTIMATORS.values(), ids=ESTIMATORS)
-def test_estimates_are_those_of_one_device(estimator, data):
+@pytest.mark.parametrize("name", tiers.quick(ESTIMATORS, "discrete, 40"))
+def test_estimates_are_those_of_one_device(name):
+    estimator, data = ESTIMATORS[name]
     spread = sharded(make_mesh(), *data)
     assert float(estimator(*spread)) == pytest.approx(float(estimator(*data)), **EXACT)
 
@@ -100,12 +102,13 @@ WAYS = {
 }
 
 
-@pytest.mark.parametrize(("way", "kind"), WAYS.values(), ids=WAYS)
-def test_every_way_to_spread_points_gives_the_same(way, kind, monkeypatch):
-    # No other test has as many points, whose program would be known already.
-    data, mesh = points(10, n=N - DEVICES), make_mesh(kind)
+@pytest.mark.parametrize("name", tiers.quick(WAYS, "shard_map"))
+def test_every_way_to_spread_points_gives_the_same(name, monkeypatch):
+    way, kind = WAYS[name]
+    data, mesh = points(40), make_mesh(kind)
     rounds = []
     pass_round = _ring._pass_round
+    jax.clear_caches()  # a program that is known would pass nothing round again
     monkeypatch.setattr(
         _ring, "_pass_round", lambda *a: rounds.append(a) or pass_round(*a)
     )
@@ -115,6 +118,7 @@ def test_every_way_to_spread_points_gives_the_same(way, kind, monkeypatch):
     assert float(mi) == pytest.approx(float(optax_mi.ksg_discrete(*data)), **EXACT)
 
 
+@pytest.mark.slow
 def test_many_points_of_few_features_are_searched_as_on_one_device(monkeypatch):
     monkeypatch.setattr(
         "optax_mi._estimators._pruned.applies", lambda n, features, ks: n == N
@@ -127,17 +131,19 @@ def test_many_points_of_few_features_are_searched_as_on_one_device(monkeypatch):
     )
 
 
+@pytest.mark.slow
 def test_points_may_lie_along_several_axes():
     mesh = jax.make_mesh((2, 4), ("a", "b"), axis_types=(AxisType.Explicit,) * 2)
-    x, labels = points(16)
+    x, labels = points(40)
     expected = pytest.approx(float(optax_mi.ksg_discrete(x, labels)), **EXACT)
     for spec in (PartitionSpec(("a", "b")), PartitionSpec("a", "b")):
         spread = jax.device_put(jnp.asarray(x), NamedSharding(mesh, spec))
         assert float(optax_mi.ksg_discrete(spread, labels)) == expected
 
 
+@pytest.mark.slow
 def test_layers_are_spread_together():
-    x, labels = points(10)
+    x, labels = points(40)
     layers, mesh = {"a": x[:, :1], "b": x}, make_mesh()
     expected = optax_mi.estimate_mi(layers, labels)
     spread = dict(zip(layers, sharded(mesh, *layers.values()), strict=True))
@@ -159,11 +165,12 @@ def test_the_labels_of_all_devices_are_counted(of):
 
 
 def test_a_bad_number_on_one_device_is_known_to_all():
-    x, labels = points(10)
+    x, labels = points(40)
     x[-1, 3] = np.inf
     assert np.isnan(optax_mi.ksg_discrete(*sharded(make_mesh(), x, labels)))
 
 
+@pytest.mark.slow
 def test_no_device_holds_all_points():
     n, d = 4096 * DEVICES, 40
     mesh = make_mesh()
@@ -200,8 +207,9 @@ def test_points_must_be_divisible_among_the_devices():
         optax_mi.ksg_discrete(*points(10, n=100), axis_name="points")
 
 
+@pytest.mark.slow
 def test_few_points_of_each_device_are_enough():
-    data = points(10, n=2 * DEVICES)
+    data = points(40, n=2 * DEVICES)
     mi = optax_mi.ksg_discrete(*sharded(make_mesh(), *data), k=3)
     assert float(mi) == pytest.approx(float(optax_mi.ksg_discrete(*data)), **EXACT)
 
