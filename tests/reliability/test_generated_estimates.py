@@ -37,13 +37,15 @@ def assert_joint_counts(x, y, k, metric, algorithm):
     np.testing.assert_array_equal([counts.joint, *counts.near], expected)
 
 
-@generated(16, 64, data=st.data(), n=st.integers(6, 90), d=FEATURES, metric=METRICS)
+@pytest.mark.slow
+@generated(10, 64, data=st.data(), n=st.integers(6, 90), d=FEATURES, metric=METRICS)
 def test_discrete_counts_of_any_shape(data, n, d, metric):
     x, labels = data.draw(points(n, d)), data.draw(class_labels(n))
     assert_discrete_counts(x, labels, data.draw(st.integers(1, 5)), metric)
 
 
-@generated(8, 32, data=st.data(), n=st.integers(7, 90), d=FEATURES, metric=METRICS)
+@pytest.mark.slow
+@generated(6, 32, data=st.data(), n=st.integers(7, 90), d=FEATURES, metric=METRICS)
 def test_joint_counts_of_any_shape(data, n, d, metric):
     x, y = data.draw(points(n, d)), data.draw(points(n, data.draw(FEATURES)))
     k, algorithm = data.draw(st.integers(1, 5)), data.draw(st.sampled_from([1, 2]))
