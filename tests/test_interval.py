@@ -41,6 +41,7 @@ def test_the_error_of_a_mean_is_the_standard_error_of_the_mean(n):
     assert np.std(errors) / np.mean(errors) == pytest.approx(0.13, abs=0.05)
 
 
+@pytest.mark.slow
 def test_it_is_what_halves_say():
     x, labels = classes(0, n=201)
     found = optax_mi.mutual_information_interval(KEY, x, labels, permutations=0)

@@ -7,6 +7,7 @@ since each compiles a program.
 import compiled
 import numpy as np
 import pytest
+import tiers
 import twins
 from generated import SOAK, class_labels, generated, points
 from hypothesis import strategies as st
@@ -59,6 +60,7 @@ def test_discrete_counts(data, shape):
     assert_discrete_counts(x, labels, k, metric)
 
 
+@pytest.mark.slow
 @generated(30, 1500, data=st.data(), shape=FEW_SHAPES)
 def test_joint_counts(data, shape):
     n, d, k, metric = shape
@@ -81,7 +83,7 @@ ESTIMATORS = {
     "ksg_discrete": optax_mi.ksg_discrete,
     "ksg": lambda x, labels: optax_mi.ksg(x, labels + x[:, 0], metric="euclidean"),
 }
-estimators = pytest.mark.parametrize("name", ESTIMATORS)
+estimators = pytest.mark.parametrize("name", tiers.quick(ESTIMATORS, "ksg_discrete"))
 
 
 @estimators

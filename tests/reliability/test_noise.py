@@ -142,6 +142,7 @@ MAKES = {
 }
 
 
+@pytest.mark.e2e
 @pytest.mark.parametrize("name", MAKES)
 def test_where_the_loss_diverges_the_rate_comes_down_and_stays_down(name, tally):
     losses, rates, finite = diverging(MAKES[name], 10.0)
