@@ -234,6 +234,7 @@ def test_what_the_capture_sets_itself_is_refused():
         )
 
 
+@pytest.mark.slow
 def test_random_combinations_of_many_features_keep_distances_and_information():
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 5, 400)

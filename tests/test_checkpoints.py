@@ -1,13 +1,6 @@
 """Runs that Orbax has saved go on as they were, and so do those of plain SGD."""
 
-import contextlib
 import functools
-import itertools
-import signal
-import subprocess
-import sys
-import time
-from pathlib import Path
 from typing import Any
 
 import flax.linen as nn
@@ -301,63 +294,3 @@ def test_one_rate_becomes_one_for_each_layer():
     opt_state = (old[0], tx.init(params)[1])
     assert set(optax_mi.learning_rates(opt_state).values()) == {rate}
     update(tx, params, opt_state)
-
-
-@pytest.fixture
-def start():
-    """Starts processes that end with the test."""
-    program = Path(__file__).with_name("resumable.py")
-    with contextlib.ExitStack() as stack:
-
-        def start_one(*arguments):
-            command = [sys.executable, program, *map(str, arguments)]
-            process = stack.enter_context(subprocess.Popen(command))
-            stack.callback(process.kill)
-            return process
-
-        yield start_one
-
-
-def kill_after(process, log, step, checkpoint):
-    """Kills it when it has done that step and has written that checkpoint."""
-    for _ in range(3000):
-        assert process.poll() is None
-        done = len(log.read_text().splitlines()) if log.exists() else 0
-        if done >= step and checkpoint.exists():
-            break
-        time.sleep(0.1)
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
-    assert len(log.read_text().splitlines()) == step
-
-
-# Epochs have 40 steps, and every 25th is saved: after the 200th, the end of an epoch,
-# with a measurement pending.
-@pytest.mark.parametrize(
-    ("form", "killed", "resumed"), [("plain", 212, 200), ("layer-wise", 137, 125)]
-)
-def test_a_run_killed_in_mid_epoch_resumes_to_the_last_bit(
-    tmp_path, start, form, killed, resumed
-):
-    alone, first, second = (tmp_path / name for name in ("alone", "first", "second"))
-    checkpoints = tmp_path / "checkpoints"
-    left_alone = start(form, tmp_path / "others", alone)
-    process = start(form, checkpoints, first, killed)
-    kill_after(process, first / "log", killed, checkpoints / str(resumed))
-    for process in (start(form, checkpoints, second), left_alone):
-        assert process.wait(timeout=300) == 0
-
-    logs = {d: (d / "log").read_text().splitlines() for d in (alone, first, second)}
-    assert len(set(logs[alone])) == 280
-    assert logs[first] == logs[alone][:killed]
-    assert logs[second] == logs[alone][resumed:]
-    assert not (first / "end.npz").exists()
-    history = (alone / "history.json").read_text()
-    assert (second / "history.json").read_text() == history
-    rates = optax_mi.MIHistory.from_json(alone / "history.json")
-    for layer in rates.layers:
-        moves = itertools.pairwise(rates.column("learning_rate", layer))
-        assert sum(old != new for old, new in moves) >= 4
-    ends = [np.load(d / "end.npz", allow_pickle=False) for d in (alone, second)]
-    assert bits(dict(ends[0])) == bits(dict(ends[1]))
-    assert len(ends[0].files) > 12

@@ -10,6 +10,7 @@ import numpy as np
 import optax
 import pages
 import pytest
+import tiers
 from sklearn.feature_selection import mutual_info_classif, mutual_info_regression
 
 import optax_mi
@@ -171,7 +172,17 @@ def test_the_page_names_what_exists():
         assert callable(operator.attrgetter(name[1])(package))
 
 
-@pytest.mark.parametrize("name", METHODS)
+# One of each kind.
+QUICK = (
+    "warmup_cosine_decay_schedule",
+    "contrib.reduce_on_plateau",
+    "contrib.cocob",
+    "scale_by_backtracking_linesearch",
+    "optax_mi.layerwise_mi_dynamic_lr",
+)
+
+
+@pytest.mark.parametrize("name", tiers.quick(METHODS, *QUICK))
 def test_the_rate_moves_as_the_page_says(name):
     rates, _ = trained(name)
     steps = np.diff(rates)
@@ -253,7 +264,7 @@ def test_partition_takes_what_the_page_says(name):
         training(name, tx, norm_ratio).trace(PARAMS)
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", tiers.quick(METHODS, *QUICK))
 def test_line_searches_alone_evaluate_the_loss_beside_training(name):
     _, searched = trained(name)
     assert (searched.min() >= 1) == COSTS[name][0].startswith("one or more a step")

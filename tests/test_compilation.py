@@ -20,6 +20,7 @@ def cross_entropy(weights, x, labels):
     return losses.mean()
 
 
+@jax.jit
 def measure(weights):
     return optax_mi.ksg_discrete(X @ weights, LABELS)
 
@@ -84,12 +85,12 @@ def test_measurements_between_scanned_epochs_set_the_rates_of_the_same_loop():
 
 def test_a_change_of_batch_size_compiles_no_estimator_and_is_counted_in_measurements():
     state, step = trained()
-    step, estimate = jax.jit(step), jax.jit(measure)
+    step = jax.jit(step)
     rng, weights, rates, left = np.random.default_rng(0), WEIGHTS, [], []
     for epoch in range(12):
         if epoch == 5:
             state = optax_mi.track_value_only(state, measurements=5)
-        state = optax_mi.record_mi(state, estimate(weights))
+        state = optax_mi.record_mi(state, measure(weights))
         for batch in np.split(rng.integers(0, 120, 192), 12 if epoch < 5 else 3):
             weights, state = step(weights, state, None, batch)
         rates.append(float(rate(state)))
@@ -99,12 +100,14 @@ def test_a_change_of_batch_size_compiles_no_estimator_and_is_counted_in_measurem
     assert rates[4] == np.float32(0.1)
     assert np.all(np.diff(rates[4:10]) > 0)
     assert np.all(np.diff(rates[9:]) < 0)
-    assert estimate._cache_size() == 1
+    assert measure._cache_size() == 1
     assert step._cache_size() == 2
 
 
 @forms
-@pytest.mark.parametrize("wide", [False, True], ids=["x32", "x64"])
+@pytest.mark.parametrize(
+    "wide", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["x32", "x64"]
+)
 def test_it_runs_under_strict_flags(wide, form, request):
     # Not with adam nor within MultiSteps: Optax itself promotes dtypes there.
     if wide:
@@ -117,9 +120,10 @@ def test_it_runs_under_strict_flags(wide, form, request):
         for mi, expected in zip(form.measurements, form.rates, strict=True):
             updates, given = update(GRADS, given, PARAMS, mi=mi)
             recorded = optax_mi.record_mi(recorded, mi)
-            _, recorded = tx.update(GRADS, recorded, PARAMS)
+            _, recorded = update(GRADS, recorded, PARAMS)
             for state in (given, recorded):
                 assert optax_mi.learning_rates(state) == pytest.approx(expected, 1e-5)
+        tx.update(GRADS, recorded, PARAMS, mi=form.measurements[0])  # and by itself
     assert jax.tree.all(jax.tree.map(lambda u: u.dtype == jnp.float32, updates))
     assert not any(leaf.weak_type for leaf in jax.tree.leaves(given))
 
@@ -216,8 +220,14 @@ def test_recording_keeps_the_shapes_of_a_vmapped_state():
     ("estimator", "outcomes"),
     [
         (optax_mi.ksg_discrete, jax.ShapeDtypeStruct((10**6,), jnp.int32)),
-        (optax_mi.ksg, jax.ShapeDtypeStruct((10**6, 1), jnp.float32)),
-        (optax_mi.ksg_mixed, jax.ShapeDtypeStruct((10**6, 1), jnp.float32)),
+        *(
+            pytest.param(
+                estimator,
+                jax.ShapeDtypeStruct((10**6, 1), jnp.float32),
+                marks=pytest.mark.slow,
+            )
+            for estimator in (optax_mi.ksg, optax_mi.ksg_mixed)
+        ),
     ],
 )
 def test_a_million_points_take_less_than_half_a_gibibyte(estimator, outcomes):

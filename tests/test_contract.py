@@ -84,12 +84,14 @@ def around(base, wrapper, bounds):
 
 # Some of the tests leave wrappers out and others the schedules of optimizers.
 FUNCTIONS = [mi_sgd, mi_adam, layerwise_mi_adam, mi_wrapper, layerwise_mi_wrapper]
-ENTRIES = [
+QUICK = [
     own(mi_sgd, SGD_BOUNDS),
+    around("sgd", layerwise_mi_wrapper, SGD_BOUNDS),
+]
+SLOW = [
     own(mi_adam, ADAM_BOUNDS),
     own(layerwise_mi_adam, ADAM_BOUNDS),
     around("sgd", mi_wrapper, SGD_BOUNDS),
-    around("sgd", layerwise_mi_wrapper, SGD_BOUNDS),
 ]
 
 
@@ -113,9 +115,6 @@ def suite_with(entries):
     return module, counts
 
 
-suite, counts = suite_with(ENTRIES)
-
-
 @pytest.fixture(autouse=True, scope="module")
 def _found_in_contrib():
     with pytest.MonkeyPatch.context() as patch:
@@ -124,13 +123,25 @@ def _found_in_contrib():
         yield
 
 
-class TestContract(suite.ContribTest):
-    def skipTest(self, reason):  # noqa: N802
-        self.fail(f"skipped: {reason}")
+def contract(entries):
+    """The suite's tests of these entries, none of which may be skipped."""
+    suite, counts = suite_with(entries)
 
+    class Contract(suite.ContribTest):
+        def skipTest(self, reason):  # noqa: N802
+            self.fail(f"skipped: {reason}")
 
-def test_the_whole_suite_runs_on_each_entry():
-    tests = [name for name in dir(TestContract) if name.startswith("test")]
+    tests = [name for name in dir(Contract) if name.startswith("test")]
     assert len(counts) >= 7
     # With Optax 0.2.6 in several variants each.
-    assert len(tests) >= sum(counts) >= 16 * len(ENTRIES)
+    assert len(tests) >= sum(counts) >= 16 * len(entries)
+    return Contract
+
+
+class TestContract(contract(QUICK)):
+    pass
+
+
+@pytest.mark.slow
+class TestContractOfTheOthers(contract(SLOW)):
+    pass

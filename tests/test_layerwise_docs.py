@@ -11,6 +11,8 @@ from sklearn import datasets
 
 import optax_mi
 
+pytestmark = pytest.mark.e2e
+
 PROGRAMS = pages.programs("guides/layerwise.md")
 LAYERS = {
     "Linen": ["layers_0", "layers_2", "layers_5", "layers_7"],

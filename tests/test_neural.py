@@ -12,8 +12,13 @@ def gaussians(rho, n=3000, seed=0):
     return x, rho * x + np.sqrt(1 - rho**2) * noise
 
 
-@pytest.mark.parametrize("estimator", ESTIMATORS)
-@pytest.mark.parametrize("rho", [0.0, 0.6, 0.9])
+@pytest.mark.parametrize(
+    "estimator",
+    [optax_mi.mine, pytest.param(optax_mi.info_nce, marks=pytest.mark.slow)],
+)
+@pytest.mark.parametrize(
+    "rho", [0.6, *(pytest.param(rho, marks=pytest.mark.slow) for rho in (0.0, 0.9))]
+)
 def test_it_finds_the_information_of_gaussians(estimator, rho):
     estimate = estimator(jax.random.key(0), *gaussians(rho))
     truth = -0.5 * np.log(1 - rho**2)
@@ -22,6 +27,7 @@ def test_it_finds_the_information_of_gaussians(estimator, rho):
     assert np.mean(estimate.curve[-100:]) >= np.mean(estimate.curve[:20]) - 0.05
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("estimator", ESTIMATORS)
 def test_the_seed_decides_and_the_scale_does_not(estimator):
     x, y = gaussians(0.8, n=600)
@@ -34,6 +40,7 @@ def test_the_seed_decides_and_the_scale_does_not(estimator):
     assert first.curve.shape == (50,)
 
 
+@pytest.mark.slow
 def test_what_the_critic_knows_by_heart_does_not_count():
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(2, 300, 20))  # independent, and few
@@ -44,6 +51,7 @@ def test_what_the_critic_knows_by_heart_does_not_count():
         assert estimate.mi < 0.05
 
 
+@pytest.mark.slow
 def test_info_nce_never_exceeds_the_logarithm_of_the_batch():
     x, _ = gaussians(0.0)
     estimate = optax_mi.info_nce(jax.random.key(0), x, x, batch_size=16)

@@ -25,6 +25,7 @@ def loop():
     return namespace, printed
 
 
+@pytest.mark.e2e
 def test_the_training_loop_learns_with_a_rate_that_rises_and_falls(loop):
     _, printed = loop
     rates = [learning_rates[""] for _, learning_rates, *_ in printed]
@@ -36,6 +37,7 @@ def test_the_training_loop_learns_with_a_rate_that_rises_and_falls(loop):
     assert rates[-1] < 0.5 * max(rates)
 
 
+@pytest.mark.e2e
 def test_its_logits_show_the_scale_trap(loop):
     # A trained network's logits: one-hot labels in a joint space read nearly nothing,
     # as on its untrained logits they read nearly all.

@@ -6,6 +6,7 @@ a process of its own, in the functions here whose names begin with `check`.
 
 import ast
 import importlib
+import itertools
 import pathlib
 import subprocess
 import sys
@@ -15,13 +16,16 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import jaxtyping
+import matplotlib as mpl
 import numpy as np
 import optax
 import pytest
 from flax import nnx
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from matplotlib import pyplot as plt
 
 import optax_mi
+from optax_mi import plots
 
 HERE = pathlib.Path(__file__)
 ROOT = pathlib.Path(optax_mi.__file__).parent
@@ -30,17 +34,39 @@ ROOT = pathlib.Path(optax_mi.__file__).parent
 BEARTYPE = "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))"
 
 
-@pytest.mark.parametrize("what", [HERE, ROOT], ids=["calls", "examples"])
-def test_arrays_are_of_the_annotated_shapes(what):
-    options = [f"--jaxtyping-packages=optax_mi,{BEARTYPE}", "--doctest-modules", "-q"]
+@pytest.mark.e2e
+def test_arrays_are_of_the_annotated_shapes():
+    options = [f"--jaxtyping-packages=optax_mi,{BEARTYPE}", "-q"]
     options += ["-o", "python_functions=check_*", "-p", "no:cacheprovider"]
     run = subprocess.run(
-        [sys.executable, "-m", "pytest", *options, str(what)],
+        [sys.executable, "-m", "pytest", *options, str(HERE)],
         cwd=HERE.parents[1],
         capture_output=True,
         text=True,
     )
     assert run.returncode == 0, run.stdout[-5000:] + run.stderr[-1000:]
+
+
+def public(owner):
+    """The public functions, methods and properties of a module or class."""
+    for name, value in vars(owner).items():
+        value = getattr(value, "__func__", value)  # of a class method
+        own = getattr(value, "__module__", "").startswith("optax_mi")
+        if not name.startswith("_") and (isinstance(value, property) or own):
+            yield name
+
+
+def test_everything_public_is_called():
+    called = {
+        node.attr
+        for function in ast.parse(HERE.read_text()).body
+        for node in ast.walk(function)
+        if isinstance(node, ast.Attribute)
+    }
+    names = {name for o in (optax_mi, optax_mi.MIHistory, plots) for name in public(o)}
+    assert len(names) > 40
+    types = {"MIInterval", "Policy", "Probe", "SampleSizeCurve", "MIDynamicLRState"}
+    assert names - types - {"Estimator", "LRRangeTest"} <= called
 
 
 def annotations(tree):
@@ -113,11 +139,16 @@ EVERY = [
 
 
 @pytest.mark.parametrize(("call", "y"), EVERY)
-def check_a_plain_call_and_one_in_scan_and_vmap(call, y):
+def check_a_plain_call_and_one_in_scan(call, y):
     jax.eval_shape(lambda: call(X, y))
     x, y = jnp.stack([X, -X]), jnp.stack([y, y])
-    jax.eval_shape(jax.vmap(call), x, y)
     jax.eval_shape(lambda *of: jax.lax.map(lambda pair: call(*pair), of), x, y)
+
+
+# What vmap adds is the tracer that a function is given; the rest is long to trace.
+@pytest.mark.parametrize("call", OF_CLASSES.values(), ids=OF_CLASSES)
+def check_a_call_in_vmap(call):
+    jax.eval_shape(jax.vmap(call), jnp.stack([X, -X]), jnp.stack([CLASSES, CLASSES]))
 
 
 @pytest.mark.parametrize("points", POINTS.values(), ids=POINTS)
@@ -165,7 +196,7 @@ def check_a_search_in_few_dimensions(features, monkeypatch):
 
 def check_without_jit():
     with jax.disable_jit():
-        optax_mi.ksg_discrete(X[:8], CLASSES[:8])
+        optax_mi.ksg_discrete(X[:4], CLASSES[:4])
 
 
 def check_double_precision(x64):
@@ -228,22 +259,59 @@ def check_training_in_linen():
         updates, opt_state = tx.update(params, opt_state, params)
         return optax.apply_updates(params, updates), opt_state
 
-    @jax.jit
     def measure(params):
         layers = optax_mi.capture_activations(
             model, params, probe.inputs, max_features=4
         )
         return optax_mi.estimate_mi(layers, probe.outcomes)
 
+    traced = jax.eval_shape(measure, params)
+    mi = {name: jnp.ones(nats.shape, nats.dtype) for name, nats in traced.items()}
+
     opt_state = tx.init(params)
     for epoch in range(3):
         params, opt_state = step(params, opt_state)
-        mi = measure(params)
         opt_state = optax_mi.record_mi(opt_state, mi, reference)
         opt_state = optax_mi.track_value_only(opt_state, 2)
         history.record(opt_state, epoch=epoch, mi=mi, loss=jnp.sum(reference))
     assert set(optax_mi.learning_rates(opt_state)) == {"Dense_0", "Dense_1"}
-    history.column("mi", "Dense_0")
+
+
+def check_a_history(tmp_path):
+    history = optax_mi.MIHistory()
+    for epoch, layer in itertools.product(range(2), ("conv", "dense")):
+        history.add(epoch=epoch, layer=layer, learning_rate=0.1, mi=1.0, accuracy=0.5)
+    assert history.layers == ["conv", "dense"]
+    history.column("mi", "conv")
+    history.scalars()
+    history.to_table()
+    history.to_csv(tmp_path / "history.csv")
+    history.to_json(tmp_path / "history.json")
+    optax_mi.MIHistory.from_json(tmp_path / "history.json")
+    history.to_tensorboard(tmp_path)
+
+
+def check_plots_of_what_was_measured():
+    history = optax_mi.MIHistory()
+    for epoch in range(2):
+        history.add(epoch=epoch, learning_rate=0.1, mi=1.0, accuracy=0.5, reference=2)
+    w = jnp.ones(3)
+    swept = optax_mi.lr_range_test(
+        lambda w, batch, rate: (w - rate * batch, jnp.sum(w)),
+        *(w, itertools.repeat(w), jnp.mean),
+        steps=25,
+    )
+    curve = optax_mi.sample_size_curve(
+        *(KEY, X, CLASSES, (20, 30), 2), estimator=lambda x, _: x.mean()
+    )
+    with mpl.rc_context({"backend": "agg"}):
+        _, axes = plots.training({"one": history, "seeds": [history, history]})
+        plots.training(history, ax=axes)
+        plots.layers(history, kinds={"": "output"})
+        plots.sample_size({"mean": curve})
+        plots.information_plane({"": [1.0, 2.0]}, {"": np.ones(2)})
+        plots.range_test(swept)
+        plt.close("all")
 
 
 class NNX(nnx.Module):
@@ -301,7 +369,8 @@ def check_samples_and_what_is_said_of_them(key):
     interval = optax_mi.mutual_information_interval
     jax.eval_shape(lambda: interval(key, x, y, permutations=2))
     jax.eval_shape(lambda: interval(key, x, x[:, :1], permutations=0))
-    optax_mi.sample_size_curve(key, x[:, :1], jnp.asarray(y), (20,), 2)
+    mean = lambda x, _: x.mean()  # noqa: E731
+    optax_mi.sample_size_curve(key, x, jnp.asarray(y), (20,), 2, estimator=mean)
     probe = optax_mi.sample_probe(key, jnp.asarray(X), X, 20)
     classes = probe._replace(outcomes=probe.outcomes[:, 0] > 0)
     jax.eval_shape(lambda: optax_mi.reference_mi(probe, "input"))

@@ -1,5 +1,6 @@
 """The programs of docs/guides/training_loops.md that wait for nothing, on digits."""
 
+import functools
 from functools import partial
 from typing import Any
 
@@ -64,6 +65,7 @@ def test_what_reads_a_value_or_waits_for_it_is_seen(to_host, read):
     assert () in to_host
 
 
+@functools.cache
 def setting() -> dict[str, Any]:
     x, y = datasets.load_digits(return_X_y=True)
     x, y = jnp.asarray(x, jnp.float32) / 16, jnp.asarray(y)
@@ -129,11 +131,12 @@ def by_the_book(names, *, late):
     return params, opt_state
 
 
+@pytest.mark.e2e
 @pytest.mark.parametrize(
     ("program", "late"), [(BESIDE, False), (ON_A_SPARE_DEVICE, True)]
 )
 def test_an_epoch_and_its_measurement_read_nothing(to_host, program, late):
-    names = setting()
+    names = dict(setting())
     want = by_the_book(names, late=late)
     to_host.clear()
     exec(program, names)
@@ -146,8 +149,9 @@ def test_an_epoch_and_its_measurement_read_nothing(to_host, program, late):
         assert [leaf.devices() for leaf in names["mi"].values()] == [{names["spare"]}]
 
 
+@pytest.mark.e2e
 def test_a_compiled_loop_measures_every_n_steps_and_reads_nothing(to_host):
-    names = setting()
+    names = dict(setting())
     want, want_state = names["params"], names["opt_state"]
     for epoch in range(EPOCHS):
         want_state = optax_mi.record_mi(want_state, measured(names, want))
@@ -164,6 +168,6 @@ def test_a_compiled_loop_measures_every_n_steps_and_reads_nothing(to_host):
 
 
 def test_record_mi_outside_of_jit_reads_the_reference(to_host):
-    names = setting()
+    names = dict(setting())
     optax_mi.record_mi(names["opt_state"], 1.0)
     assert to_host

@@ -1,4 +1,4 @@
-"""Generated cases: a few hundred in `make test`, thousands in `make soak`."""
+"""Generated cases: some hundreds in `make test`, thousands in `make soak`."""
 
 import functools
 import os

@@ -1,5 +1,6 @@
 """What the tables of docs/reliability.md are made of: input, and what comes of it."""
 
+import contextlib
 import re
 import warnings
 from collections.abc import Callable
@@ -45,6 +46,16 @@ def check(outcome: Outcome | Refused, call: Callable[[], Any], plain: Any = np.n
         warnings.filterwarnings("ignore", "overflow encountered in cast")
         found = numbers(call())
     assert np.all(outcome.holds(found, numbers(plain))), (found, plain)
+
+
+@contextlib.contextmanager
+def naming(row: Any):
+    """Names the row in whose check a test fails that goes through several."""
+    try:
+        yield
+    except BaseException as error:  # pytest's own is no Exception
+        error.add_note(f"row: {row}")
+        raise
 
 
 def numbers(values: Any) -> np.ndarray:

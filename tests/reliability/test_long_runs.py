@@ -78,6 +78,7 @@ def live_arrays():
     return len(jax.live_arrays())
 
 
+@pytest.mark.slow
 def test_many_measurements_leave_nothing_behind(tally):
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 4, 120)

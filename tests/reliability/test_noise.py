@@ -15,7 +15,9 @@ import optax_mi
 
 LOW, HIGH, REFERENCE, MI, EPSILON = 0.001, 0.1, 2.3, 2.0, 0.003
 DEVIATIONS = (0.001, 0.003, 0.01, 0.03, 0.1)
+SMOOTHINGS = (0.0, 0.5, 0.8, 0.9)
 MEASUREMENTS = 20_000
+NOISE = np.random.default_rng(0).normal(size=MEASUREMENTS)
 
 
 def threshold(smoothing):
@@ -28,28 +30,41 @@ def threshold(smoothing):
     return EPSILON * MI / (0.6745 * change)
 
 
+@jax.jit
+@functools.partial(jax.vmap, in_axes=(0, None))
+@functools.partial(jax.vmap, in_axes=(None, 0))
 def steered(deviation, smoothing):
     """The rates while the information stays as it is and is measured with noise."""
     tx = optax_mi.mi_dynamic_lr(
         LOW, HIGH, reference=REFERENCE, smoothing=smoothing, init_lr=0.05
     )
-    noise = np.random.default_rng(0).normal(size=MEASUREMENTS)
 
     def step(state, mi):
         _, state = tx.update(jnp.ones(()), state, mi=mi)
         return state, state.learning_rate
 
-    measured = jnp.asarray(MI + deviation * noise, jnp.float32)
-    _, found = jax.jit(lambda: jax.lax.scan(step, tx.init(jnp.ones(())), measured))()
-    return np.asarray(found)[MEASUREMENTS // 10 :]
+    measured = MI + deviation * jnp.asarray(NOISE, jnp.float32)
+    return jax.lax.scan(step, tx.init(jnp.ones(())), measured)[1]
 
 
-@pytest.mark.parametrize("smoothing", [0.0, 0.5, 0.8, 0.9])
+@pytest.fixture(scope="module")
+def rates_of():
+    """The rates by deviation and smoothing, once they have settled."""
+    found = np.asarray(steered(jnp.asarray(DEVIATIONS), jnp.asarray(SMOOTHINGS)))
+    settled = found[..., MEASUREMENTS // 10 :]
+    return {
+        (deviation, smoothing): settled[i, j]
+        for i, deviation in enumerate(DEVIATIONS)
+        for j, smoothing in enumerate(SMOOTHINGS)
+    }
+
+
+@pytest.mark.parametrize("smoothing", SMOOTHINGS)
 @pytest.mark.parametrize("deviation", DEVIATIONS)
 def test_noise_raises_the_rate_above_the_threshold_and_not_below(
-    deviation, smoothing, tally
+    deviation, smoothing, rates_of, tally
 ):
-    rates, limit = steered(deviation, smoothing), threshold(smoothing)
+    rates, limit = rates_of[deviation, smoothing], threshold(smoothing)
     assert rates.min() >= np.float32(LOW)
     assert rates.max() <= np.float32(HIGH)
     if deviation < limit / 1.5:
@@ -127,6 +142,7 @@ MAKES = {
 }
 
 
+@pytest.mark.e2e
 @pytest.mark.parametrize("name", MAKES)
 def test_where_the_loss_diverges_the_rate_comes_down_and_stays_down(name, tally):
     losses, rates, finite = diverging(MAKES[name], 10.0)

@@ -8,6 +8,7 @@ import test_hostile_arrays
 import test_hostile_capture
 import test_hostile_control
 import test_hostile_labels
+import test_hostile_parameters
 from generated import SOAK
 
 TABLES = {
@@ -16,6 +17,7 @@ TABLES = {
         test_hostile_arrays,
         test_hostile_labels,
         test_hostile_control,
+        test_hostile_parameters,
         test_hostile_capture,
         survivors,
     )
@@ -34,11 +36,18 @@ def test_the_page_has_the_rows_that_are_tested():
         assert page == expected
 
 
-@pytest.mark.parametrize("module", survivors.SURVIVORS)
-def test_survivors_are_changes_to_lines_that_still_stand(module):
-    lines = (mutants.ROOT / module).read_text(encoding="utf-8").splitlines()
-    for change in mutants.explained(module):
-        assert survivors.before(change) in map(str.strip, lines), change
+def test_before_any_change_is_tried_a_survivor_whose_line_is_gone_is_named(
+    monkeypatch, capsys
+):
+    module = "optax_mi/_policies.py"
+    first = (mutants.ROOT / module).read_text(encoding="utf-8").splitlines()[0]
+    changes = [f"⟦ → not ⟧{first}", "no such ⟦line → lines⟧"]
+    monkeypatch.setitem(mutants.SURVIVORS, module, {"a reason": changes})
+    monkeypatch.setattr("sys.argv", ["mutants.py", "--only", "_policies"])
+    assert mutants.main() == 1
+    *_, named = capsys.readouterr().out.splitlines()
+    assert named == f"{module}: no such ⟦line → lines⟧"
+    assert mutants.moved(module) == changes[1:]
 
 
 @pytest.mark.parametrize(
