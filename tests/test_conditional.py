@@ -28,6 +28,12 @@ def test_it_equals_the_twin(step, metric):
     )
 
 
+def test_a_value_of_z_that_is_not_finite_gives_nan():
+    x, y, z = (np.asarray(v, np.float32) for v in chain(300, 0))
+    z[7] = np.inf
+    assert np.isnan(optax_mi.conditional_ksg(np.stack([x, y], axis=1), y, z))
+
+
 @pytest.mark.slow
 def test_a_wide_known_variable_equals_the_twin():
     rng = np.random.default_rng(0)
