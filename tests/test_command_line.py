@@ -86,6 +86,30 @@ def test_recorded_runs_are_told_and_drawn(folder, capsys):
     assert (folder / "runs.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_each_line_of_a_file_of_runs_is_one(folder, capsys):
+    path = folder / "runs" / "deep" / "both.jsonl"
+    record(folder / "runs" / "one.json")
+    path.parent.mkdir()
+    history = optax_mi.MIHistory.from_json(folder / "runs" / "one.json")
+    history.append_jsonl(path, "plain", seed=0)
+    history.append_jsonl(path, "plain", seed=1)
+    optax_mi.MIHistory().append_jsonl(path, "curve", sizes=[1])
+    with path.open("a") as file:
+        file.write('{"name": "kil')
+    main(["runs", "runs", "--out", "runs.png"])
+    out, err = capsys.readouterr()
+    numbers = "|  | 3 | 0.02 | 0.05 | 3 | 0.7 |"
+    for name in ("deep/both/plain", "deep/both/plain (2)", "one"):
+        assert f"| {name} {numbers}" in out.splitlines()
+    assert "both.jsonl': line 4 is not whole" in err
+    assert "deep/both/curve of runs/deep/both.jsonl is no recorded run" in err
+    assert err.count("\n") == 2
+    main(["runs", str(path)])
+    assert f"| both/plain {numbers}" in capsys.readouterr().out.splitlines()
+    main(["runs", "runs/one.json"])
+    assert f"| one {numbers}" in capsys.readouterr().out.splitlines()
+
+
 def test_of_runs_with_layers_one_that_all_have_is_drawn(folder, capsys):
     (folder / "runs" / "a.json").mkdir(parents=True)  # is no file
     for name, layers in (("one", ("first", "second")), ("two", ("second", "third"))):
@@ -129,8 +153,9 @@ class Malicious:
         ("curve x.npy labels.npy --out no/a.png", "there is no directory no for --out"),
         ("curve x.npy labels.npy --out a", "--out must end in one of .png, .pdf"),
         ("curve x.npy labels.npy --sizes 900", "`sizes` must be at most"),
-        ("runs nowhere", "there is no directory nowhere"),
+        ("runs nowhere", "there is no file or directory nowhere"),
         ("runs empty", "empty holds no run"),
+        ("runs text.npy", "text.npy holds no run"),
         ("runs plain --out x.png", "a picture needs a metric"),
         ("runs plain --metric loss", "--metric must be one of [], which all runs"),
     ],
@@ -164,4 +189,7 @@ def test_it_is_run_as_a_module(folder):
     command = [sys.executable, "-m", "optax_mi", "runs", "nowhere"]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 2
-    assert done.stderr == "python -m optax_mi runs: there is no directory nowhere\n"
+    assert (
+        done.stderr
+        == "python -m optax_mi runs: there is no file or directory nowhere\n"
+    )

@@ -73,6 +73,7 @@ def test_the_sdist_has_what_the_wheel_is_made_from_and_what_tests_it(built):
     ):
         assert needed in names
     assert not [name for name in names if name.endswith((".npy", ".npz", ".pyc"))]
+    assert not [name for name in names if name.startswith("docs/results")]
 
 
 def test_both_install_and_run_with_the_runtime_dependencies_alone(built, tmp_path):

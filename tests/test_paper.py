@@ -1,7 +1,6 @@
 """The paper's experiments as programs, in small, on scikit-learn's digits."""
 
 import dataclasses
-import json
 from typing import Any
 
 import jax
@@ -31,45 +30,54 @@ def row(figure, name):
     return next(row for row in FIGURES[figure] if row.name == name)
 
 
+def kept(folder, figure):
+    """The runs in the file of an experiment."""
+    return results.recorded(results.experiment(folder, figure))
+
+
 def test_a_row_of_figure_3_is_repeated_kept_and_reported(tmp_path, monkeypatch):
     out = ["--out", str(tmp_path)]
     arguments = ["figure3", "--dataset", "digits", "--epochs", "10", *out]
     run.main([*arguments, "--rows", "same_rate"])
-    (path,) = (tmp_path / "figure3").iterdir()
-    result = json.loads(path.read_text())
-    assert result["config"]["row"] == "same_rate"
-    assert result["environment"]["jax"] == jax.__version__
-    epochs = result["epochs"]
-    assert [epoch["epoch"] for epoch in epochs] == list(range(10))
-    rates = [epoch["learning_rate"][""] for epoch in epochs]
+    ((about, history),) = kept(tmp_path, "figure3")
+    assert about["name"] == "same_rate-small-digits-1437-10x16-0"
+    assert about["config"]["row"] == "same_rate"
+    assert about["environment"]["jax"] == jax.__version__
+    assert history.column("epoch").tolist() == list(range(10))
+    rates = history.column("learning_rate")
     assert rates[:2] == pytest.approx([1e-3, 1e-3])
     # The rates are those that policy B makes of the measurements, by hand.
+    epochs = history.rows
     for before, now, after in zip(epochs, epochs[1:], rates[2:], strict=False):
-        mi, reference = now["mi"][""], now["reference"]
-        gap = 1 - mi / reference
-        grows = abs(mi - before["mi"][""]) / mi > 0.01
-        expected = now["learning_rate"][""] + (0.1 if grows else -0.1) * gap
-        assert after == pytest.approx(np.clip(expected, 1e-3, 0.1), rel=1e-4)
+        gap = 1 - now["mi"] / now["reference"]
+        grows = abs(now["mi"] - before["mi"]) / now["mi"] > 0.01
+        expected = now["learning_rate"] + (0.1 if grows else -0.1) * gap
+        assert after == pytest.approx(np.clip(expected, 1e-3, 0.1), rel=1e-3)
     assert max(rates) > 0.005
-    assert all(epoch["train_seconds"] > 0 for epoch in epochs)
+    assert (history.column("train_seconds") > 0).all()
 
     other = ["--epochs", "1", "--batch-size", "50", "--rows", "same_rate", *out]
     run.main(["figure3", "--dataset", "digits", *other])  # is another result
-    assert len(list(path.parent.iterdir())) == 2
+    assert len(kept(tmp_path, "figure3")) == 2
 
-    before = path.stat().st_mtime_ns
     run.main([*arguments, "--rows", "same_rate"])  # is there already
-    assert path.stat().st_mtime_ns == before
+    assert len(kept(tmp_path, "figure3")) == 2
     other_gamma = row("figure3", "same_rate")
     (phase,) = other_gamma.phases
     phase = dataclasses.replace(phase, options={**phase.options, "gamma_up": 0.3})
     monkeypatch.setitem(
         FIGURES, "figure3", [dataclasses.replace(other_gamma, phases=[phase])]
     )
-    with pytest.raises(SystemExit) as end:
-        run.main([*arguments, "--rows", "same_rate"])
-    assert "holds another experiment's result, with phases" in str(end.value)
+    run.main([*arguments, "--rows", "same_rate"])  # is another result too
     monkeypatch.undo()
+    assert len(kept(tmp_path, "figure3")) == 3
+    with pytest.raises(SystemExit) as end:
+        report.main(out)
+    assert "figure3.jsonl has two runs 'same_rate-small-digits-1437-10x16-0'" in str(
+        end.value
+    )
+    path = tmp_path / "figure3.jsonl"
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:2]))
     report.main(out)
     page = (tmp_path / "tables.md").read_text()
     accuracy = 100 * epochs[-1]["accuracy"]
@@ -124,10 +132,12 @@ def test_each_layer_has_its_rate_and_its_picture(digits, tmp_path):
     ]
     assert list(epochs[-1]["learning_rate"]) == list(fine.layers)
     assert sorted(epochs[-1]["mi"]) == sorted(fine.layers)
-    result = {"config": {"seed": 0}, "epochs": epochs}
+    history = optax_mi.MIHistory()
+    for epoch in epochs:
+        run.add(history, epoch)
+    result = results.Result({"config": {"seed": 0}}, history)
     (path,) = report.draw([fine], {fine.name: [result]}, tmp_path / "figure6.png")
     assert path.name == "figure6-layerwise_fine.png"
-    history = results.history(result)
     rates = [epoch["learning_rate"]["logits"] for epoch in epochs]
     assert history.column("learning_rate", "logits").tolist() == rates
 
@@ -138,21 +148,16 @@ def test_curves_are_run_kept_and_reported(tmp_path, monkeypatch):
     arguments = [*SMALL, "--out", str(tmp_path)]
     run.main(["figure1", *arguments])
     run.main(["range_test", *arguments])
-    (path,) = (tmp_path / "figure1").iterdir()
-    found = json.loads(path.read_text())
+    ((found, _),) = kept(tmp_path, "figure1")
     assert found["sizes"] == [50, 100]
     assert np.shape(found["estimates"]) == (2, 2)
-    (path,) = (tmp_path / "range_test").iterdir()
-    swept = json.loads(path.read_text())
+    ((swept, _),) = kept(tmp_path, "range_test")
     assert 0 < swept["lr_min"] < 0.05 < swept["lr_max"] < 1
     report.main(["--out", str(tmp_path)])
     page = (tmp_path / "tables.md").read_text()
     assert f"| 50 | {np.mean(found['estimates'][0]):.3f} " in page
     assert f"| 0 | {swept['lr_min']:.2g} | {swept['lr_max']:.2g} |" in page
     assert len(list(tmp_path.glob("*.png"))) == 2
-    assert {path.name for path in tmp_path.iterdir() if path.is_dir()} == set(
-        curves.CURVES
-    )
 
 
 def test_baselines_are_tuned_on_held_out_examples_and_run_at_the_best_rate(
@@ -165,18 +170,16 @@ def test_baselines_are_tuned_on_held_out_examples_and_run_at_the_best_rate(
         monkeypatch.setattr(module, "BASELINES", few)
         monkeypatch.setattr(module, "UNTUNED", baselines.UNTUNED[:1], raising=False)
     run.main(["baselines", *SMALL, "--epochs", "3", "--out", str(tmp_path)])
-    tuning = [
-        json.loads(path.read_text()) for path in (tmp_path / baselines.TUNING).iterdir()
-    ]
+    tuning = kept(tmp_path, baselines.TUNING)
     assert len(tuning) == 3
-    assert {result["config"]["train_size"] for result in tuning} == {900}
-    final = [json.loads(p.read_text()) for p in (tmp_path / "baselines").iterdir()]
-    rates = {r["config"]["row"]: r["config"]["tuned_rate"] for r in final}
+    assert {result.config["train_size"] for result in tuning} == {900}
+    final = [result.config for result in kept(tmp_path, "baselines")]
+    rates = {config["row"]: config["tuned_rate"] for config in final}
     assert rates == {"constant": 0.1, "schedule_free": 1.0, "change": None}
-    assert {result["config"]["train_size"] for result in final} == {1000}
+    assert {config["train_size"] for config in final} == {1000}
     once = ["--epochs", "1", "--rows", "change", "--out", str(tmp_path)]
     run.main(["baselines", *SMALL, *once])
-    assert len(list((tmp_path / baselines.TUNING).iterdir())) == 3
+    assert len(kept(tmp_path, baselines.TUNING)) == 3
     report.main(["--out", str(tmp_path)])
     page = (tmp_path / "tables.md").read_text()
     for title in ("constant, 0.1", "schedule-free SGD, 1", "MI: change (A)"):
@@ -215,15 +218,15 @@ def test_seeds_of_a_row_run_together_where_there_is_an_accelerator(
     options = ["--epochs", "4", "--seeds", "2", "--out", str(tmp_path)]
     arguments = ["figure5", *SMALL, *options, "--rows", "dynamic"]
     run.main(arguments)
-    paths = sorted((tmp_path / "figure5").iterdir())
-    found = [json.loads(path.read_text()) for path in paths]
-    assert [result["config"]["seed"] for result in found] == [0, 1]
-    assert [len(result["epochs"]) for result in found] == [4, 4]
-    assert found[0]["epochs"][-1]["loss"] != found[1]["epochs"][-1]["loss"]
-    assert {result["environment"]["seeds_together"] for result in found} == {2}
-    times = [path.stat().st_mtime_ns for path in paths]
+    found = kept(tmp_path, "figure5")
+    assert [result.config["seed"] for result in found] == [0, 1]
+    losses = [result.history.column("loss") for result in found]
+    assert [len(loss) for loss in losses] == [4, 4]
+    assert losses[0][-1] != losses[1][-1]
+    together = {result.about["environment"]["seeds_together"] for result in found}
+    assert together == {2}
     run.main(arguments)
-    assert [path.stat().st_mtime_ns for path in paths] == times
+    assert len(kept(tmp_path, "figure5")) == 2
 
 
 @pytest.mark.parametrize("name", baselines.BASELINES)
@@ -264,19 +267,14 @@ def test_a_probe_is_drawn_from_what_is_trained_on_or_held_out(digits):
 def test_what_is_changed_in_the_sensitivity_is_changed(tmp_path):
     options = ["sensitivity", *SMALL, "--epochs", "2", "--out", str(tmp_path)]
     run.main([*options, "--rows", "paper", "k_10", "held_out"])
-    found = {}
-    for path in (tmp_path / "sensitivity").iterdir():
-        result = json.loads(path.read_text())
-        found[result["config"]["row"]] = result
-    assert {r["config"]["train_size"] for r in found.values()} == {900}
-    first = {name: r["epochs"][0] for name, r in found.items()}
-    losses = {epoch["loss"] for epoch in first.values()}
-    assert len(losses) == 1  # nothing was measured yet
-    mi = {name: epoch["mi"][""] for name, epoch in first.items()}
-    assert len(set(mi.values())) == 3
+    found = {r.config["row"]: r for r in kept(tmp_path, "sensitivity")}
+    assert {r.config["train_size"] for r in found.values()} == {900}
+    first = [result.history.rows[0] for result in found.values()]
+    assert len({epoch["loss"] for epoch in first}) == 1  # nothing was measured yet
+    assert len({epoch["mi"] for epoch in first}) == 3
     report.main(["--out", str(tmp_path)])
     page = (tmp_path / "tables.md").read_text()
-    final = {k: 100 * r["epochs"][-1]["accuracy"] for k, r in found.items()}
+    final = {k: results.final([r])[0] for k, r in found.items()}
     change = final["held_out"] - final["paper"]
     assert f"| held-out probe | {final['held_out']:.2f} ({change:+.2f}) |" in page
     assert (tmp_path / "sensitivity.png").read_bytes().startswith(b"\x89PNG")

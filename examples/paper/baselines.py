@@ -2,9 +2,10 @@
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import optax
 from optax import contrib
 
@@ -107,13 +108,12 @@ TUNING = "baselines-tuning"
 UNTUNED = [CHANGE, SAME_RATE, FINE]
 
 
-def score(result: Mapping[str, Any]) -> float:
+def score(accuracy: np.ndarray) -> float:
     """What a rate is judged by: its mean accuracy over the last five epochs.
 
     Those of single epochs are often equal, as few examples are held out.
     """
-    last = [epoch["accuracy"] for epoch in result["epochs"][-5:]]
-    return math.fsum(last) / len(last)
+    return math.fsum(accuracy[-5:]) / len(accuracy[-5:])
 
 
 def with_validation(dataset: Dataset) -> Dataset:

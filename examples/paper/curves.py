@@ -1,5 +1,6 @@
 """What is a curve and not a training run: the sample size and the range of rates."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import jax
@@ -27,7 +28,7 @@ def figure1(dataset: data.Dataset, seed: int, **_: Any) -> dict[str, Any]:
         REPEATS,
         progress=lambda samples: tqdm(samples, desc="figure1", unit="sample"),
     )
-    return {"sizes": sizes, "estimates": curve.estimates.tolist()}
+    return {"sizes": sizes, "estimates": [_rounded(row) for row in curve.estimates]}
 
 
 def range_test(
@@ -51,12 +52,17 @@ def range_test(
         progress=lambda steps: tqdm(steps, desc="range_test", unit="step"),
     )
     return {
-        "learning_rate": result.learning_rate.tolist(),
-        "loss": [None, *result.loss[1:].tolist()],
-        "mi": result.mi.tolist(),
+        "learning_rate": _rounded(result.learning_rate),
+        "loss": [None, *_rounded(result.loss[1:])],
+        "mi": _rounded(result.mi),
         "lr_min": result.lr_min,
         "lr_max": result.lr_max,
     }
+
+
+def _rounded(values: Iterable[Any]) -> list[float]:
+    """To five significant digits, as a history's."""
+    return [float(f"{value:.5g}") for value in values]
 
 
 CURVES = {"figure1": figure1, "range_test": range_test}

@@ -1,6 +1,6 @@
 """Tables and pictures of all results: `python -m examples.paper.report`.
 
-Reads the JSON files that `examples.paper.run` wrote, and writes a picture for each
+Reads the files that `examples.paper.run` wrote, and writes a picture for each
 figure and setting and one page of tables beside them.
 """
 
@@ -25,7 +25,7 @@ from examples.paper.results import (
     Result,
     Results,
     final,
-    history,
+    in_percent,
     machine,
     read,
     rows_of,
@@ -42,7 +42,9 @@ KINDS = {
 
 def draw(rows: Sequence[Row], by_row: tables.Runs, path: Path) -> list[Path]:
     """Draws one setting: its rows over each other, or each layer-wise one alone."""
-    runs = {row.title: [history(run) for run in by_row[row.name]] for row in rows}
+    runs = {
+        row.title: [in_percent(run.history) for run in by_row[row.name]] for row in rows
+    }
     if all(seeds[0].layers == [""] for seeds in runs.values()):
         figure, axes = plots.training(runs, metric=METRIC)
         # The first epochs would take up the axis; what is compared is the rest.
@@ -63,9 +65,9 @@ def draw(rows: Sequence[Row], by_row: tables.Runs, path: Path) -> list[Path]:
 def curve(group: Group, results: Sequence[Result], path: Path) -> str:
     """Draws a curve and says in a table what it holds."""
     if group.figure == "figure1":
-        sizes = np.array(results[0]["sizes"])
+        sizes = np.array(results[0].about["sizes"])
         # The seeds are repeats as any others.
-        estimates = np.concatenate([r["estimates"] for r in results], axis=1)
+        estimates = np.concatenate([r.about["estimates"] for r in results], axis=1)
         spread = estimates.std(axis=1, ddof=1)
         found = optax_mi.SampleSizeCurve(sizes, estimates.mean(1), spread, estimates)
         figure, _ = plots.sample_size({group.dataset: found})
@@ -73,14 +75,17 @@ def curve(group: Group, results: Sequence[Result], path: Path) -> str:
         columns = zip(sizes, found.mean, spread, strict=True)
         lines = [[str(n), f"{mean:.3f}", f"{std:.3f}"] for n, mean, std in columns]
     else:
-        first = results[0]
+        first = results[0].about
         columns = (first[name] for name in ("learning_rate", "loss", "mi"))
         rates, loss, mi = (np.array(column, float) for column in columns)
         bounds = (first["lr_min"], first["lr_max"])
         figure, _ = plots.range_test(optax_mi.LRRangeTest(rates, loss, mi, *bounds))
         header = ["seed", "suggested lr_min", "suggested lr_max"]
         lines = [
-            [str(r["config"]["seed"]), f"{r['lr_min']:.2g}", f"{r['lr_max']:.2g}"]
+            [
+                str(r.config["seed"]),
+                *(f"{r.about[x]:.2g}" for x in ("lr_min", "lr_max")),
+            ]
             for r in results
         ]
     figure.savefig(path, dpi=100)
@@ -142,14 +147,17 @@ def main(arguments: list[str] | None = None) -> None:
     )
     parser.add_argument("--out", type=Path, default=Path("docs/results"))
     args = parser.parse_args(arguments)
-    results = read(args.out)
+    try:
+        results = read(args.out)
+    except ValueError as error:
+        sys.exit(str(error))
     if not results:
         sys.exit(f"There are no results in {args.out}; run examples.paper.run first.")
     mpl.use("agg")
     page = [
         "# Tables of results",
-        "Written by `python -m examples.paper.report` from the JSON files beside it, "
-        "which hold every number. Accuracies are of the test set, but for "
+        "Written by `python -m examples.paper.report` from the `.jsonl` files beside "
+        "it, which hold every number. Accuracies are of the test set, but for "
         f"`{TUNING}`, whose are of held-out training examples; over seeds as mean and "
         "standard deviation. Epochs count from 0. Seconds are those of all epochs, by "
         "the median one, for training, and for measuring where the rate follows it; "

@@ -1,21 +1,33 @@
-"""The results of experiments, as `examples.paper.run` wrote them."""
+"""The results of experiments: a JSON-Lines file for each, a line for each run."""
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 import optax_mi
-from examples.paper.baselines import BASELINES, UNTUNED
+from examples.paper.baselines import BASELINES, TUNING, UNTUNED
+from examples.paper.curves import CURVES
 from examples.paper.experiments import Row
 from examples.paper.figures import FIGURES
 
+NAMES = (*CURVES, *FIGURES, "baselines", TUNING)
 METRIC = "test accuracy (%)"
 
-Result = dict[str, Any]  # a JSON file: one row, one seed
+
+class Result(NamedTuple):
+    """One row, one seed: what was said of it, and how it trained."""
+
+    about: Mapping[str, Any]  # its name, configuration and environment, or its curve
+    history: optax_mi.MIHistory
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """What it depends on."""
+        return self.about["config"]
 
 
 class Group(NamedTuple):
@@ -51,18 +63,46 @@ class Group(NamedTuple):
 Results = dict[Group, dict[str, list[Result]]]
 
 
+def experiment(folder: Path, figure: str) -> Path:
+    """The file of an experiment's runs."""
+    return folder / f"{figure}.jsonl"
+
+
+def recorded(path: Path) -> list[Result]:
+    """The runs of one experiment."""
+    if not path.exists():
+        return []
+    return [Result(*run) for run in optax_mi.MIHistory.from_jsonl(path)]
+
+
+def find(results: Sequence[Result], config: Mapping[str, Any]) -> Result | None:
+    """The run of a configuration, if it is there."""
+    as_kept = json.loads(json.dumps(config))
+    return next((result for result in results if result.config == as_kept), None)
+
+
 def read(folder: Path) -> Results:
-    """All results by setting and row, each row's by seed."""
+    """All results by setting and row, each row's by seed.
+
+    Raises:
+      ValueError: If two of them are of one row and seed in the same setting.
+    """
     results: Results = {}
-    for path in sorted(folder.glob("*/*.json")):
-        result = json.loads(path.read_text(encoding="utf-8"))
-        config = result["config"]
-        group = Group(*(config[name] for name in Group._fields))
-        row = _key(config["row"], config["tuned_rate"])
-        results.setdefault(group, {}).setdefault(row, []).append(result)
+    for figure in NAMES:
+        for result in recorded(experiment(folder, figure)):
+            config = result.config
+            group = Group(*(config[name] for name in Group._fields))
+            row = _key(config["row"], config["tuned_rate"])
+            runs = results.setdefault(group, {}).setdefault(row, [])
+            if config["seed"] in (run.config["seed"] for run in runs):
+                raise ValueError(
+                    f"{experiment(folder, figure)} has two runs "
+                    f"{result.about['name']!r}: take out the line of one of them."
+                )
+            runs.append(result)
     for by_row in results.values():
         for runs in by_row.values():
-            runs.sort(key=lambda result: result["config"]["seed"])
+            runs.sort(key=lambda result: result.config["seed"])
     return results
 
 
@@ -96,30 +136,23 @@ def final(runs: Sequence[Result]) -> np.ndarray:
 
 def accuracies(runs: Sequence[Result]) -> np.ndarray:
     """Accuracies [seeds, epochs] in percent."""
-    return 100 * np.array([[e["accuracy"] for e in r["epochs"]] for r in runs])
+    return 100 * np.stack([column(run, "accuracy") for run in runs])
 
 
-def history(result: Result) -> optax_mi.MIHistory:
-    """A run as a history: a row for each layer that was measured."""
-    run = optax_mi.MIHistory()
-    for epoch in result["epochs"]:
-        rates = epoch["learning_rate"]
-        metrics: dict[str, Any] = {METRIC: 100 * epoch["accuracy"]}
-        for layer, mi in epoch["mi"].items():
-            run.add(
-                epoch=epoch["epoch"],
-                learning_rate=rates.get(layer, rates.get("", np.nan)),
-                mi=np.nan if mi is None else mi,  # what diverged is not a number
-                reference=epoch["reference"],
-                layer=layer,
-                **metrics,
-            )
-    return run
+def column(result: Result, name: str) -> np.ndarray:
+    """What a run recorded of all layers, or of the first one."""
+    return result.history.column(name, result.history.layers[0])
+
+
+def in_percent(history: optax_mi.MIHistory) -> optax_mi.MIHistory:
+    """The same run with its accuracy in percent, for pictures."""
+    rows = [row | {METRIC: 100 * row["accuracy"]} for row in history.rows]
+    return optax_mi.MIHistory(rows)
 
 
 def machine(result: Result) -> str:
     """Where it was run."""
-    environment = result["environment"]
+    environment = result.about["environment"]
     device = " ".join(dict.fromkeys(environment["device"].split()))
     parts = [environment["machine"], device, f"jax {environment['jax']}"]
     if "processors" in environment:

@@ -3,22 +3,23 @@
     python -m examples.paper.run figure3 --dataset mnist --data-dir ... --seeds 3
     python -m examples.paper.report
 
-Each row and seed writes a JSON file of its own, so a set that was stopped goes on.
+Each row and seed adds a line to the file of its figure, so a set that was stopped goes
+on.
 """
 
 import argparse
 import importlib.metadata
-import json
 import math
 import os
 import platform
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 
+import optax_mi
 from examples import data
 from examples.paper.baselines import (
     BASELINES,
@@ -33,29 +34,11 @@ from examples.paper.experiments import Row
 from examples.paper.figures import FIGURES, HELD_OUT
 from examples.paper.loop import Examples, SettingError, train_row
 from examples.paper.models import MODELS
+from examples.paper.results import Result, column, experiment, find, recorded
 
 NAMES = (*CURVES, *FIGURES, "baselines")
 ON_CIFAR = ("figure4", "cifar_allcnn")
 PACKAGES = ("optax_mi", "jax", "jaxlib", "flax", "optax", "numpy")
-
-
-def write(path: Path, content: Mapping[str, Any]) -> None:
-    """Writes a result, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    text = json.dumps(_finite(content), indent=1, allow_nan=False)
-    partial.write_text(text + "\n", encoding="utf-8")
-    partial.replace(path)
-
-
-def _finite(content: Any) -> Any:
-    """The same with null for what is not a number, which JSON has no word for."""
-    if isinstance(content, Mapping):
-        return {key: _finite(value) for key, value in content.items()}
-    if isinstance(content, list | tuple):
-        return [_finite(value) for value in content]
-    finite = not isinstance(content, float) or math.isfinite(content)
-    return content if finite else None
 
 
 def environment() -> dict[str, Any]:
@@ -93,7 +76,7 @@ def run_row(
     dataset: data.Dataset,
     args: argparse.Namespace,
     held_out: Examples | None = None,
-) -> list[Path]:
+) -> list[Result]:
     """Runs the seeds of one row that have no result yet, and returns all results."""
     config = {
         "figure": figure,
@@ -104,53 +87,63 @@ def run_row(
         "epochs": args.epochs,
         "batch_size": args.batch_size,
     }
-    paths = {seed: result_path(args.out, config, seed) for seed in range(args.seeds)}
-    missing = [seed for seed, path in paths.items() if not exists(path, config)]
+    configs = [{**config, "seed": seed} for seed in range(args.seeds)]
+    path = experiment(args.out, figure)
+    there = recorded(path)
+    missing = [each for each in configs if find(there, each) is None]
     # Together on an accelerator; one after the other on a CPU, each kept when done.
-    for seeds in [missing] if missing and on_accelerator() else [[s] for s in missing]:
-        run_seeds(config, row, dataset, {s: paths[s] for s in seeds}, held_out)
-    return list(paths.values())
+    for some in [missing] if missing and on_accelerator() else [[c] for c in missing]:
+        run_seeds(some, row, dataset, path, held_out)
+    there = recorded(path)
+    return [result for each in configs if (result := find(there, each))]
 
 
 def run_seeds(
-    config: Mapping[str, Any],
+    configs: Sequence[Mapping[str, Any]],
     row: Row,
     dataset: data.Dataset,
-    paths: Mapping[int, Path],
+    path: Path,
     held_out: Examples | None,
 ) -> None:
-    """Trains one row with several seeds at once and writes their results."""
+    """Trains one row with several seeds at once and keeps them."""
     from tqdm import tqdm
 
-    records: dict[int, list[Any]] = {seed: [] for seed in paths}
-    title = f"{config['figure']} {row.name} seed {', '.join(map(str, paths))}"
+    config, seeds = configs[0], [each["seed"] for each in configs]
+    histories = [optax_mi.MIHistory() for _ in seeds]
+    title = f"{config['figure']} {row.name} seed {', '.join(map(str, seeds))}"
     options = {name: config[name] for name in ("model", "epochs", "batch_size")}
     with tqdm(total=config["epochs"], desc=title, unit="epoch") as bar:
-        for epoch in train_row(
-            row, dataset, seeds=list(paths), held_out=held_out, **options
-        ):
-            for mine, record in zip(records.values(), epoch, strict=True):
-                mine.append(record)
+        for epoch in train_row(row, dataset, seeds=seeds, held_out=held_out, **options):
+            for history, record in zip(histories, epoch, strict=True):
+                add(history, record)
             bar.set_postfix(accuracy=f"{epoch[0]['accuracy']:.2%}")
             bar.update()
-    together = {"seeds_together": len(paths)}
-    for seed, path in paths.items():
-        result = {"config": {**config, "seed": seed}, "epochs": records[seed]}
-        write(path, result | {"environment": environment() | together})
+    for config, history in zip(configs, histories, strict=True):
+        keep(path, config, history, {"seeds_together": len(seeds)})
 
 
-def exists(path: Path, config: Mapping[str, Any]) -> bool:
-    """Whether there is a result, and that of this configuration."""
-    if not path.exists():
-        return False
-    there = json.loads(path.read_text(encoding="utf-8"))["config"]
-    for name, value in json.loads(json.dumps(config)).items():
-        if there.get(name) != value:
-            sys.exit(
-                f"{path} holds another experiment's result, with {name} "
-                f"{there.get(name)} and not {value}; move it away to run this one."
-            )
-    return True
+def add(history: optax_mi.MIHistory, record: Mapping[str, Any]) -> None:
+    """Adds an epoch's record, a row for each layer that was measured."""
+    rates = record["learning_rate"]
+    shared = {k: v for k, v in record.items() if k not in ("learning_rate", "mi")}
+    for layer, mi in record["mi"].items():
+        rate = rates.get(layer, rates.get("", math.nan))
+        history.add(layer=layer, learning_rate=rate, mi=mi, **shared)
+
+
+def keep(
+    path: Path,
+    config: Mapping[str, Any],
+    history: optax_mi.MIHistory,
+    together: Mapping[str, int] | None = None,
+    **curve: Any,
+) -> None:
+    """Adds a run, or a curve, to the file of its experiment."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    where = environment() | dict(together or {})
+    history.append_jsonl(
+        path, name(config), config=dict(config), environment=where, **curve
+    )
 
 
 def on_accelerator() -> bool:
@@ -173,8 +166,8 @@ def tuned(dataset: data.Dataset, args: argparse.Namespace) -> list[Row]:
             continue
         scores = {}
         for rate in baseline.grid:
-            (path,) = run_row(TUNING, baseline.row(name, rate), split, once)
-            scores[rate] = score(json.loads(path.read_text(encoding="utf-8")))
+            (result,) = run_row(TUNING, baseline.row(name, rate), split, once)
+            scores[rate] = score(column(result, "accuracy"))
         best = max(scores, key=lambda rate: scores[rate])
         rows.append(baseline.row(name, best))
     return [*rows, *UNTUNED]
@@ -193,28 +186,27 @@ def run_curve(figure: str, dataset: data.Dataset, args: argparse.Namespace) -> N
         "epochs": 0,
         "batch_size": args.batch_size if swept else 0,
     }
+    path = experiment(args.out, figure)
     for seed in range(args.seeds):
-        path = result_path(args.out, config, seed)
-        if exists(path, config):
-            continue
-        curve = CURVES[figure](
-            dataset, seed, model=args.model, batch_size=args.batch_size
-        )
-        content = {"config": config | {"seed": seed}, "environment": environment()}
-        write(path, content | curve)
+        own = config | {"seed": seed}
+        if find(recorded(path), own) is None:
+            curve = CURVES[figure](
+                dataset, seed, model=args.model, batch_size=args.batch_size
+            )
+            keep(path, own, optax_mi.MIHistory(), **curve)
 
 
-def result_path(out: Path, config: Mapping[str, Any], seed: int) -> Path:
-    """Where a row's result for a seed lies."""
+def name(config: Mapping[str, Any]) -> str:
+    """A run's name beside the others of its experiment."""
     row, rate = config["row"], config["tuned_rate"]
     parts = [
         row if rate is None else f"{row}-{rate:g}",
         config["model"],
         f"{config['dataset']}-{config['train_size']}",
         f"{config['epochs']}x{config['batch_size']}",
-        str(seed),
+        str(config["seed"]),
     ]
-    return out / config["figure"] / f"{'-'.join(parts)}.json"
+    return "-".join(parts)
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:

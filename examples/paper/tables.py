@@ -1,5 +1,6 @@
 """Results as Markdown tables."""
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -7,7 +8,7 @@ import numpy as np
 from examples.paper.baselines import BASELINES, score
 from examples.paper.experiments import Row
 from examples.paper.figures import FIGURES
-from examples.paper.results import Group, Result, Results, accuracies, final
+from examples.paper.results import Group, Result, Results, accuracies, column, final
 
 Runs = dict[str, list[Result]]  # by row
 
@@ -30,19 +31,16 @@ def training(rows: Sequence[Row], by_row: Runs, goal: Row | None) -> str:
         runs = by_row[row.name]
         accuracy = accuracies(runs)
         best = accuracy.argmax(axis=1)
-        rates = [
-            rate
-            for run in runs
-            for epoch in run["epochs"]
-            for rate in epoch["learning_rate"].values()
-        ]
+        rates = [each["learning_rate"] for run in runs for each in run.history.rows]
         bests = (f"{a[i]:.2f} ({i})" for a, i in zip(accuracy, best, strict=True))
         line = [row.title, str(len(runs)), mean(accuracy[:, -1]), ", ".join(bests)]
         if goal is not None:
             line.append(", ".join(_reached(r, ends) for r in runs))
         train, measure = _seconds(runs)
-        whole = len(runs[0]["epochs"]) * (train + measure * row.follows_mi)
-        line += [f"{min(rates):.4f} to {max(rates):.4f}", f"{whole:.0f}"]
+        whole = accuracy.shape[1] * (train + measure * row.follows_mi)
+        # A half is rounded up, as by hand; which side of it a float is on says nothing.
+        seconds = math.floor(round(whole, 3) + 0.5)
+        line += [f"{min(rates):.4f} to {max(rates):.4f}", str(seconds)]
         lines.append([*line, f"{measure / train:.1%}", row.paper])
     return markdown(header, lines)
 
@@ -55,13 +53,13 @@ def mean(values: np.ndarray) -> str:
 
 
 def _ends(runs: Sequence[Result]) -> dict[int, float]:
-    return {r["config"]["seed"]: r["epochs"][-1]["accuracy"] for r in runs}
+    return {run.config["seed"]: column(run, "accuracy")[-1] for run in runs}
 
 
 def _reached(result: Result, ends: dict[int, float]) -> str:
-    goal = ends.get(result["config"]["seed"], np.nan)
-    epochs = (e["epoch"] for e in result["epochs"] if e["accuracy"] >= goal)
-    return str(next(epochs, "never"))
+    goal = ends.get(result.config["seed"], np.nan)
+    reached = column(result, "epoch")[column(result, "accuracy") >= goal]
+    return str(next(iter(reached), "never"))
 
 
 def _seconds(runs: Sequence[Result]) -> tuple[float, float]:
@@ -69,9 +67,8 @@ def _seconds(runs: Sequence[Result]) -> tuple[float, float]:
 
     An epoch that compiles, or in which the machine stood still, weighs nothing.
     """
-    epochs = [epoch for run in runs for epoch in run["epochs"]]
     train, measure = (
-        float(np.median([epoch[f"{name}_seconds"] for epoch in epochs]))
+        float(np.median([column(run, f"{name}_seconds") for run in runs]))
         for name in ("train", "measure")
     )
     return train, measure
@@ -84,7 +81,7 @@ def tuning(by_row: Runs) -> str:
         rows = {rate: baseline.row(name, rate) for rate in baseline.grid}
         keys = {rate: f"{name} {rate:g}" for rate in rows}
         found = {
-            rate: 100 * score(by_row[key][0])
+            rate: 100 * score(column(by_row[key][0], "accuracy"))
             for rate, key in keys.items()
             if key in by_row
         }
@@ -116,9 +113,9 @@ def sensitivity(groups: Results) -> str:
                 cell += f" ({round(change, 2) + 0.0:+.2f})"  # no minus zero
             cells.append(cell)
         lines.append(cells)
-    return markdown(["", *map(column, groups)], lines)
+    return markdown(["", *map(heading, groups)], lines)
 
 
-def column(group: Group) -> str:
+def heading(group: Group) -> str:
     """A short name for a group beside others of its figure."""
     return f"{group.data}, {group.epochs} epochs"

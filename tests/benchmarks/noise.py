@@ -5,8 +5,7 @@ file is not done again. Printed and written, never asserted: `make noise`.
 """
 
 import argparse
-import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,6 +16,7 @@ import numpy as np
 import optax_mi
 from examples.cnn import SmallCNN
 from examples.data import Dataset, load
+from examples.paper.results import find, recorded
 from examples.training import mi_driven, train
 
 LR_MIN, LR_MAX = 0.001, 0.1  # the paper's bounds
@@ -45,6 +45,13 @@ class Run(NamedTuple):
     deviation: float  # of the noise added to each measurement, in nats
     smoothing: float
     seed: int
+
+    @property
+    def name(self) -> str:
+        """Its name in the file."""
+        condition = self.condition or "plain"
+        numbers = f"{self.deviation:g}-{self.smoothing:g}-{self.seed}"
+        return f"{self.dataset}-{condition}-{numbers}"
 
 
 def planned() -> Iterator[Run]:
@@ -104,8 +111,8 @@ def noisy(deviation: float) -> optax_mi.Estimator:
     return estimate
 
 
-def done(run: Run, data: Dataset) -> dict[str, Any]:
-    """Trains; the rates and accuracies of the epochs."""
+def trained(run: Run, data: Dataset) -> optax_mi.MIHistory:
+    """Trains; the rates, information and accuracies of the epochs."""
     _, batch_size, epochs, _ = SETTINGS[run.dataset]
     data, probe = prepared(run, data)
     method = mi_driven(
@@ -113,23 +120,24 @@ def done(run: Run, data: Dataset) -> dict[str, Any]:
         reference=float(optax_mi.reference_mi(probe)),
         smoothing=run.smoothing,
     )
-    records = [
-        *train(
-            *(SmallCNN(), data, method, probe),
-            epochs=epochs,
-            batch_size=batch_size,
-            seed=run.seed,
-            estimator=noisy(run.deviation),
+    history = optax_mi.MIHistory()
+    for record in train(
+        *(SmallCNN(), data, method, probe),
+        epochs=epochs,
+        batch_size=batch_size,
+        seed=run.seed,
+        estimator=noisy(run.deviation),
+    ):
+        history.add(
+            epoch=record.epoch,
+            learning_rate=record.learning_rate,
+            mi=record.mi,
+            accuracy=record.accuracy,
         )
-    ]
-    return {
-        "rates": [round(record.learning_rate, 5) for record in records],
-        "accuracies": [round(record.accuracy, 4) for record in records],
-        "mi": [round(record.mi, 4) for record in records],
-    }
+    return history
 
 
-def table(results: dict[Run, Any]) -> str:
+def table(results: Mapping[Run, optax_mi.MIHistory]) -> str:
     """A line for each condition, means over seeds, without smoothing and with it."""
     lines = [
         "| | noise, nats | smoothing | mean rate | change of rate per epoch | "
@@ -138,10 +146,11 @@ def table(results: dict[Run, Any]) -> str:
     ]
     kinds = dict.fromkeys(run[:4] for run in results)
     for kind in kinds:
-        found = [result for run, result in results.items() if run[:4] == kind]
+        found = [history for run, history in results.items() if run[:4] == kind]
         # The second half: what the rate does when most is learnt.
-        late = np.array([r["rates"][len(r["rates"]) // 2 :] for r in found])
-        accuracy = np.mean([r["accuracies"][-5:] for r in found])
+        rates = np.stack([history.column("learning_rate") for history in found])
+        late = rates[:, rates.shape[1] // 2 :]
+        accuracy = np.mean([history.column("accuracy")[-5:] for history in found])
         dataset, condition, deviation, smoothing = kind
         lines.append(
             f"| {dataset}{', ' if condition else ''}{condition} | {deviation:g} | "
@@ -158,19 +167,14 @@ def main() -> None:
     parser.add_argument("--dataset", choices=SETTINGS, nargs="+", default=SETTINGS)
     parser.add_argument("--out", type=Path, default=Path("docs/results/noise.jsonl"))
     args = parser.parse_args()
-    results: dict[Run, Any] = {}
-    if args.out.exists():
-        for line in args.out.read_text().splitlines():
-            run, result = json.loads(line)
-            results[Run(*run)] = result
     for dataset in args.dataset:
         data = load(dataset, args.data_dir, SETTINGS[dataset][0])
         for run in planned():
-            if run.dataset == dataset and run not in results:
-                results[run] = done(run, data)
-                print(*run, results[run]["accuracies"][-1], flush=True)
-                with args.out.open("a") as file:
-                    file.write(json.dumps([run, results[run]]) + "\n")
+            if run.dataset == dataset and not find(recorded(args.out), run._asdict()):
+                history = trained(run, data)
+                print(*run, history.column("accuracy")[-1], flush=True)
+                history.append_jsonl(args.out, run.name, config=run._asdict())
+    results = {Run(**result.config): result.history for result in recorded(args.out)}
     print(table({run: results[run] for run in planned() if run in results}))
 
 
