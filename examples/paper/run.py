@@ -3,147 +3,138 @@
     python -m examples.paper.run figure3 --dataset mnist --data-dir ... --seeds 3
     python -m examples.paper.report
 
-Each row and seed adds a line to the file of its figure, so a set that was stopped goes
-on.
+Each row and seed adds a line to the file of its experiment, so a set that was stopped
+goes on.
 """
 
 import argparse
-import importlib.metadata
-import math
-import os
-import platform
 import sys
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import jax
 
 import optax_mi
-from examples import data
-from examples.paper.baselines import (
-    BASELINES,
-    TUNING,
-    UNTUNED,
-    score,
-    with_validation,
-)
-from examples.paper.cost import listing
-from examples.paper.curves import CURVES
-from examples.paper.experiments import Row
-from examples.paper.figures import FIGURES, HELD_OUT
-from examples.paper.loop import Examples, SettingError, train_row
-from examples.paper.models import MODELS
-from examples.paper.results import Result, column, experiment, find, recorded
+from examples.common import data
+from examples.common.networks import NETWORKS
+from examples.common.results import Result, environment, find, recorded
+from examples.common.sweep import sweep
+from examples.common.training import SettingError, Task, flip_and_shift, train
+from examples.paper import experiments
+from examples.paper.experiments import Measuring, Row
 
-NAMES = (*CURVES, *FIGURES, "baselines")
+NAMES = (*experiments.CURVES, *experiments.EXPERIMENTS)
 ON_CIFAR = ("figure4", "cifar_allcnn")
-PACKAGES = ("optax_mi", "jax", "jaxlib", "flax", "optax", "numpy")
-
-
-def environment() -> dict[str, Any]:
-    """What a result depends on beside its configuration."""
-    device = jax.devices()[0]
-    return {
-        "device": f"{device.platform} {device.device_kind}",
-        "machine": f"{platform.machine()}, {_processor()}",
-        "processors": _processors(),
-        "python": platform.python_version(),
-        **{name: importlib.metadata.version(name) for name in PACKAGES},
-    }
-
-
-def _processors() -> int | None:
-    try:
-        return len(os.sched_getaffinity(0))  # what it may use, not what there is
-    except AttributeError:  # not on every system
-        return os.cpu_count()
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(
-            x.split(":")[1].strip() for x in lines if x.startswith("model name")
-        )
-    except (OSError, StopIteration):
-        return platform.processor()
+SIZES, REPEATS = (100, 250, 500, 1000, 2000, 4000), 10  # of figure 1
 
 
 def run_row(
-    figure: str,
+    experiment: str,
     row: Row,
     dataset: data.Dataset,
     args: argparse.Namespace,
-    held_out: Examples | None = None,
+    validation: data.Dataset | None = None,
 ) -> list[Result]:
-    """Runs the seeds of one row that have no result yet, and returns all results."""
-    config = {
-        "figure": figure,
-        **row.config,
+    """Runs the seeds of a row that are not there yet, and returns those of all seeds.
+
+    They train together on an accelerator, and one after the other on a CPU.
+    """
+    path = args.out / f"{experiment}.jsonl"
+    configs = [
+        config_of(experiment, args, dataset, seed) | row.config
+        for seed in range(args.seeds)
+    ]
+    there = recorded(path)
+    missing = [config for config in configs if not find(there, config)]
+    for some in [missing] if missing and on_accelerator() else [[x] for x in missing]:
+        task = Task(
+            NETWORKS[args.model],
+            dataset,
+            draw_probe(row.measuring, dataset, validation),
+            layers=row.layers,
+            estimator=partial(optax_mi.ksg_discrete, k=row.measuring.k),
+            augment=flip_and_shift if row.augment else None,
+        )
+        try:
+            histories = trained(task, row, [config["seed"] for config in some], args)
+        except SettingError as error:
+            sys.exit(f"{row.name}: {error}")
+        for config, history in zip(some, histories, strict=True):
+            where = environment() | {"seeds_together": len(some)}
+            keep(path, config, history, environment=where)
+    there = recorded(path)
+    return [result for config in configs if (result := find(there, config))]
+
+
+def config_of(
+    experiment: str, args: argparse.Namespace, dataset: data.Dataset, seed: int
+) -> dict[str, Any]:
+    """What a run depends on beside its row."""
+    return {
+        "figure": experiment,
         "dataset": args.dataset,
         "train_size": len(dataset.train_x),
         "model": args.model,
         "epochs": args.epochs,
         "batch_size": args.batch_size,
+        "seed": seed,
     }
-    configs = [{**config, "seed": seed} for seed in range(args.seeds)]
-    path = experiment(args.out, figure)
-    there = recorded(path)
-    missing = [each for each in configs if find(there, each) is None]
-    # Together on an accelerator; one after the other on a CPU, each kept when done.
-    for some in [missing] if missing and on_accelerator() else [[c] for c in missing]:
-        run_seeds(some, row, dataset, path, held_out)
-    there = recorded(path)
-    return [result for each in configs if (result := find(there, each))]
 
 
-def run_seeds(
-    configs: Sequence[Mapping[str, Any]],
-    row: Row,
-    dataset: data.Dataset,
-    path: Path,
-    held_out: Examples | None,
-) -> None:
-    """Trains one row with several seeds at once and keeps them."""
+def draw_probe(
+    measuring: Measuring, dataset: data.Dataset, validation: data.Dataset | None = None
+) -> optax_mi.Probe:
+    """Draws a row's probe from what it trains on, or from what was held out."""
+    x, y = dataset.train_x, dataset.train_y
+    if measuring.held_out:
+        if validation is None:
+            raise ValueError("the row measures on held-out examples; there are none")
+        x, y = validation.test_x, validation.test_y
+    key, size = jax.random.key(measuring.seed), min(measuring.size, len(x))
+    return optax_mi.sample_probe(key, x, y, size=size)
+
+
+def trained(
+    task: Task, row: Row, seeds: Sequence[int], args: argparse.Namespace
+) -> list[optax_mi.MIHistory]:
+    """Trains one row, and says after an epoch how long the others will take."""
     from tqdm import tqdm
 
-    config, seeds = configs[0], [each["seed"] for each in configs]
-    histories = [optax_mi.MIHistory() for _ in seeds]
-    title = f"{config['figure']} {row.name} seed {', '.join(map(str, seeds))}"
-    options = {name: config[name] for name in ("model", "epochs", "batch_size")}
-    with tqdm(total=config["epochs"], desc=title, unit="epoch") as bar:
-        for epoch in train_row(row, dataset, seeds=seeds, held_out=held_out, **options):
-            for history, record in zip(histories, epoch, strict=True):
-                add(history, record)
-            bar.set_postfix(accuracy=f"{epoch[0]['accuracy']:.2%}")
+    title = f"{args.experiment} {row.name} seed {', '.join(map(str, seeds))}"
+    sizes = {"epochs": args.epochs, "batch_size": args.batch_size}
+    started, histories = time.perf_counter(), []
+    with tqdm(total=args.epochs, desc=title, unit="epoch", disable=None) as bar:
+        for histories, _ in train(task, row.phases, seeds=seeds, **sizes):
+            last = histories[0].rows[-1]
+            if last["epoch"] == 0:
+                first = time.perf_counter() - started
+                rest = (args.epochs - 1) * first / 60
+                tqdm.write(
+                    f"{title}: the first epoch took {first:.1f} s, with compiling; the "
+                    f"rest will take {rest:.1f} minutes or less."
+                )
+            bar.set_postfix(accuracy=f"{last['accuracy']:.2%}")
             bar.update()
-    for config, history in zip(configs, histories, strict=True):
-        keep(path, config, history, {"seeds_together": len(seeds)})
-
-
-def add(history: optax_mi.MIHistory, record: Mapping[str, Any]) -> None:
-    """Adds an epoch's record, a row for each layer that was measured."""
-    rates = record["learning_rate"]
-    shared = {k: v for k, v in record.items() if k not in ("learning_rate", "mi")}
-    for layer, mi in record["mi"].items():
-        rate = rates.get(layer, rates.get("", math.nan))
-        history.add(layer=layer, learning_rate=rate, mi=mi, **shared)
+    return histories
 
 
 def keep(
-    path: Path,
-    config: Mapping[str, Any],
-    history: optax_mi.MIHistory,
-    together: Mapping[str, int] | None = None,
-    **curve: Any,
+    path: Path, config: Mapping[str, Any], history: optax_mi.MIHistory, **about: Any
 ) -> None:
     """Adds a run, or a curve, to the file of its experiment."""
+    row, rate = config["row"], config["tuned_rate"]
+    name = [
+        row if rate is None else f"{row}-{rate:g}",
+        config["model"],
+        f"{config['dataset']}-{config['train_size']}",
+        f"{config['epochs']}x{config['batch_size']}",
+        str(config["seed"]),
+    ]
     path.parent.mkdir(parents=True, exist_ok=True)
-    where = environment() | dict(together or {})
-    history.append_jsonl(
-        path, name(config), config=dict(config), environment=where, **curve
-    )
+    history.append_jsonl(path, "-".join(name), config=dict(config), **about)
 
 
 def on_accelerator() -> bool:
@@ -151,139 +142,125 @@ def on_accelerator() -> bool:
     return jax.default_backend() != "cpu"
 
 
-def tuned(dataset: data.Dataset, args: argparse.Namespace) -> list[Row]:
-    """Tunes each baseline's rate on held-out training examples, once.
+def tuned(row: Row, dataset: data.Dataset, args: argparse.Namespace) -> Row:
+    """The row at the rate of its grid that does best on held-out training examples.
 
-    Returns:
-      Each baseline at the rate of the highest score, the lowest of equals, and what
-      needs no tuning.
+    That of the highest score of one seed; of equals, the lowest.
     """
-    split = with_validation(dataset)
+    _, validation = data.hold_out(dataset)
     once = argparse.Namespace(**vars(args) | {"seeds": 1})
-    rows = []
-    for name, baseline in BASELINES.items():
-        if name not in args.rows:
-            continue
-        scores = {}
-        for rate in baseline.grid:
-            (result,) = run_row(TUNING, baseline.row(name, rate), split, once)
-            scores[rate] = score(column(result, "accuracy"))
-        best = max(scores, key=lambda rate: scores[rate])
-        rows.append(baseline.row(name, best))
-    return [*rows, *UNTUNED]
+    scores: dict[float, float] = {}
+    for rate in row.grid:
+        (result,) = run_row(experiments.TUNING, row.at(rate), validation, once)
+        scores[rate] = experiments.score(result.history.column("accuracy"))
+    return row.at(max(scores, key=lambda rate: scores[rate]))
 
 
-def run_curve(figure: str, dataset: data.Dataset, args: argparse.Namespace) -> None:
-    """Draws the seeds of one curve that has no result yet."""
-    swept = figure == "range_test"
-    config = {
-        "figure": figure,
-        "row": figure,
-        "tuned_rate": None,
-        "dataset": args.dataset,
-        "train_size": len(dataset.train_x),
-        "model": args.model if swept else "none",
-        "epochs": 0,
-        "batch_size": args.batch_size if swept else 0,
-    }
-    path = experiment(args.out, figure)
+def run_curve(dataset: data.Dataset, args: argparse.Namespace) -> None:
+    """Draws the seeds of one curve that are not there yet."""
+    path = args.out / f"{args.experiment}.jsonl"
     for seed in range(args.seeds):
-        own = config | {"seed": seed}
-        if find(recorded(path), own) is None:
-            curve = CURVES[figure](
-                dataset, seed, model=args.model, batch_size=args.batch_size
-            )
-            keep(path, own, optax_mi.MIHistory(), **curve)
+        config = config_of(args.experiment, args, dataset, seed)
+        config |= {"row": args.experiment, "tuned_rate": None, "epochs": 0}
+        curve = range_test
+        if args.experiment == "figure1":
+            curve = sample_size
+            config |= {"model": "none", "batch_size": 0}
+        if not find(recorded(path), config):
+            about = curve(dataset, seed, args) | {"environment": environment()}
+            keep(path, config, optax_mi.MIHistory(), **about)
 
 
-def name(config: Mapping[str, Any]) -> str:
-    """A run's name beside the others of its experiment."""
-    row, rate = config["row"], config["tuned_rate"]
-    parts = [
-        row if rate is None else f"{row}-{rate:g}",
-        config["model"],
-        f"{config['dataset']}-{config['train_size']}",
-        f"{config['epochs']}x{config['batch_size']}",
-        str(config["seed"]),
-    ]
-    return "-".join(parts)
+def sample_size(
+    dataset: data.Dataset, seed: int, args: argparse.Namespace
+) -> dict[str, Any]:
+    """I(X; Y) of raw images and labels against the sample's size, in nats."""
+    del args
+    sizes = [size for size in SIZES if size <= len(dataset.train_x)]
+    key, x, y = jax.random.key(seed), dataset.train_x, dataset.train_y
+    curve = optax_mi.sample_size_curve(key, x, y, sizes, REPEATS)
+    return {"sizes": sizes, "estimates": [_rounded(row) for row in curve.estimates]}
+
+
+def range_test(
+    dataset: data.Dataset, seed: int, args: argparse.Namespace
+) -> dict[str, Any]:
+    """Loss and I(H; Y) in nats over a sweep of plain SGD's rate, and its bounds."""
+    task = Task(NETWORKS[args.model], dataset, draw_probe(Measuring(), dataset))
+    found = sweep(task, batch_size=args.batch_size, seed=seed)
+    curves: dict[str, Any] = {
+        name: _rounded(getattr(found, name)) for name in ("learning_rate", "loss", "mi")
+    }
+    curves["loss"][0] = None  # before the first step
+    return curves | {"lr_min": found.lr_min, "lr_max": found.lr_max}
+
+
+def _rounded(values: Iterable[Any]) -> list[float]:
+    """To five significant digits, as a history's."""
+    return [float(f"{value:.5g}") for value in values]
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
-    """Reads the command line."""
+    """Reads the command line; what is left open depends on the experiment."""
     parser = argparse.ArgumentParser(
         prog="python -m examples.paper.run",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("figure", nargs="?", choices=NAMES)
-    parser.add_argument("--list", action="store_true", help="what there is, its cost")
+    parser.add_argument("experiment", nargs="?", choices=NAMES)
+    parser.add_argument("--list", action="store_true", help="the rows of all of them")
     parser.add_argument("--dataset", choices=data.NAMES, help="default: the paper's")
     parser.add_argument("--data-dir", help="TensorFlow Datasets folder")
     parser.add_argument("--train-size", type=int, help="training examples, first ones")
-    parser.add_argument("--model", choices=MODELS, help="default: small")
+    parser.add_argument("--model", choices=NETWORKS, help="default: small")
     parser.add_argument("--epochs", type=int, default=50)
     parser.add_argument("--batch-size", type=int, help="default: 100; digits 16")
     parser.add_argument("--seeds", type=int, default=1, help="0 to one less than this")
     parser.add_argument("--rows", nargs="+", help="only these")
     parser.add_argument("--out", type=Path, default=Path("docs/results"))
     args = parser.parse_args(arguments)
-    if args.figure is None and not args.list:
-        parser.error("name a figure, or --list")
+    if args.experiment is None and not args.list:
+        parser.error("name an experiment, or --list")
+    usual = "cifar10" if args.experiment in ON_CIFAR else "mnist"
+    args.dataset = args.dataset or usual
+    usual = "allcnn" if args.experiment == "cifar_allcnn" else "small"
+    args.model = args.model or usual
+    if args.batch_size is None:
+        args.batch_size = 16 if args.dataset == "digits" else 100
     for name in ("epochs", "seeds", "batch_size"):
-        number = getattr(args, name)
-        if number is not None and number < 1:
+        if getattr(args, name) < 1:
             option = name.replace("_", "-")
-            parser.error(f"--{option} must be at least 1, got {number}")
+            parser.error(f"--{option} must be at least 1, got {getattr(args, name)}")
     return args
 
 
-def with_defaults(args: argparse.Namespace, figure: str) -> argparse.Namespace:
-    """The options of one figure, those that were not given by default."""
-    dataset = args.dataset or ("cifar10" if figure in ON_CIFAR else "mnist")
-    model = args.model or ("allcnn" if figure == "cifar_allcnn" else "small")
-    batch_size = args.batch_size or (16 if dataset == "digits" else 100)
-    chosen = {"dataset": dataset, "model": model, "batch_size": batch_size}
-    return argparse.Namespace(**vars(args) | chosen)
-
-
 def main(arguments: list[str] | None = None) -> None:
-    """Runs one figure."""
+    """Runs the rows of one experiment that were asked for."""
     args = parse(arguments)
     if args.list:
-        for figure in [args.figure] if args.figure else NAMES:
-            print("\n".join(listing(figure, with_defaults(args, figure))))
+        for experiment in [args.experiment] if args.experiment else NAMES:
+            print(experiment)
+            for row in experiments.EXPERIMENTS.get(experiment, []):
+                print(f"  {row.name:16} {row.title}")
         return
-    args = with_defaults(args, args.figure)
-    known = [row.name for row in FIGURES.get(args.figure, [])]
-    if args.figure == "baselines":
-        known = [*BASELINES, *(row.name for row in UNTUNED)]
-    unknown = [name for name in args.rows or [] if name not in known]
-    if unknown:
-        sys.exit(f"{args.figure} has no rows {unknown}; it has {known}.")
-    args.rows = args.rows or known
+    rows = experiments.EXPERIMENTS.get(args.experiment, [])
+    known = [row.name for row in rows]
+    if unknown := [name for name in args.rows or [] if name not in known]:
+        sys.exit(f"{args.experiment} has no rows {unknown}; it has {known}.")
     try:
         dataset = data.load(args.dataset, args.data_dir, args.train_size)
     except data.DataError as error:
         sys.exit(str(error))
-    if args.figure in CURVES:
-        run_curve(args.figure, dataset, args)
+    if args.experiment in experiments.CURVES:
+        run_curve(dataset, args)
         return
-    try:
-        run_figure(args.figure, dataset, args)
-    except SettingError as error:
-        sys.exit(str(error))
-
-
-def run_figure(figure: str, dataset: data.Dataset, args: argparse.Namespace) -> None:
-    """Runs the rows of a figure that were asked for."""
-    held_out = None
-    if figure in HELD_OUT:
-        dataset, held_out = data.hold_out(dataset)
-    rows = tuned(dataset, args) if figure == "baselines" else FIGURES[figure]
+    validation = None
+    if args.experiment in experiments.HELD_OUT:
+        dataset, validation = data.hold_out(dataset)
     for row in rows:
-        if row.name in args.rows:
-            run_row(figure, row, dataset, args, held_out)
+        if row.name in (args.rows or known):
+            row = tuned(row, dataset, args) if row.grid else row
+            run_row(args.experiment, row, dataset, args, validation)
 
 
 if __name__ == "__main__":
