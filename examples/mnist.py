@@ -75,6 +75,7 @@ def train(
     from tqdm import tqdm
 
     model, optimizer = CNN(), optax.chain(optax.sgd(1.0), rate)
+    reference = optax_mi.reference_mi(probe)
 
     def predict(params: Any, x: jax.Array) -> jax.Array:
         return jnp.asarray(model.apply(params, x))
@@ -102,7 +103,7 @@ def train(
 
     x, y, test_x, test_y = dataset[1:]
     params = model.init(jax.random.key(args.seed), x[:1])
-    opt_state = optimizer.init(params)
+    opt_state: Any = optimizer.init(params)
     rng, history = np.random.default_rng(args.seed), optax_mi.MIHistory()
     steps = len(x) // args.batch_size  # an epoch's; a rest is left out
     bar = tqdm(total=args.epochs * steps, desc=name, leave=False, disable=None)
@@ -112,28 +113,25 @@ def train(
             params, opt_state, loss = step(params, opt_state, x[batch], y[batch])
             losses.append(loss)
             bar.update()
-        mi = measure(params)
-        if isinstance(opt_state[1], optax_mi.MIDynamicLRState):
-            learning_rate = opt_state[1].learning_rate
+        mi, state = measure(params), opt_state[1]
+        if isinstance(state, optax_mi.MIDynamicLRState):
+            learning_rate = state.learning_rate
             opt_state = optax_mi.record_mi(opt_state, mi)
         else:
-            learning_rate = opt_state[1].hyperparams["step_size"]
-        hits = [
-            correct(params, test_x[i : i + 1000], test_y[i : i + 1000])
-            for i in range(0, len(test_x), 1000)
-        ]
-        accuracy = 100 * float(np.mean(np.concatenate(hits)))
-        metrics: dict[str, Any] = {"loss": np.mean(losses), ACCURACY: accuracy}
-        history.add(
-            epoch=epoch,
-            learning_rate=learning_rate,
-            mi=mi,
-            reference=optax_mi.reference_mi(probe),
-            **metrics,
-        )
+            learning_rate = state.hyperparams["step_size"]
+        parts = [slice(i, i + 1000) for i in range(0, len(test_x), 1000)]
+        hits = [correct(params, test_x[part], test_y[part]) for part in parts]
+        numbers: dict[str, Any] = {
+            "learning_rate": learning_rate,
+            "mi": mi,
+            "reference": reference,
+            "loss": np.mean(jax.device_get(losses)),
+            ACCURACY: 100 * float(np.mean(np.concatenate(hits))),
+        }
+        history.add(epoch=epoch, **numbers)
         tqdm.write(
             f"{name:22} epoch {epoch:2}  LR {learning_rate:.4f}  I(H;Y) {mi:.3f} nats  "
-            f"test accuracy {accuracy:.2f}%",
+            f"test accuracy {numbers[ACCURACY]:.2f}%",
             file=sys.stdout,
         )
     bar.close()

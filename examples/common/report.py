@@ -5,8 +5,6 @@ from typing import Any
 
 import numpy as np
 
-import optax_mi
-
 
 def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A table."""
@@ -19,11 +17,6 @@ def mean(values: np.ndarray) -> str:
     if len(values) == 1:
         return f"{values[0]:.2f}"
     return f"{values.mean():.2f} ± {values.std(ddof=1):.2f}"
-
-
-def over_seeds(runs: Sequence[optax_mi.MIHistory], name: str) -> np.ndarray:
-    """A quantity [seeds, epochs], that of the first layer where each has its own."""
-    return np.stack([run.column(name, run.layers[0]) for run in runs])
 
 
 def dots(panels: Mapping[str, Mapping[str, np.ndarray]], label: str) -> Any:

@@ -30,8 +30,8 @@ def sweep(
         return program.train(state._replace(opt_state=opt_state), batch[None])
 
     rng = np.random.default_rng(seed)
-    batches = itertools.chain.from_iterable(
-        shuffled(rng, len(task.data.train_x), batch_size) for _ in itertools.count()
-    )
+    n = len(task.data.train_x)
+    epochs = (shuffled(rng, n, batch_size) for _ in itertools.count())
+    batches = itertools.chain.from_iterable(epochs)
     state = program.init(jax.random.key(seed))
     return optax_mi.lr_range_test(step, state, batches, program.measure, **options)

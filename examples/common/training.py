@@ -86,13 +86,12 @@ def train(
     ends = [phase.start for phase in phases[1:]] + [epochs]
     for phase, end in zip(phases, ends, strict=True):
         size = batch_size * phase.batches
-        method = methods.make(
-            phase.method, methods.Run(epochs, n // size, reference), **phase.options
-        )
+        run = methods.Run(epochs, n // size, reference)
+        method = methods.make(phase.method, run, **phase.options)
         program = Program(task, method, together=together)
         state = _enter(program, state, seeds, mi, phase.value_only)
         for epoch in range(phase.start, end):
-            batches = np.stack([np.stack([*shuffled(rng, n, size)]) for rng in orders])
+            batches = np.stack([shuffled(rng, n, size) for rng in orders])
             started = time.perf_counter()
             state, loss = program.train(state, batches if together else batches[0])
             jax.block_until_ready(state)
@@ -100,50 +99,43 @@ def train(
             mi = program.measure(state)
             state, mi = jax.block_until_ready((program.record(state, mi), mi))
             measured = time.perf_counter()
-            seconds = {
+            shared = {
+                "reference": reference,
                 "train_seconds": (trained - started) / len(seeds),
                 "measure_seconds": (measured - trained) / len(seeds),
             }
-            own = (state.opt_state, mi, loss, program.evaluate(state))
+            numbers = {"loss": loss, "accuracy": program.evaluate(state)}
             for i, history in enumerate(histories):
-                opt_state, mine, loss, accuracy = jax.tree.map(
-                    lambda a, i=i: a[i] if together else a, own
+                opt_state, own_mi, own = jax.tree.map(
+                    lambda a, i=i: a[i] if together else a,
+                    (state.opt_state, mi, numbers),
                 )
                 rates = method.learning_rates(opt_state)
-                for layer in mine:
-                    history.add(
-                        epoch=epoch,
-                        layer=layer,
-                        learning_rate=rates.get(layer, rates.get("", np.nan)),
-                        mi=mine[layer],
-                        reference=reference,
-                        loss=loss,
-                        accuracy=accuracy,
-                        **seconds,
-                    )
+                for layer, value in own_mi.items():
+                    own |= {
+                        "mi": value,
+                        "learning_rate": rates.get(layer, rates.get("")),
+                    }
+                    history.add(epoch=epoch, layer=layer, **own, **shared)
             yield histories, state
 
 
-def shuffled(rng: np.random.Generator, n: int, batch_size: int) -> Iterator[np.ndarray]:
-    """Yields the indices of an epoch's batches in random order; a rest is left out."""
-    order = rng.permutation(n)
-    for start in range(0, n - batch_size + 1, batch_size):
-        yield order[start : start + batch_size]
+def shuffled(rng: np.random.Generator, n: int, batch_size: int) -> np.ndarray:
+    """An epoch's batches in random order, [steps, batch_size]; a rest is left out."""
+    return rng.permutation(n)[: n // batch_size * batch_size].reshape(-1, batch_size)
 
 
 def _check(phases: Sequence[Phase], n: int, epochs: int, batch_size: int) -> None:
     for phase in phases:
-        size = phase.batches * batch_size
-        if phase.start >= epochs:
-            raise SettingError(
-                f"a phase that starts at epoch {phase.start} needs more epochs than "
-                f"{epochs}."
+        start, size = phase.start, phase.batches * batch_size
+        if start >= epochs:
+            told = (
+                f"a phase that starts at epoch {start} needs more epochs than {epochs}"
             )
+            raise SettingError(told)
         if size > n:
-            raise SettingError(
-                f"a phase has batches of {size}, and there are {n} images: choose a "
-                f"batch size of at most {n // phase.batches}."
-            )
+            told = f"choose a batch size of at most {n // phase.batches}"
+            raise SettingError(f"batches of {size} are more than {n} images: {told}")
 
 
 def _enter(
@@ -197,17 +189,15 @@ class Program:
             return jax.vmap(function, in_axes=axes) if together else function
 
         self._task, self._method = task, method
-        self._scan = (
-            together or jax.default_backend() != "cpu" if scan is None else scan
-        )
+        on_accelerator = jax.default_backend() != "cpu"
+        self._scan = (together or on_accelerator) if scan is None else scan
         # Arguments of what is compiled, not constants in it: those are copied and slow.
-        data = task.data
-        self._train_set = (jnp.asarray(data.train_x), jnp.asarray(data.train_y))
-        self._test_set = (jnp.asarray(data.test_x), jnp.asarray(data.test_y))
-        self.init, self.measure, self.record = (
-            jax.jit(over_seeds(function))
-            for function in (self._init, self._measure, self._record)
-        )
+        _, train_x, train_y, test_x, test_y = task.data
+        self._train_set = (jnp.asarray(train_x), jnp.asarray(train_y))
+        self._test_set = (jnp.asarray(test_x), jnp.asarray(test_y))
+        self.init = jax.jit(over_seeds(self._init))
+        self.measure = jax.jit(over_seeds(self._measure))
+        self.record = jax.jit(over_seeds(self._record))
         epoch = over_seeds(self._epoch, (None, 0, 0))
         self._one_epoch = jax.jit(epoch, donate_argnums=1)
         self._one_step = jax.jit(self._step, donate_argnums=1)
@@ -215,25 +205,21 @@ class Program:
 
     def train(self, state: State, batches: np.ndarray) -> tuple[State, jax.Array]:
         """Trains on the indices [..., steps, batch_size]; returns the mean loss."""
+        order, losses = jnp.asarray(batches), []
         if self._scan:
-            state, losses = self._one_epoch(
-                self._train_set, state, jnp.asarray(batches)
-            )
-            return state, losses.mean(axis=-1)
-        losses = []
-        for batch in jnp.asarray(batches):
+            state, loss = self._one_epoch(self._train_set, state, order)
+            return state, loss.mean(axis=-1)
+        for batch in order:
             state, loss = self._one_step(self._train_set, state, batch)
             losses.append(loss)
         return state, jnp.stack(losses).mean()
 
     def evaluate(self, state: State) -> jax.Array:
         """The share of the test set that is told right."""
-        n = len(self._test_set[0])
-        parts = (
-            tuple(array[i : i + TEST_BATCH] for array in self._test_set)
-            for i in range(0, n, TEST_BATCH)
-        )
-        return jnp.stack([self._hits(part, state) for part in parts]).sum(0) / n
+        n, (x, y) = len(self._test_set[0]), self._test_set
+        parts = [slice(i, i + TEST_BATCH) for i in range(0, n, TEST_BATCH)]
+        hits = [self._hits((x[part], y[part]), state) for part in parts]
+        return jnp.stack(hits).sum(0) / n
 
     def _predict(self, params: Any, x: jax.Array, **options: Any) -> jax.Array:
         return jnp.asarray(self._task.model.apply({"params": params}, x, **options))
@@ -264,18 +250,12 @@ class Program:
         return State(params, opt_state, jax.random.fold_in(key, 1))
 
     def _measure(self, state: State) -> dict[str, jax.Array]:
-        task = self._task
+        task, (x, y) = self._task, self._task.probe
         params = self._method.eval_params(state.opt_state, state.params)
         found = optax_mi.capture_activations(
-            task.model,
-            {"params": params},
-            task.probe.inputs,
-            layers=task.layers,
-            max_features=1024,
+            task.model, {"params": params}, x, layers=task.layers, max_features=1024
         )
-        return optax_mi.estimate_mi(
-            found, task.probe.outcomes, estimator=task.estimator
-        )
+        return optax_mi.estimate_mi(found, y, estimator=task.estimator)
 
     def _record(self, state: State, mi: dict[str, jax.Array]) -> State:
         if not self._method.takes_mi:

@@ -72,33 +72,35 @@ class Row:
 _GAMMAS = ("gamma_up", "gamma_down", "gamma_over")  # of policy B
 # What the paper gives: "dampened" means smaller steps upwards.
 _SAME = dict.fromkeys(_GAMMAS, 0.1) | {"epsilon": 0.01}
+_DAMPENED = _SAME | {"gamma_up": 0.01, "gamma_down": 0.01}
 _FINE = _SAME | {"epsilon": 0.003}  # ours: 1 % takes a slow start for the end
 _CHANGE = {"gamma_up": 0.1, "gamma_down": 1.0, "epsilon": 0.01}  # policy A
-_FIXED = Phase("constant", {"rate": LR})
-
-FIXED = Row("fixed", "fixed 0.01", [_FIXED])
 _WARM_UP = {"start": LR_MIN, "rate": LR, "epochs": 5}
-WARM_UP = Row("warm_up", "warm-up to 0.01", [Phase("warm_up", _WARM_UP)])
-CHANGE = Row("change", "MI: change (A)", [Phase("change", _CHANGE)])
-CHANGE_DAMPENED = Row(
+_FIXED = Phase("constant", {"rate": LR})
+_B = "MI: change and value (B)"
+
+
+def _row(name: str, title: str, method: str, options: Any, **more: Any) -> Row:
+    return Row(name, title, [Phase(method, options)], **more)
+
+
+FIXED = _row("fixed", "fixed 0.01", "constant", {"rate": LR})
+WARM_UP = _row("warm_up", "warm-up to 0.01", "warm_up", _WARM_UP)
+CHANGE = _row("change", "MI: change (A)", "change", _CHANGE)
+CHANGE_DAMPENED = _row(
     "change_dampened",
     "MI: change (A), increases dampened",
-    [Phase("change", _CHANGE | {"gamma_up": 0.01})],
+    "change",
+    _CHANGE | {"gamma_up": 0.01},
 )
-DAMPENED = Row(
-    "dampened",
-    "MI: change and value (B), increases dampened",
-    [Phase("reference", _SAME | {"gamma_up": 0.01, "gamma_down": 0.01})],
-)
-_TITLE = "MI: change and value (B)"
-SAME_RATE = Row("same_rate", f"{_TITLE}, same rate", [Phase("reference", _SAME)])
-FINE = Row("fine", f"{_TITLE}, epsilon 0.3 %", [Phase("reference", _FINE)])
+DAMPENED = _row("dampened", f"{_B}, increases dampened", "reference", _DAMPENED)
+SAME_RATE = _row("same_rate", f"{_B}, same rate", "reference", _SAME)
+FINE = _row("fine", f"{_B}, epsilon 0.3 %", "reference", _FINE)
 
 
 def _figure5() -> list[Row]:
     """A batch size that changes after three epochs."""
     larger: Any = {"batches": 5, "start": 3}
-    fixed = replace(_FIXED, **larger)
     same, fine = (
         Phase("reference", {**options, "init_lr": LR}, **larger, value_only=5)
         for options in (_SAME, _FINE)
@@ -106,8 +108,8 @@ def _figure5() -> list[Row]:
     change = "batches of 500 from epoch 3"
     return [
         Row("base", "fixed 0.01, batches of 100", [_FIXED]),
-        Row("fixed", f"fixed 0.01, {change}", [_FIXED, fixed]),
-        Row("dynamic", f"{_TITLE}, {change}", [_FIXED, same]),
+        Row("fixed", f"fixed 0.01, {change}", [_FIXED, replace(_FIXED, **larger)]),
+        Row("dynamic", f"{_B}, {change}", [_FIXED, same]),
         Row("fine", "the same, with an epsilon of 0.3 %", [_FIXED, fine]),
     ]
 
@@ -118,12 +120,12 @@ def _figure6() -> list[Row]:
     Wide layers of random weights say nearly all from the start: at the paper's epsilon
     of 1 % their information never changes.
     """
-    same = Phase("layerwise", {"lr_max": 0.05, **_SAME})
-    fine = Phase("layerwise", {"lr_max": 0.05, **_SAME, "epsilon": 1e-4})
-    title = "the same, with an epsilon of 0.01 %"
+    same = {"lr_max": 0.05, **_SAME}
+    fine, title = same | {"epsilon": 1e-4}, "the same, with an epsilon of 0.01 %"
+    measured: Any = {"method": "layerwise", "layers": LAYERS}
     return [
-        Row("layerwise", f"{_TITLE}, a rate for each layer", [same], LAYERS),
-        Row("layerwise_fine", title, [fine], LAYERS),
+        _row("layerwise", f"{_B}, a rate for each layer", options=same, **measured),
+        _row("layerwise_fine", title, options=fine, **measured),
     ]
 
 
@@ -133,31 +135,21 @@ def _allcnn() -> list[Row]:
     Their rate is the best of four, and falls after epochs 200, 250 and 300 of 350. It
     is policy B's upper bound too: with this momentum the network does not learn at 0.1.
     """
-    rate, sgd = 0.05, {"momentum": 0.9, "weight_decay": 1e-3}
-    warm_up = {"start": LR_MIN, "rate": rate, "epochs": 3, **sgd}
-    decayed = {"rate": rate, "ends": (200 / 350, 250 / 350, 300 / 350), **sgd}
-    fixed = [Phase("constant", {"rate": rate, **sgd})]
-    policy = [Phase("reference", {**_FINE, **sgd, "lr_max": rate})]
+    sgd = {"momentum": 0.9, "weight_decay": 1e-3}
+    fixed = {"rate": 0.05, **sgd}
+    warm_up = {"start": LR_MIN, "epochs": 3, **fixed}
+    decayed = {"ends": (200 / 350, 250 / 350, 300 / 350), **fixed}
     tenths = "0.05, a tenth after 4/7, 5/7 and 6/7"
-    held_out = Measuring(held_out=True)
-    return [
-        Row("fixed", "fixed 0.05", fixed, augment=True),
-        Row(
-            "warm_up",
-            "warm-up to 0.05 in 3 epochs",
-            [Phase("warm_up", warm_up)],
-            augment=True,
-        ),
-        Row("decayed", tenths, [Phase("decayed", decayed)], augment=True),
-        Row("fine", FINE.title, policy, augment=True),
-        Row(
-            "held_out",
-            f"{FINE.title}, held-out probe",
-            policy,
-            measuring=held_out,
-            augment=True,
-        ),
+    policy = [Phase("reference", {**_FINE, **sgd, "lr_max": 0.05})]
+    title, held_out = f"{FINE.title}, held-out probe", Measuring(held_out=True)
+    rows = [
+        _row("fixed", "fixed 0.05", "constant", fixed),
+        _row("warm_up", "warm-up to 0.05 in 3 epochs", "warm_up", warm_up),
+        _row("decayed", tenths, "decayed", decayed),
+        Row("fine", FINE.title, policy),
+        Row("held_out", title, policy, measuring=held_out),
     ]
+    return [replace(row, augment=True) for row in rows]
 
 
 def _sensitivity() -> list[Row]:
@@ -180,7 +172,7 @@ def _sensitivity() -> list[Row]:
         ("epsilon_0.003", "epsilon 0.3 %", {"epsilon": 0.003}),
         ("epsilon_0.03", "epsilon 3 %", {"epsilon": 0.03}),
     ]
-    measuring = [
+    probes = [
         ("probe_250", "probe of 250", Measuring(size=250)),
         ("probe_4000", "probe of 4000", Measuring(size=4000)),
         ("k_5", "k = 5", Measuring(k=5)),
@@ -190,21 +182,31 @@ def _sensitivity() -> list[Row]:
         ("held_out", "held-out probe", Measuring(held_out=True)),
     ]
 
-    def row(name: str, title: str, options: Any, how: Measuring = Measuring()) -> Row:
-        return Row(name, title, [Phase("reference", options)], measuring=how)
+    def around(changes: Any, options: Any, name: str, title: str) -> list[Row]:
+        gammas = [
+            _row(name + own, title + told, "reference", options | changed)
+            for own, told, changed in changes
+        ]
+        return gammas + [
+            _row(name + own, title + told, "reference", options, measuring=how)
+            for own, told, how in probes
+        ]
 
-    title = "gammas 0.1, epsilon 1 %, probe of 1000, k = 3"
-    rows = [row("paper", title, _SAME)]
-    rows += [row(name, title, _SAME | own) for name, title, own in gammas + epsilons]
-    rows += [row(name, title, _SAME, how) for name, title, how in measuring]
-    for name, title, own in gammas:
-        rows.append(row(f"fine_{name}", f"epsilon 0.3 %, {title}", _FINE | own))
-    for name, title, how in measuring:
-        rows.append(row(f"fine_{name}", f"epsilon 0.3 %, {title}", _FINE, how))
+    paper = "gammas 0.1, epsilon 1 %, probe of 1000, k = 3"
     # Such a probe sees the end of learning, but moves by more than 1 % about it.
-    coarse = ("coarse_held_out", "epsilon 3 %, held-out probe")
-    rows.append(row(*coarse, _SAME | {"epsilon": 0.03}, Measuring(held_out=True)))
-    return [*rows, FIXED]
+    coarse = _row(
+        "coarse_held_out",
+        "epsilon 3 %, held-out probe",
+        "reference",
+        _SAME | {"epsilon": 0.03},
+        measuring=Measuring(held_out=True),
+    )
+    return [
+        _row("paper", paper, "reference", _SAME),
+        *around(gammas + epsilons, _SAME, "", ""),
+        *around(gammas, _FINE, "fine_", "epsilon 0.3 %, "),
+        *(coarse, FIXED),
+    ]
 
 
 def _baselines() -> list[Row]:
@@ -213,21 +215,18 @@ def _baselines() -> list[Row]:
     Nothing of the policies is tuned but the bounds, which are the paper's.
     """
     sgd = (0.01, 0.03, 0.1, 0.3)
-
-    def row(name: str, title: str, method: str, grid: tuple[float, ...] = sgd) -> Row:
-        return Row(name, title, [Phase(method)], grid=grid)
-
-    return [
-        row("constant", "constant", "constant"),
-        row("warm_up", "warm-up", "tenth_warm_up"),
-        row("cosine", "warm-up and cosine", "cosine"),
-        row("one_cycle", "one-cycle", "one_cycle"),
-        row("plateau", "reduce on plateau (training loss)", "plateau"),
-        row("adam", "Adam", "adam", (3e-4, 1e-3, 3e-3)),
-        row("schedule_free", "schedule-free SGD", "schedule_free", (0.1, 0.3, 1.0)),
-        row("prodigy", "Prodigy", "prodigy", (0.3, 1.0)),
-        *(CHANGE, SAME_RATE, FINE),
+    tuned = [
+        ("constant", "constant", "constant", sgd),
+        ("warm_up", "warm-up", "tenth_warm_up", sgd),
+        ("cosine", "warm-up and cosine", "cosine", sgd),
+        ("one_cycle", "one-cycle", "one_cycle", sgd),
+        ("plateau", "reduce on plateau (training loss)", "plateau", sgd),
+        ("adam", "Adam", "adam", (3e-4, 1e-3, 3e-3)),
+        ("schedule_free", "schedule-free SGD", "schedule_free", (0.1, 0.3, 1.0)),
+        ("prodigy", "Prodigy", "prodigy", (0.3, 1.0)),
     ]
+    rows = [_row(name, title, how, {}, grid=grid) for name, title, how, grid in tuned]
+    return [*rows, CHANGE, SAME_RATE, FINE]
 
 
 EXPERIMENTS = {

@@ -16,16 +16,9 @@ import numpy as np
 
 import optax_mi
 from examples.common.networks import KINDS
-from examples.common.report import dots, markdown, mean, over_seeds
-from examples.common.results import recorded
-from examples.paper.experiments import (
-    CURVES,
-    EXPERIMENTS,
-    PAPER,
-    TUNING,
-    Row,
-    score,
-)
+from examples.common.report import dots, markdown, mean
+from examples.common.results import Result, recorded
+from examples.paper.experiments import CURVES, EXPERIMENTS, PAPER, TUNING, Row, score
 from optax_mi import plots
 
 METRIC = "test accuracy (%)"
@@ -56,11 +49,6 @@ class Group(NamedTuple):
         return f"{self.dataset}, {self.train_size:,} images, model `{self.model}`"
 
     @property
-    def panel(self) -> str:
-        """What tells it apart in a picture."""
-        return f"{self.dataset}\n{self.train_size:,} images, {self.epochs} epochs"
-
-    @property
     def title(self) -> str:
         """All of it."""
         run = f", {self.epochs} epochs, batches of {self.batch_size}"
@@ -73,28 +61,11 @@ class Group(NamedTuple):
         return f"{self.figure}-{data}-{self.epochs}x{self.batch_size}"
 
 
-class Seeds(NamedTuple):
-    """The runs of one row, one for each seed; of a curve, without histories."""
-
-    about: list[Mapping[str, Any]]
-    histories: list[optax_mi.MIHistory]
-
-    @property
-    def accuracy(self) -> np.ndarray:
-        """Accuracies [seeds, epochs] in percent."""
-        return over_seeds(self.histories, METRIC)
-
-    @property
-    def final(self) -> np.ndarray:
-        """That of each seed after the last epoch."""
-        return self.accuracy[:, -1]
-
-
-Runs = dict[str, Seeds]  # by row
+Runs = dict[str, list[Result]]  # by row and seed
 
 
 def read(folder: Path) -> dict[Group, Runs]:
-    """All results by setting and row.
+    """All results by setting, their accuracy in percent too.
 
     Raises:
       ValueError: If two of them are of one row and seed in the same setting.
@@ -102,22 +73,29 @@ def read(folder: Path) -> dict[Group, Runs]:
     groups: dict[Group, Runs] = {}
     for name in (*CURVES, *EXPERIMENTS, TUNING):
         path = folder / f"{name}.jsonl"
-        for about, history in sorted(
-            recorded(path), key=lambda run: run.config["seed"]
-        ):
-            config = about["config"]
+        for run in sorted(recorded(path), key=lambda run: run.config["seed"]):
+            config = run.config
             group = Group(*(config[field] for field in Group._fields))
             row = Row(config["row"], "", [], tuned_rate=config["tuned_rate"])
-            seeds = groups.setdefault(group, {}).setdefault(row.key, Seeds([], []))
-            if config["seed"] in (there["config"]["seed"] for there in seeds.about):
-                raise ValueError(
-                    f"{path} has two runs {about['name']!r}: take one line out."
-                )
-            for epoch in history.rows:
+            seeds = groups.setdefault(group, {}).setdefault(row.key, [])
+            if seeds and seeds[-1].config["seed"] == config["seed"]:
+                told = f"{path} has two runs {run.about['name']!r}"
+                raise ValueError(f"{told}: take the line of one of them out.")
+            for epoch in run.history.rows:
                 epoch[METRIC] = 100 * epoch["accuracy"]
-            seeds.about.append(about)
-            seeds.histories.append(history)
+            seeds.append(run)
     return dict(sorted(groups.items()))
+
+
+def column(runs: Sequence[Result], name: str = METRIC) -> np.ndarray:
+    """A quantity [seeds, epochs], that of the first layer where each has its own."""
+    histories = [run.history for run in runs]
+    return np.stack([each.column(name, each.layers[0]) for each in histories])
+
+
+def final(runs: Sequence[Result]) -> np.ndarray:
+    """The accuracy of each seed after the last epoch, in percent."""
+    return column(runs)[:, -1]
 
 
 def rows_of(group: Group, runs: Runs) -> list[Row]:
@@ -126,7 +104,7 @@ def rows_of(group: Group, runs: Runs) -> list[Row]:
     Raises:
       ValueError: If there is a result of a row that there is no longer.
     """
-    known = EXPERIMENTS[group.figure if group.figure != TUNING else "baselines"]
+    known = EXPERIMENTS[group.figure]
     tuned = [[row.at(rate) for rate in row.grid] or [row] for row in known]
     rows = [row for each in tuned for row in each if row.key in runs]
     if strays := set(runs) - {row.key for row in rows}:
@@ -137,25 +115,27 @@ def rows_of(group: Group, runs: Runs) -> list[Row]:
 def training_table(group: Group, rows: Sequence[Row], runs: Runs) -> str:
     """Rows that were trained, and when each was where the first one ends."""
     header = ["", "seeds", "final accuracy (%)", "best (epoch)"]
-    goal, ends = rows[0], dict[int, float]()
-    if goal.name == EXPERIMENTS[group.figure][0].name:
-        header.append(f"epoch that reaches the end of “{goal.title}”")
-        ends = dict(zip(seeds_of(runs[goal.key]), runs[goal.key].final, strict=True))
+    ends: dict[int, float] = {}
+    if rows[0].name == EXPERIMENTS[group.figure][0].name:
+        header.append(f"epoch that reaches the end of “{rows[0].title}”")
+        first = runs[rows[0].key]
+        ends = {run.config["seed"]: final([run])[0] for run in first}
     header += ["rates", "seconds", "measuring / training", "the paper"]
     lines = []
     for row in rows:
-        seeds = runs[row.key]
-        best = (f"{a.max():.2f} ({a.argmax()})" for a in seeds.accuracy)
-        line = [row.title, str(len(seeds.about)), mean(seeds.final), ", ".join(best)]
+        seeds, accuracy = runs[row.key], column(runs[row.key])
+        best = ", ".join(f"{a.max():.2f} ({a.argmax()})" for a in accuracy)
+        line = [row.title, str(len(seeds)), mean(final(seeds)), best]
         if ends:
-            goals = [ends.get(seed, math.nan) for seed in seeds_of(seeds)]
-            line.append(", ".join(map(reached, seeds.accuracy, goals)))
-        rates = [each["learning_rate"] for run in seeds.histories for each in run.rows]
+            goals = [ends.get(run.config["seed"], math.nan) for run in seeds]
+            reached = [
+                np.flatnonzero(a >= g) for a, g in zip(accuracy, goals, strict=True)
+            ]
+            line.append(", ".join(str(next(iter(e), "never")) for e in reached))
+        rates = [each["learning_rate"] for run in seeds for each in run.history.rows]
         # An epoch that compiles, or in which the machine stood still, weighs nothing.
-        train, measure = (
-            float(np.median(over_seeds(seeds.histories, f"{what}_seconds")))
-            for what in ("train", "measure")
-        )
+        parts = ("train_seconds", "measure_seconds")
+        train, measure = (float(np.median(column(seeds, part))) for part in parts)
         whole = group.epochs * (train + measure * row.takes_mi)
         # A half is rounded up, as by hand; which side of it a float is on says nothing.
         whole = math.floor(round(whole, 3) + 0.5)
@@ -165,22 +145,12 @@ def training_table(group: Group, rows: Sequence[Row], runs: Runs) -> str:
     return markdown(header, lines)
 
 
-def seeds_of(seeds: Seeds) -> list[int]:
-    """Which they are."""
-    return [about["config"]["seed"] for about in seeds.about]
-
-
-def reached(accuracy: np.ndarray, goal: float) -> str:
-    """The first epoch of an accuracy."""
-    return str(next(iter(np.flatnonzero(accuracy >= goal)), "never"))
-
-
 def tuning_table(runs: Runs) -> str:
     """The mean accuracy on held-out training examples of each rate that was tried."""
     lines = []
     for row in EXPERIMENTS["baselines"]:
         keys = {rate: row.at(rate).key for rate in row.grid}
-        tried = {r: score(runs[k].accuracy[0]) for r, k in keys.items() if k in runs}
+        tried = {r: score(column(runs[k])[0]) for r, k in keys.items() if k in runs}
         if tried:
             best = max(tried, key=lambda rate: tried[rate])
             edge = "the grid's edge" if best in (min(tried), max(tried)) else ""
@@ -191,31 +161,30 @@ def tuning_table(runs: Runs) -> str:
 
 def draw(rows: Sequence[Row], runs: Runs, path: Path) -> list[Path]:
     """Draws one setting: its rows over each other, or each layer-wise one alone."""
+    histories = {row.title: [run.history for run in runs[row.key]] for row in rows}
     if rows[0].layers:
         paths = [path.with_stem(f"{path.stem}-{row.name}") for row in rows]
-        for row, own in zip(rows, paths, strict=True):
-            histories = runs[row.key].histories
-            figure, _ = plots.layers(histories, kinds=KINDS, metric=METRIC)
-            figure.suptitle(row.title)
+        for own, (title, seeds) in zip(paths, histories.items(), strict=True):
+            figure, _ = plots.layers(seeds, kinds=KINDS, metric=METRIC)
+            figure.suptitle(title)
             figure.savefig(own, dpi=100)
         return paths
-    by_title = {row.title: runs[row.key].histories for row in rows}
-    figure, axes = plots.training(by_title, metric=METRIC)
+    figure, axes = plots.training(histories, metric=METRIC)
     # The first epochs would take up the axis; what is compared is the rest.
-    scores = np.concatenate([runs[row.key].accuracy for row in rows])
+    scores = np.concatenate([column(runs[row.key]) for row in rows])
     low, high = np.percentile(scores, 10), np.max(scores)
     axes[1].set_ylim(low, high + 0.1 * (high - low) + 0.01)
     figure.savefig(path, dpi=100)
     return [path]
 
 
-def curve(group: Group, seeds: Seeds, path: Path) -> str:
+def curve(group: Group, runs: Sequence[Result], path: Path) -> str:
     """Draws a curve and says in a table what it holds."""
-    first = seeds.about[0]
+    first = runs[0].about
     if group.figure == "figure1":
         sizes = np.array(first["sizes"])
         # The seeds are repeats as any others.
-        estimates = np.concatenate([each["estimates"] for each in seeds.about], axis=1)
+        estimates = np.concatenate([run.about["estimates"] for run in runs], axis=1)
         means, spread = estimates.mean(axis=1), estimates.std(axis=1, ddof=1)
         found = optax_mi.SampleSizeCurve(sizes, means, spread, estimates)
         figure, _ = plots.sample_size({group.dataset: found})
@@ -223,15 +192,14 @@ def curve(group: Group, seeds: Seeds, path: Path) -> str:
         columns = zip(sizes, means, spread, strict=True)
         lines = [[str(n), f"{mean:.3f}", f"{std:.3f}"] for n, mean, std in columns]
     else:
-        columns = [np.array(first[x], float) for x in ("learning_rate", "loss", "mi")]
-        found: Any = (*columns, first["lr_min"], first["lr_max"])
-        figure, _ = plots.range_test(optax_mi.LRRangeTest(*found))
+        names = ("learning_rate", "loss", "mi")
+        rate, loss, mi = (np.array(first[name], float) for name in names)
+        bounds = (first["lr_min"], first["lr_max"])
+        found = optax_mi.LRRangeTest(rate, loss, mi, *bounds)
+        figure, _ = plots.range_test(found)
         header = ["seed", "suggested lr_min", "suggested lr_max"]
-        bounds = [(each["lr_min"], each["lr_max"]) for each in seeds.about]
-        lines = [
-            [str(seed), f"{low:.2g}", f"{high:.2g}"]
-            for seed, (low, high) in zip(seeds_of(seeds), bounds, strict=True)
-        ]
+        told = [(run.config["seed"], run.about) for run in runs]
+        lines = [[f"{s}", f"{x['lr_min']:.2g}", f"{x['lr_max']:.2g}"] for s, x in told]
     figure.savefig(path, dpi=100)
     return markdown(header, lines)
 
@@ -248,16 +216,12 @@ def section(group: Group, runs: Runs, out: Path) -> list[str]:
         rows = rows_of(group, runs)
         table = training_table(group, rows, runs)
         if group.figure == "baselines":
-            values = {row.title: runs[row.key].final for row in rows}
-            dots({group.panel: values}, METRIC).savefig(path, dpi=100)
+            values = {row.title: final(runs[row.key]) for row in rows}
+            dots({group.data: values}, METRIC).savefig(path, dpi=100)
         else:
             pictures = draw(rows, runs, path)
-    machines = {
-        machine(about["environment"])
-        for seeds in runs.values()
-        for about in seeds.about
-    }
     images = [f"![{group.title}]({picture.name})" for picture in pictures]
+    machines = {machine(run.about["environment"]) for x in runs.values() for run in x}
     return [f"## {group.title}", table, *images, *sorted(machines)]
 
 
@@ -272,9 +236,11 @@ def machine(environment: Mapping[str, Any]) -> str:
 
 def sensitivity(groups: Mapping[Group, Runs], out: Path) -> list[str]:
     """The paragraphs of the sensitivity, its data sets beside each other."""
-    titles = {row.name: row.title for row in EXPERIMENTS["sensitivity"]}
+    titles = {row.key: row.title for row in EXPERIMENTS["sensitivity"]}
     panels = {
-        group.panel: {titles[row]: runs[row].final for row in titles if row in runs}
+        f"{group.data}, {group.epochs} epochs": {
+            title: final(runs[key]) for key, title in titles.items() if key in runs
+        }
         for group, runs in groups.items()
     }
     first = titles["paper"]
@@ -287,11 +253,10 @@ def sensitivity(groups: Mapping[Group, Runs], out: Path) -> list[str]:
                 cell += f" ({round(change, 2) + 0.0:+.2f})"  # no minus zero
             line.append(cell)
     dots(panels, METRIC).savefig(out / "sensitivity.png", dpi=100)
-    header = [f"{group.data}, {group.epochs} epochs" for group in groups]
     return [
         "## sensitivity: one thing changed at a time",
         "Final test accuracy (%), in brackets its distance from the first row's.",
-        markdown(["", *header], lines),
+        markdown(["", *panels], lines),
         "![sensitivity](sensitivity.png)",
     ]
 

@@ -23,12 +23,27 @@ from examples.common.networks import NETWORKS
 from examples.common.results import Result, environment, find, recorded
 from examples.common.sweep import sweep
 from examples.common.training import SettingError, Task, flip_and_shift, train
-from examples.paper import experiments
-from examples.paper.experiments import Measuring, Row
+from examples.paper.experiments import (
+    EXPERIMENTS,
+    HELD_OUT,
+    TUNING,
+    Measuring,
+    Row,
+    score,
+)
 
-NAMES = (*experiments.CURVES, *experiments.EXPERIMENTS)
 ON_CIFAR = ("figure4", "cifar_allcnn")
 SIZES, REPEATS = (100, 250, 500, 1000, 2000, 4000), 10  # of figure 1
+
+
+def config_of(
+    experiment: str, args: argparse.Namespace, dataset: data.Dataset, **more: Any
+) -> list[dict[str, Any]]:
+    """What the runs of an experiment depend on, for each seed."""
+    given = {name: getattr(args, name) for name in ("model", "epochs", "batch_size")}
+    size = {"dataset": args.dataset, "train_size": len(dataset.train_x)}
+    config = {"figure": experiment, **size, **given, **more}
+    return [{**config, "seed": seed} for seed in range(args.seeds)]
 
 
 def run_row(
@@ -43,10 +58,7 @@ def run_row(
     They train together on an accelerator, and one after the other on a CPU.
     """
     path = args.out / f"{experiment}.jsonl"
-    configs = [
-        config_of(experiment, args, dataset, seed) | row.config
-        for seed in range(args.seeds)
-    ]
+    configs = config_of(experiment, args, dataset, **row.config)
     there = recorded(path)
     missing = [config for config in configs if not find(there, config)]
     for some in [missing] if missing and on_accelerator() else [[x] for x in missing]:
@@ -58,30 +70,11 @@ def run_row(
             estimator=partial(optax_mi.ksg_discrete, k=row.measuring.k),
             augment=flip_and_shift if row.augment else None,
         )
-        try:
-            histories = trained(task, row, [config["seed"] for config in some], args)
-        except SettingError as error:
-            sys.exit(f"{row.name}: {error}")
+        histories = trained(task, row, [config["seed"] for config in some], args)
         for config, history in zip(some, histories, strict=True):
-            where = environment() | {"seeds_together": len(some)}
-            keep(path, config, history, environment=where)
+            keep(path, config, history, together=len(some))
     there = recorded(path)
     return [result for config in configs if (result := find(there, config))]
-
-
-def config_of(
-    experiment: str, args: argparse.Namespace, dataset: data.Dataset, seed: int
-) -> dict[str, Any]:
-    """What a run depends on beside its row."""
-    return {
-        "figure": experiment,
-        "dataset": args.dataset,
-        "train_size": len(dataset.train_x),
-        "model": args.model,
-        "epochs": args.epochs,
-        "batch_size": args.batch_size,
-        "seed": seed,
-    }
 
 
 def draw_probe(
@@ -105,24 +98,30 @@ def trained(
 
     title = f"{args.experiment} {row.name} seed {', '.join(map(str, seeds))}"
     sizes = {"epochs": args.epochs, "batch_size": args.batch_size}
+    bar = tqdm(total=args.epochs, desc=title, unit="epoch", disable=None)
     started, histories = time.perf_counter(), []
-    with tqdm(total=args.epochs, desc=title, unit="epoch", disable=None) as bar:
+    try:
         for histories, _ in train(task, row.phases, seeds=seeds, **sizes):
             last = histories[0].rows[-1]
             if last["epoch"] == 0:
                 first = time.perf_counter() - started
                 rest = (args.epochs - 1) * first / 60
-                tqdm.write(
-                    f"{title}: the first epoch took {first:.1f} s, with compiling; the "
-                    f"rest will take {rest:.1f} minutes or less."
-                )
+                told = f"the first epoch took {first:.1f} s, with compiling"
+                bar.write(f"{title}: {told}; the rest takes {rest:.1f} minutes or less")
             bar.set_postfix(accuracy=f"{last['accuracy']:.2%}")
             bar.update()
+    except SettingError as error:
+        sys.exit(f"{row.name}: {error}")
+    bar.close()
     return histories
 
 
 def keep(
-    path: Path, config: Mapping[str, Any], history: optax_mi.MIHistory, **about: Any
+    path: Path,
+    config: Mapping[str, Any],
+    history: optax_mi.MIHistory,
+    together: int = 1,
+    **curve: Any,
 ) -> None:
     """Adds a run, or a curve, to the file of its experiment."""
     row, rate = config["row"], config["tuned_rate"]
@@ -133,8 +132,11 @@ def keep(
         f"{config['epochs']}x{config['batch_size']}",
         str(config["seed"]),
     ]
+    where = environment() | {"seeds_together": together}
     path.parent.mkdir(parents=True, exist_ok=True)
-    history.append_jsonl(path, "-".join(name), config=dict(config), **about)
+    history.append_jsonl(
+        path, "-".join(name), config=config, environment=where, **curve
+    )
 
 
 def on_accelerator() -> bool:
@@ -151,46 +153,38 @@ def tuned(row: Row, dataset: data.Dataset, args: argparse.Namespace) -> Row:
     once = argparse.Namespace(**vars(args) | {"seeds": 1})
     scores: dict[float, float] = {}
     for rate in row.grid:
-        (result,) = run_row(experiments.TUNING, row.at(rate), validation, once)
-        scores[rate] = experiments.score(result.history.column("accuracy"))
+        (result,) = run_row(TUNING, row.at(rate), validation, once)
+        scores[rate] = score(result.history.column("accuracy"))
     return row.at(max(scores, key=lambda rate: scores[rate]))
 
 
 def run_curve(dataset: data.Dataset, args: argparse.Namespace) -> None:
     """Draws the seeds of one curve that are not there yet."""
     path = args.out / f"{args.experiment}.jsonl"
-    for seed in range(args.seeds):
-        config = config_of(args.experiment, args, dataset, seed)
-        config |= {"row": args.experiment, "tuned_rate": None, "epochs": 0}
-        curve = range_test
-        if args.experiment == "figure1":
-            curve = sample_size
-            config |= {"model": "none", "batch_size": 0}
+    more = {"row": args.experiment, "tuned_rate": None, "epochs": 0}
+    if args.experiment == "figure1":
+        more |= {"model": "none", "batch_size": 0}
+    for config in config_of(args.experiment, args, dataset, **more):
         if not find(recorded(path), config):
-            about = curve(dataset, seed, args) | {"environment": environment()}
-            keep(path, config, optax_mi.MIHistory(), **about)
+            curve = CURVES[args.experiment](dataset, config)
+            keep(path, config, optax_mi.MIHistory(), **curve)
 
 
-def sample_size(
-    dataset: data.Dataset, seed: int, args: argparse.Namespace
-) -> dict[str, Any]:
+def sample_size(dataset: data.Dataset, config: Mapping[str, Any]) -> dict[str, Any]:
     """I(X; Y) of raw images and labels against the sample's size, in nats."""
-    del args
     sizes = [size for size in SIZES if size <= len(dataset.train_x)]
-    key, x, y = jax.random.key(seed), dataset.train_x, dataset.train_y
+    key, x, y = jax.random.key(config["seed"]), dataset.train_x, dataset.train_y
     curve = optax_mi.sample_size_curve(key, x, y, sizes, REPEATS)
     return {"sizes": sizes, "estimates": [_rounded(row) for row in curve.estimates]}
 
 
-def range_test(
-    dataset: data.Dataset, seed: int, args: argparse.Namespace
-) -> dict[str, Any]:
+def range_test(dataset: data.Dataset, config: Mapping[str, Any]) -> dict[str, Any]:
     """Loss and I(H; Y) in nats over a sweep of plain SGD's rate, and its bounds."""
-    task = Task(NETWORKS[args.model], dataset, draw_probe(Measuring(), dataset))
-    found = sweep(task, batch_size=args.batch_size, seed=seed)
-    curves: dict[str, Any] = {
-        name: _rounded(getattr(found, name)) for name in ("learning_rate", "loss", "mi")
-    }
+    model, probe = NETWORKS[config["model"]], draw_probe(Measuring(), dataset)
+    options = {name: config[name] for name in ("batch_size", "seed")}
+    found = sweep(Task(model, dataset, probe), **options)
+    names = ("learning_rate", "loss", "mi")
+    curves: dict[str, Any] = {name: _rounded(getattr(found, name)) for name in names}
     curves["loss"][0] = None  # before the first step
     return curves | {"lr_min": found.lr_min, "lr_max": found.lr_max}
 
@@ -198,6 +192,10 @@ def range_test(
 def _rounded(values: Iterable[Any]) -> list[float]:
     """To five significant digits, as a history's."""
     return [float(f"{value:.5g}") for value in values]
+
+
+CURVES = {"figure1": sample_size, "range_test": range_test}
+NAMES = (*CURVES, *EXPERIMENTS)
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
@@ -221,10 +219,9 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     args = parser.parse_args(arguments)
     if args.experiment is None and not args.list:
         parser.error("name an experiment, or --list")
-    usual = "cifar10" if args.experiment in ON_CIFAR else "mnist"
-    args.dataset = args.dataset or usual
-    usual = "allcnn" if args.experiment == "cifar_allcnn" else "small"
-    args.model = args.model or usual
+    on_cifar, allcnn = args.experiment in ON_CIFAR, args.experiment == "cifar_allcnn"
+    args.dataset = args.dataset or ("cifar10" if on_cifar else "mnist")
+    args.model = args.model or ("allcnn" if allcnn else "small")
     if args.batch_size is None:
         args.batch_size = 16 if args.dataset == "digits" else 100
     for name in ("epochs", "seeds", "batch_size"):
@@ -240,10 +237,10 @@ def main(arguments: list[str] | None = None) -> None:
     if args.list:
         for experiment in [args.experiment] if args.experiment else NAMES:
             print(experiment)
-            for row in experiments.EXPERIMENTS.get(experiment, []):
+            for row in EXPERIMENTS.get(experiment, []):
                 print(f"  {row.name:16} {row.title}")
         return
-    rows = experiments.EXPERIMENTS.get(args.experiment, [])
+    rows = EXPERIMENTS.get(args.experiment, [])
     known = [row.name for row in rows]
     if unknown := [name for name in args.rows or [] if name not in known]:
         sys.exit(f"{args.experiment} has no rows {unknown}; it has {known}.")
@@ -251,11 +248,11 @@ def main(arguments: list[str] | None = None) -> None:
         dataset = data.load(args.dataset, args.data_dir, args.train_size)
     except data.DataError as error:
         sys.exit(str(error))
-    if args.experiment in experiments.CURVES:
+    if args.experiment in CURVES:
         run_curve(dataset, args)
         return
     validation = None
-    if args.experiment in experiments.HELD_OUT:
+    if args.experiment in HELD_OUT:
         dataset, validation = data.hold_out(dataset)
     for row in rows:
         if row.name in (args.rows or known):
