@@ -27,6 +27,7 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
+@pytest.mark.e2e
 def test_an_estimate_is_that_of_the_library(folder, capsys):
     main(["estimate", "x.npy", "labels.npy", "--json", "--permutations", "9"])
     told = json.loads(capsys.readouterr().out)
@@ -43,6 +44,7 @@ def test_an_estimate_is_that_of_the_library(folder, capsys):
     assert "p = 0.1 of independence, 9 permutations" in text
 
 
+@pytest.mark.e2e
 def test_options_reach_the_estimator(folder, capsys):
     options = ["--k", "5", "--metric", "chebyshev", "--permutations", "0", "--json"]
     main(["estimate", "x.npy", "y.npy", *options])
@@ -53,6 +55,7 @@ def test_options_reach_the_estimator(folder, capsys):
     assert told["outcomes"] == "continuous"
 
 
+@pytest.mark.e2e
 def test_a_curve_has_a_line_for_each_size_and_a_picture(folder, capsys):
     options = ["--repeats", "2", "--out", "curve.png"]
     main(["curve", "x.npy", "labels.npy", *options])
@@ -185,6 +188,7 @@ def test_what_cannot_be_done_is_said_in_one_sentence(
     assert not (folder / "owned").exists()
 
 
+@pytest.mark.e2e
 def test_it_is_run_as_a_module(folder):
     command = [sys.executable, "-m", "optax_mi", "runs", "nowhere"]
     done = subprocess.run(command, capture_output=True, text=True)

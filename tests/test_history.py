@@ -134,7 +134,9 @@ def test_a_line_has_each_column_once_to_five_digits_and_gives_the_run_back(tmp_p
     def refuse(constant):
         raise AssertionError(f"{constant} is no JSON")
 
-    lines = [json.loads(x, parse_constant=refuse) for x in path.open()]
+    lines = [
+        json.loads(x, parse_constant=refuse) for x in path.read_text().splitlines()
+    ]
     assert [line["name"] for line in lines] == ["layers", "curve"]
     assert list(lines[0]["history"]) == ["conv", "dense"]
     conv = lines[0]["history"]["conv"]

@@ -14,12 +14,12 @@ import jax.numpy as jnp
 import numpy as np
 
 import optax_mi
-from examples.cnn import SmallCNN
-from examples.data import Dataset, load
-from examples.paper.results import find, recorded
-from examples.training import mi_driven, train
+from examples.common.data import Dataset, load
+from examples.common.networks import SmallCNN
+from examples.common.report import markdown
+from examples.common.results import find, recorded
+from examples.common.training import Phase, Task, train
 
-LR_MIN, LR_MAX = 0.001, 0.1  # the paper's bounds
 SETTINGS = {  # training images (None: all), batch size, epochs, seeds
     "digits": (None, 16, 40, (0, 1, 2)),
     "mnist": (12_000, 100, 20, (0,)),
@@ -66,17 +66,9 @@ def planned() -> Iterator[Run]:
                     yield Run(dataset, condition, 0.0, smoothing, seed)
 
 
-class Shifted:
-    """Images that are shifted by up to a pixel whenever they are taken."""
-
-    def __init__(self, images: np.ndarray, seed: int) -> None:
-        self.images, self.rng = images, np.random.default_rng(seed)
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitem__(self, index: Any) -> np.ndarray:
-        return np.roll(self.images[index], self.rng.integers(-1, 2, 2), (1, 2))
+def shifted(key: jax.Array, images: jax.Array) -> jax.Array:
+    """Shifts a batch by up to a pixel."""
+    return jnp.roll(images, jax.random.randint(key, (2,), -1, 2), (1, 2))
 
 
 def prepared(run: Run, data: Dataset) -> tuple[Dataset, optax_mi.Probe]:
@@ -94,8 +86,6 @@ def prepared(run: Run, data: Dataset) -> tuple[Dataset, optax_mi.Probe]:
     probe = optax_mi.sample_probe(key, x[chosen], data.train_y[chosen], size=size)
     if run.condition == "a stale probe":  # as from a camera since replaced
         probe = probe._replace(inputs=0.4 * probe.inputs + 0.3)
-    if run.condition == "augmentation":
-        data = data._replace(train_x=Shifted(x, run.seed))  # pyright: ignore
     return data, probe
 
 
@@ -115,35 +105,23 @@ def trained(run: Run, data: Dataset) -> optax_mi.MIHistory:
     """Trains; the rates, information and accuracies of the epochs."""
     _, batch_size, epochs, _ = SETTINGS[run.dataset]
     data, probe = prepared(run, data)
-    method = mi_driven(
-        *("B", LR_MIN, LR_MAX),
-        reference=float(optax_mi.reference_mi(probe)),
-        smoothing=run.smoothing,
-    )
-    history = optax_mi.MIHistory()
-    for record in train(
-        *(SmallCNN(), data, method, probe),
-        epochs=epochs,
-        batch_size=batch_size,
-        seed=run.seed,
+    task = Task(
+        SmallCNN(),
+        data,
+        probe,
         estimator=noisy(run.deviation),
-    ):
-        history.add(
-            epoch=record.epoch,
-            learning_rate=record.learning_rate,
-            mi=record.mi,
-            accuracy=record.accuracy,
-        )
+        augment=shifted if run.condition == "augmentation" else None,
+    )
+    phases = [Phase("dynamic", {"smoothing": run.smoothing})]
+    options: Any = {"epochs": epochs, "batch_size": batch_size, "seeds": [run.seed]}
+    *_, ((history,), _) = train(task, phases, **options)
     return history
 
 
 def table(results: Mapping[Run, optax_mi.MIHistory]) -> str:
     """A line for each condition, means over seeds, without smoothing and with it."""
-    lines = [
-        "| | noise, nats | smoothing | mean rate | change of rate per epoch | "
-        "accuracy, last 5 epochs |",
-        "|---|---|---|---|---|---|",
-    ]
+    header = ["", "noise, nats", "smoothing", "mean rate", "change of rate per epoch"]
+    header, lines = [*header, "accuracy, last 5 epochs"], []
     kinds = dict.fromkeys(run[:4] for run in results)
     for kind in kinds:
         found = [history for run, history in results.items() if run[:4] == kind]
@@ -152,12 +130,11 @@ def table(results: Mapping[Run, optax_mi.MIHistory]) -> str:
         late = rates[:, rates.shape[1] // 2 :]
         accuracy = np.mean([history.column("accuracy")[-5:] for history in found])
         dataset, condition, deviation, smoothing = kind
-        lines.append(
-            f"| {dataset}{', ' if condition else ''}{condition} | {deviation:g} | "
-            f"{smoothing:g} | {late.mean():.3f} | "
-            f"{np.abs(np.diff(late)).mean():.4f} | {accuracy:.2%} |"
-        )
-    return "\n".join(lines)
+        name = f"{dataset}, {condition}" if condition else dataset
+        rate, change = f"{late.mean():.3f}", f"{np.abs(np.diff(late)).mean():.4f}"
+        line = [name, f"{deviation:g}", f"{smoothing:g}", rate, change]
+        lines.append([*line, f"{accuracy:.2%}"])
+    return markdown(header, lines)
 
 
 def main() -> None:
