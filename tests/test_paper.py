@@ -109,6 +109,7 @@ def test_each_layer_has_its_rate_and_its_picture(tmp_path):
     assert picture.name == "figure6-small-digits-1437-3x16-layerwise_fine.png"
 
 
+@pytest.mark.e2e
 def test_curves_are_run_kept_and_reported(small, tmp_path, monkeypatch):
     monkeypatch.setattr(run, "SIZES", (50, 100, 5000))
     monkeypatch.setattr(run, "REPEATS", 2)
@@ -129,6 +130,7 @@ def test_curves_are_run_kept_and_reported(small, tmp_path, monkeypatch):
     assert len(list(tmp_path.glob("*.png"))) == 2
 
 
+@pytest.mark.e2e
 def test_baselines_are_tuned_on_held_out_examples_and_run_at_the_best_rate(
     small, tmp_path, monkeypatch
 ):
@@ -223,6 +225,7 @@ def test_each_baseline_trains_and_reads_its_rate(row):
     assert method.eval_params(state, params)["w"].shape == (3,)
 
 
+@pytest.mark.e2e
 def test_seeds_of_a_row_run_together_where_there_is_an_accelerator(
     small, tmp_path, monkeypatch
 ):
@@ -242,6 +245,7 @@ def test_seeds_of_a_row_run_together_where_there_is_an_accelerator(
     assert len(recorded(path)) == 2
 
 
+@pytest.mark.e2e
 def test_what_is_changed_in_the_sensitivity_is_changed(small, tmp_path):
     options = ["sensitivity", *FEW, "--epochs", "1", "--out", str(tmp_path)]
     run.main([*options, "--rows", "paper", "k_10", "held_out"])

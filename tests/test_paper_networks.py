@@ -21,6 +21,7 @@ def test_networks_give_logits_and_drop_out_in_training_alone(name):
     assert parameters == {**known, "allcnn-quarter": 86_698}[name]
 
 
+@pytest.mark.e2e
 def test_the_all_cnn_starts_with_logits_that_tell_images_apart():
     """With Flax's default weights they differ by 0.003, and it does not train."""
     model = NETWORKS["allcnn-quarter"]
@@ -45,7 +46,7 @@ def test_images_are_flipped_and_shifted_and_nothing_else():
     assert 200 < sum(x in views[0] for x in seen) < 300
 
 
-@pytest.mark.parametrize("side", [6, 7])
+@pytest.mark.parametrize("side", [pytest.param(6, marks=pytest.mark.e2e), 7])
 def test_pooling_is_flax_s_and_so_is_its_gradient(side):
     x = jax.random.normal(jax.random.key(0), (2, side, side + 1, 3))
     weight = jax.random.normal(jax.random.key(1), (2, 3, (side + 1) // 2, 3))

@@ -160,7 +160,7 @@ def test_a_sweep_trains_at_each_of_its_rates():
     options: Any = dict(lr_low=0.01, lr_high=0.1, steps=20, measure_every=5)
     result = sweep_task(task, batch_size=100, seed=0, **options)
     params = task.model.init(jax.random.key(0), task.data.train_x[:1])
-    rng, losses, order = np.random.default_rng(0), [], np.zeros(0)
+    rng, losses, order = np.random.default_rng(0), [], np.arange(0)
 
     def loss(params, x, y):
         logits: Any = task.model.apply(params, x)
@@ -180,6 +180,7 @@ def test_a_sweep_trains_at_each_of_its_rates():
     )
 
 
+@pytest.mark.e2e
 def test_an_nnx_model_is_swept_through_a_clone():
     x = jnp.asarray(np.random.default_rng(0).normal(size=(100, 3)), jnp.float32)
     y = np.asarray(x[:, 0] > 0, np.int32)

@@ -50,6 +50,7 @@ def test_an_epoch_s_record_says_what_it_did_and_the_seed_repeats_it():
     assert other.column("loss")[0] != history.column("loss")[0]
 
 
+@pytest.mark.e2e
 def test_seeds_that_train_together_are_those_that_train_alone():
     phases = [Phase("constant", {"rate": 0.1}), Phase("dynamic", start=1)]
     together, _ = last(tiny.task(), phases, seeds=[0, 1])

@@ -16,7 +16,6 @@ import numpy as np
 import optax_mi
 from examples.common.data import Dataset, load
 from examples.common.networks import SmallCNN
-from examples.common.report import markdown
 from examples.common.results import find, recorded
 from examples.common.training import Phase, Task, train
 
@@ -120,8 +119,11 @@ def trained(run: Run, data: Dataset) -> optax_mi.MIHistory:
 
 def table(results: Mapping[Run, optax_mi.MIHistory]) -> str:
     """A line for each condition, means over seeds, without smoothing and with it."""
-    header = ["", "noise, nats", "smoothing", "mean rate", "change of rate per epoch"]
-    header, lines = [*header, "accuracy, last 5 epochs"], []
+    lines = [
+        "| | noise, nats | smoothing | mean rate | change of rate per epoch | "
+        "accuracy, last 5 epochs |",
+        "|---|---|---|---|---|---|",
+    ]
     kinds = dict.fromkeys(run[:4] for run in results)
     for kind in kinds:
         found = [history for run, history in results.items() if run[:4] == kind]
@@ -130,11 +132,12 @@ def table(results: Mapping[Run, optax_mi.MIHistory]) -> str:
         late = rates[:, rates.shape[1] // 2 :]
         accuracy = np.mean([history.column("accuracy")[-5:] for history in found])
         dataset, condition, deviation, smoothing = kind
-        name = f"{dataset}, {condition}" if condition else dataset
-        rate, change = f"{late.mean():.3f}", f"{np.abs(np.diff(late)).mean():.4f}"
-        line = [name, f"{deviation:g}", f"{smoothing:g}", rate, change]
-        lines.append([*line, f"{accuracy:.2%}"])
-    return markdown(header, lines)
+        lines.append(
+            f"| {dataset}{', ' if condition else ''}{condition} | {deviation:g} | "
+            f"{smoothing:g} | {late.mean():.3f} | "
+            f"{np.abs(np.diff(late)).mean():.4f} | {accuracy:.2%} |"
+        )
+    return "\n".join(lines)
 
 
 def main() -> None:
