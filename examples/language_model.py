@@ -98,8 +98,7 @@ def layer_of_each(params: Any, layers: tuple[str, ...]) -> Any:
 
     def own(path: Any, _: jax.Array) -> str:
         name = jax.tree_util.keystr(path, simple=True, separator="/")
-        blocks = (layer for layer in layers if name.startswith(layer + "/"))
-        return next(blocks, layers[-1])
+        return next((x for x in layers if name.startswith(x + "/")), layers[-1])
 
     return jax.tree_util.tree_map_with_path(own, params)
 
@@ -158,20 +157,14 @@ def train(
         if number % EVERY:
             continue
         mi, loss = measure(model)
+        rates = dict.fromkeys(layers, fixed)
         if fixed is None:
             rates = optax_mi.learning_rates(optimizer.opt_state)
             optimizer.opt_state = optax_mi.record_mi(optimizer.opt_state, mi)
-        else:
-            rates = dict.fromkeys(layers, fixed)
+        shared = {"epoch": number // EVERY, "step": number, "loss": loss}
         for layer in layers:
-            history.add(
-                epoch=number // EVERY,
-                step=number,
-                layer=layer,
-                learning_rate=rates[layer],
-                mi=mi[layer],
-                loss=loss,
-            )
+            own: Any = {"learning_rate": rates[layer], "mi": mi[layer]}
+            history.add(layer=layer, **own, **shared)
         yield history
 
 
@@ -200,11 +193,11 @@ def main(arguments: list[str] | None = None) -> None:
         print(f"\nrates {title}: steps, loss on text held out, nats (rates until then)")
         for history in train(text, probe, fixed=fixed, **options):
             rows = history.rows[-args.blocks - 1 :]
-            told = "  ".join(
-                f"{row['layer']} {row['mi']:.2f} ({row['learning_rate']:.4f})"
-                for row in rows
-            )
-            print(f"{rows[0]['step']:6} {rows[0]['loss']:.3f}  {told}", flush=True)
+            told = [
+                f"{x['layer']} {x['mi']:.2f} ({x['learning_rate']:.4f})" for x in rows
+            ]
+            step, loss = rows[0]["step"], rows[0]["loss"]
+            print(f"{step:6} {loss:.3f}  {'  '.join(told)}", flush=True)
 
 
 if __name__ == "__main__":

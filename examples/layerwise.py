@@ -30,24 +30,21 @@ def observed(
     Returns:
       The history, and I(H; X) of each layer after each epoch, in nats.
     """
+    model, x = task.model, task.probe.inputs
 
     @jax.jit
-    def with_inputs(params: Any, inputs: Any) -> dict[str, jax.Array]:
+    def with_inputs(params: Any, x: Any) -> dict[str, jax.Array]:
         layers = optax_mi.capture_activations(
-            task.model,
-            {"params": params},
-            inputs,
-            layers=task.layers,
-            max_features=1024,
+            model, {"params": params}, x, layers=task.layers, max_features=1024
         )
-        return optax_mi.estimate_mi(layers, inputs)
+        return optax_mi.estimate_mi(layers, x)
 
     history, mi_inputs = optax_mi.MIHistory(), {layer: [] for layer in task.layers}
     # Wide layers hold nearly all the information from the start; they change little.
     options = {"lr_min": bounds[0], "lr_max": bounds[1], "epsilon": 1e-4}
     phases = [Phase("layerwise", options)]
     for (history,), state in train(task, phases, epochs=epochs, batch_size=BATCH_SIZE):
-        mi = with_inputs(state.params, task.probe.inputs)
+        mi = with_inputs(state.params, x)
         for layer in history.layers:
             mi_inputs[layer].append(float(mi[layer]))
     return history, mi_inputs

@@ -198,7 +198,7 @@ def main(arguments: list[str] | None = None) -> None:
         "--out", type=Path, default=Path("runs"), help="for the picture"
     )
     args = parser.parse_args(arguments)
-    for name, usual in data.USUAL[args.dataset]._asdict().items():
+    for name, usual in data.USUAL[args.dataset].items():
         if getattr(args, name) is None:
             setattr(args, name, usual)
     try:

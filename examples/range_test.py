@@ -8,6 +8,7 @@
 
 import argparse
 import sys
+from typing import Any
 
 import jax
 import optax
@@ -61,18 +62,17 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--epochs", type=int, help="default: those of the demo")
     parser.add_argument("--base", choices=BASES, help="only sweep, with this one")
     args = parser.parse_args(arguments)
-    epochs, train_size, batch_size = data.USUAL[args.dataset]
+    usual: dict[str, Any] = data.USUAL[args.dataset]
+    epochs, batch_size = args.epochs or usual["epochs"], usual["batch_size"]
     try:
-        dataset = data.load(args.dataset, args.data_dir, train_size)
+        dataset = data.load(args.dataset, args.data_dir, usual["train_size"])
     except data.DataError as error:
         sys.exit(str(error))
     for seed in range(args.seeds):
-        probe = optax_mi.sample_probe(
-            jax.random.key(seed), dataset.train_x, dataset.train_y
-        )
-        task = Task(SmallCNN(), dataset, probe)
+        key, x, y = jax.random.key(seed), dataset.train_x, dataset.train_y
+        task = Task(SmallCNN(), dataset, optax_mi.sample_probe(key, x, y))
         if args.base is None:
-            compare(task, seed, epochs=args.epochs or epochs, batch_size=batch_size)
+            compare(task, seed, epochs=epochs, batch_size=batch_size)
             continue
         base = BASES[args.base]
         found = sweep(task, batch_size=batch_size, seed=seed, base=base)

@@ -12,18 +12,12 @@ FORMAT = "array_record"  # the one that tfds reads without TensorFlow
 INSTALL = "install what the examples need with: python -m pip install -e '.[examples]'"
 
 
-class Size(NamedTuple):
-    """How much is trained where nothing is said: minutes on a CPU."""
-
-    epochs: int
-    train_size: int | None  # all
-    batch_size: int
-
-
+# What is trained where nothing is said: minutes on a CPU.
+_REDUCED = {"epochs": 20, "train_size": 12_000, "batch_size": 100}
 USUAL = {
-    "digits": Size(40, None, 16),
-    "mnist": Size(20, 12_000, 100),
-    "cifar10": Size(20, 12_000, 100),
+    "digits": {"epochs": 40, "train_size": None, "batch_size": 16},
+    "mnist": _REDUCED,
+    "cifar10": _REDUCED,
 }
 
 
@@ -83,11 +77,9 @@ def _digits() -> Dataset:
     except ImportError as error:
         raise DataError(f"digits needs scikit-learn; {INSTALL}") from error
     images, labels = load_digits(return_X_y=True)
-    x = images.reshape(-1, 8, 8, 1).astype(np.float32) / 16
-    y = labels.astype(np.int32)
-    train, test = train_test_split(
-        np.arange(len(y)), test_size=360, random_state=0, stratify=y
-    )
+    x, y = images.reshape(-1, 8, 8, 1).astype(np.float32) / 16, labels.astype(np.int32)
+    options: Any = {"test_size": 360, "random_state": 0, "stratify": y}
+    train, test = train_test_split(np.arange(len(y)), **options)
     return Dataset("digits", x[train], y[train], x[test], y[test])
 
 
@@ -98,9 +90,8 @@ def _tfds(name: str, data_dir: str | None) -> Dataset:
         import PIL  # noqa: F401  (what it decodes images with)
         import tensorflow_datasets as tfds
     except ImportError as error:
-        raise DataError(
-            f"{name} needs tensorflow-datasets, array_record and pillow; {INSTALL}"
-        ) from error
+        needed = "tensorflow-datasets, array_record and pillow"
+        raise DataError(f"{name} needs {needed}; {INSTALL}") from error
     # tfds logs through absl that OpenCV would decode faster than pillow.
     logging.getLogger("absl").setLevel(logging.ERROR)
     if data_dir is not None and not os.path.isdir(os.path.join(data_dir, name)):

@@ -71,8 +71,9 @@ def run_row(
             augment=flip_and_shift if row.augment else None,
         )
         histories = trained(task, row, [config["seed"] for config in some], args)
+        where = environment() | {"seeds_together": len(some)}
         for config, history in zip(some, histories, strict=True):
-            keep(path, config, history, together=len(some))
+            keep(path, config, history, environment=where)
     there = recorded(path)
     return [result for config in configs if (result := find(there, config))]
 
@@ -117,26 +118,15 @@ def trained(
 
 
 def keep(
-    path: Path,
-    config: Mapping[str, Any],
-    history: optax_mi.MIHistory,
-    together: int = 1,
-    **curve: Any,
+    path: Path, config: Mapping[str, Any], history: optax_mi.MIHistory, **about: Any
 ) -> None:
     """Adds a run, or a curve, to the file of its experiment."""
     row, rate = config["row"], config["tuned_rate"]
-    name = [
-        row if rate is None else f"{row}-{rate:g}",
-        config["model"],
-        f"{config['dataset']}-{config['train_size']}",
-        f"{config['epochs']}x{config['batch_size']}",
-        str(config["seed"]),
-    ]
-    where = environment() | {"seeds_together": together}
+    row = row if rate is None else f"{row}-{rate:g}"
+    trained = "{model}-{dataset}-{train_size}-{epochs}x{batch_size}-{seed}"
+    name = f"{row}-{trained.format(**config)}"
     path.parent.mkdir(parents=True, exist_ok=True)
-    history.append_jsonl(
-        path, "-".join(name), config=config, environment=where, **curve
-    )
+    history.append_jsonl(path, name, config=config, **about)
 
 
 def on_accelerator() -> bool:
@@ -167,6 +157,7 @@ def run_curve(dataset: data.Dataset, args: argparse.Namespace) -> None:
     for config in config_of(args.experiment, args, dataset, **more):
         if not find(recorded(path), config):
             curve = CURVES[args.experiment](dataset, config)
+            curve["environment"] = environment()
             keep(path, config, optax_mi.MIHistory(), **curve)
 
 
