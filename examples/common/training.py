@@ -114,7 +114,7 @@ def train(
                 for layer, value in own_mi.items():
                     own |= {
                         "mi": value,
-                        "learning_rate": rates.get(layer, rates.get("")),
+                        "learning_rate": rates.get(layer, rates.get("", np.nan)),
                     }
                     history.add(epoch=epoch, layer=layer, **own, **shared)
             yield histories, state
