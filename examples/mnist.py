@@ -9,13 +9,14 @@ import argparse
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from flax.training.train_state import TrainState
 
 import optax_mi
 from examples.common import data
@@ -61,6 +62,33 @@ def ways(lr: float, reference: float, steps_per_epoch: int) -> dict[str, Any]:
     }
 
 
+@jax.jit
+def step(state: TrainState, x: jax.Array, y: jax.Array) -> tuple[TrainState, jax.Array]:
+    """Trains on one batch; returns its mean loss too."""
+
+    def loss(params: Any) -> jax.Array:
+        logits = state.apply_fn(params, x)
+        return optax.softmax_cross_entropy_with_integer_labels(logits, y).mean()
+
+    value, gradients = jax.value_and_grad(loss)(state.params)
+    return state.apply_gradients(grads=gradients), value
+
+
+@jax.jit
+def measure(state: TrainState, probe: optax_mi.Probe) -> jax.Array:
+    """I(H; Y) of the network's output, in nats."""
+    layers = optax_mi.capture_activations(
+        CNN(), state.params, probe.inputs, layers="logits"
+    )
+    return optax_mi.estimate_mi(layers, probe.outcomes)["logits"]
+
+
+@jax.jit
+def correct(state: TrainState, x: jax.Array, y: jax.Array) -> jax.Array:
+    """Whether the network tells each image right."""
+    return state.apply_fn(state.params, x).argmax(axis=-1) == y
+
+
 def train(
     name: str,
     rate: optax.GradientTransformation,
@@ -74,57 +102,33 @@ def train(
     """
     from tqdm import tqdm
 
-    model, optimizer = CNN(), optax.chain(optax.sgd(1.0), rate)
-    reference = optax_mi.reference_mi(probe)
-
-    def predict(params: Any, x: jax.Array) -> jax.Array:
-        return jnp.asarray(model.apply(params, x))
-
-    @jax.jit
-    def step(params: Any, opt_state: Any, x: jax.Array, y: jax.Array) -> Any:
-        def loss(params: Any) -> jax.Array:
-            logits = predict(params, x)
-            return optax.softmax_cross_entropy_with_integer_labels(logits, y).mean()
-
-        value, gradients = jax.value_and_grad(loss)(params)
-        updates, opt_state = optimizer.update(gradients, opt_state, params)
-        return optax.apply_updates(params, updates), opt_state, value
-
-    @jax.jit
-    def measure(params: Any) -> jax.Array:
-        layers = optax_mi.capture_activations(
-            model, params, probe.inputs, layers="logits"
-        )
-        return optax_mi.estimate_mi(layers, probe.outcomes)["logits"]
-
-    @jax.jit
-    def correct(params: Any, x: jax.Array, y: jax.Array) -> jax.Array:
-        return predict(params, x).argmax(axis=-1) == y
-
     x, y, test_x, test_y = dataset[1:]
-    params = model.init(jax.random.key(args.seed), x[:1])
-    opt_state: Any = optimizer.init(params)
+    state = TrainState.create(
+        apply_fn=CNN().apply,
+        params=CNN().init(jax.random.key(args.seed), x[:1]),
+        tx=optax.chain(optax.sgd(1.0), rate),
+    )
     rng, history = np.random.default_rng(args.seed), optax_mi.MIHistory()
     steps = len(x) // args.batch_size  # an epoch's; a rest is left out
     bar = tqdm(total=args.epochs * steps, desc=name, leave=False, disable=None)
     for epoch in range(args.epochs):
         losses, order = [], rng.permutation(len(x))
         for batch in order[: steps * args.batch_size].reshape(steps, -1):
-            params, opt_state, loss = step(params, opt_state, x[batch], y[batch])
+            state, loss = step(state, x[batch], y[batch])
             losses.append(loss)
             bar.update()
-        mi, state = measure(params), opt_state[1]
-        if isinstance(state, optax_mi.MIDynamicLRState):
-            learning_rate = state.learning_rate
-            opt_state = optax_mi.record_mi(opt_state, mi)
+        mi, opt_state = measure(state, probe), cast("Any", state.opt_state)
+        if isinstance(opt_state[1], optax_mi.MIDynamicLRState):
+            learning_rate = opt_state[1].learning_rate
+            state = state.replace(opt_state=optax_mi.record_mi(opt_state, mi))
         else:
-            learning_rate = state.hyperparams["step_size"]
+            learning_rate = opt_state[1].hyperparams["step_size"]
         parts = [slice(i, i + 1000) for i in range(0, len(test_x), 1000)]
-        hits = [correct(params, test_x[part], test_y[part]) for part in parts]
+        hits = [correct(state, test_x[part], test_y[part]) for part in parts]
         numbers: dict[str, Any] = {
             "learning_rate": learning_rate,
             "mi": mi,
-            "reference": reference,
+            "reference": optax_mi.reference_mi(probe),
             "loss": np.mean(jax.device_get(losses)),
             ACCURACY: 100 * float(np.mean(np.concatenate(hits))),
         }

@@ -55,12 +55,19 @@ SCHEDULES: Mapping[str, Callable[..., Any]] = {
     "one_cycle": lambda run, rate: optax.cosine_onecycle_schedule(run.steps, rate),
 }
 
-# Other optimizers at a constant rate; that of Prodigy multiplies the one that it finds.
+# Other optimizers at a constant rate; that of Prodigy multiplies the one that it finds,
+# and that of "plateau" falls by half after three epochs without a lower training loss.
 OPTIMIZERS: Mapping[str, Callable[..., Any]] = {
     "adam": lambda run, rate: optax.adam(rate),
     "prodigy": lambda run, rate: contrib.prodigy(rate),
     "schedule_free": lambda run, rate: contrib.schedule_free_sgd(
         rate, warmup_steps=run.steps_per_epoch
+    ),
+    "plateau": lambda run, rate: optax.chain(
+        optax.sgd(rate),
+        contrib.reduce_on_plateau(
+            factor=0.5, patience=3, accumulation_size=run.steps_per_epoch
+        ),
     ),
 }
 
@@ -79,19 +86,20 @@ def make(name: str, run: Run, **options: Any) -> Method:
     """Makes the method of a name.
 
     Args:
-      name: One of `SCHEDULES`, `OPTIMIZERS` or `POLICIES`, or "plateau".
+      name: One of `SCHEDULES`, `OPTIMIZERS` or `POLICIES`.
       run: What it is made for.
       **options: Those of its function there. SGD takes `momentum` and `weight_decay`
         too, a policy what `optax_mi.mi_dynamic_lr` takes.
     """
-    if name == "plateau":
-        return _plateau(run, **options)
     if name in OPTIMIZERS:
         tx = optax.with_extra_args_support(OPTIMIZERS[name](run, **options))
-        method = Method(tx, lambda state: {"": options["rate"]})
+
+        def rates(state: Any) -> dict[str, float]:
+            return {"": options["rate"] * float(optax.tree.get(state, "scale", 1.0))}
+
         if name == "schedule_free":
-            return method._replace(eval_params=contrib.schedule_free_eval_params)
-        return method
+            return Method(tx, rates, eval_params=contrib.schedule_free_eval_params)
+        return Method(tx, rates)
     decay = options.pop("weight_decay", 0.0)
     sgd = optax.sgd(1.0, momentum=options.pop("momentum", None))
     if decay:
@@ -110,14 +118,3 @@ def make(name: str, run: Run, **options: Any) -> Method:
     else:
         rate = optax_mi.mi_dynamic_lr(*bounds, **options)
     return Method(optax.chain(sgd, rate), optax_mi.learning_rates, takes_mi=True)
-
-
-def _plateau(run: Run, rate: float) -> Method:
-    """Half the rate after three epochs without a lower training loss."""
-    scale = contrib.reduce_on_plateau(
-        factor=0.5, patience=3, accumulation_size=run.steps_per_epoch
-    )
-    return Method(
-        optax.chain(optax.sgd(rate), scale),
-        lambda state: {"": rate * float(optax.tree.get(state, "scale"))},
-    )
