@@ -102,7 +102,7 @@ def train(
     """
     from tqdm import tqdm
 
-    x, y, test_x, test_y = dataset[1:]
+    x, y, test_x, test_y = dataset[1:5]
     state = TrainState.create(
         apply_fn=CNN().apply,
         params=CNN().init(jax.random.key(args.seed), x[:1]),

@@ -1,5 +1,6 @@
 """The paper's experiments as programs, in small, on scikit-learn's digits."""
 
+import argparse
 import dataclasses
 import json
 import pathlib
@@ -17,7 +18,7 @@ import tiny
 import optax_mi
 from examples.common import data, methods, networks
 from examples.common.methods import Run
-from examples.common.results import find, recorded
+from examples.common.results import Result, find, recorded
 from examples.paper import experiments, report, run
 from examples.paper.experiments import EXPERIMENTS, Measuring, Row
 
@@ -160,30 +161,46 @@ def test_baselines_are_tuned_on_held_out_examples_and_run_at_the_best_rate(
     assert "| 0.1 | the grid's edge |" in page
 
 
-def test_what_is_held_out_is_neither_trained_nor_tested_on():
+def test_what_is_held_out_is_neither_trained_nor_tested_on(monkeypatch):
     digits = tiny.digits()
-    rest, held_out = data.hold_out(digits)
-    assert (len(rest.train_x), len(held_out.test_x)) == (270, 30)
+    rest = data.hold_out(digits)
+    held_x, held_y = rest.held_out
+    assert (len(rest.train_x), len(held_x)) == (270, 30)
     np.testing.assert_array_equal(rest.test_x, digits.test_x)
-    np.testing.assert_array_equal(held_out.train_x, rest.train_x)
-    np.testing.assert_array_equal(held_out.test_x, digits.train_x[270:])
-    np.testing.assert_array_equal(held_out.test_y, digits.train_y[270:])
+    np.testing.assert_array_equal(held_x, digits.train_x[270:])
+    np.testing.assert_array_equal(held_y, digits.train_y[270:])
+
+    tuned_on = []
+
+    def run_row(name, row, dataset, args):
+        tuned_on.append(dataset)
+        history = optax_mi.MIHistory()
+        history.add(epoch=0, learning_rate=0.1, mi=1, accuracy=row.tuned_rate)
+        return [Result({}, history)]
+
+    monkeypatch.setattr(run, "run_row", run_row)
+    best = run.tuned(EXPERIMENTS["baselines"][0], digits, argparse.Namespace())
+    assert best.tuned_rate == 0.3
+    for dataset in tuned_on:
+        np.testing.assert_array_equal(dataset.train_x, digits.train_x[:270])
+        np.testing.assert_array_equal(dataset.test_x, held_x)
+        np.testing.assert_array_equal(dataset.test_y, held_y)
 
 
 def test_a_probe_is_drawn_from_what_is_trained_on_or_held_out():
-    rest, held_out = data.hold_out(tiny.digits())
+    rest = data.hold_out(tiny.digits())
 
     def members(measuring):
-        probe = run.draw_probe(measuring, rest, held_out)
+        probe = run.draw_probe(measuring, rest)
         return {np.asarray(x).tobytes() for x in probe.inputs}
 
     trained = {x.tobytes() for x in rest.train_x}
     assert len(members(Measuring(size=100))) == 100
     assert members(Measuring(size=100)) < trained
     assert members(Measuring(size=100)) != members(Measuring(size=100, seed=1))
-    assert members(Measuring(held_out=True)) == {x.tobytes() for x in held_out.test_x}
+    assert members(Measuring(held_out=True)) == {x.tobytes() for x in rest.held_out[0]}
     with pytest.raises(ValueError, match="held-out examples; there are none"):
-        run.draw_probe(Measuring(held_out=True), rest)
+        run.draw_probe(Measuring(held_out=True), tiny.digits())
 
 
 def stepped(method, steps, **options):

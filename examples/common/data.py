@@ -33,6 +33,7 @@ class Dataset(NamedTuple):
     train_y: np.ndarray
     test_x: np.ndarray
     test_y: np.ndarray
+    held_out: tuple[np.ndarray, ...] = ()  # images and classes
 
 
 def load(
@@ -58,16 +59,11 @@ def load(
     )
 
 
-def hold_out(dataset: Dataset, parts: int = 10) -> tuple[Dataset, Dataset]:
-    """Takes the last of so many equal parts from what is trained on.
-
-    Returns:
-      The data set without it, and that with it in the place of the test set.
-    """
+def hold_out(dataset: Dataset, parts: int = 10) -> Dataset:
+    """The data set with the last of so many parts of its training examples held out."""
     n = len(dataset.train_x) - len(dataset.train_x) // parts
     x, y = dataset.train_x, dataset.train_y
-    rest = dataset._replace(train_x=x[:n], train_y=y[:n])
-    return rest, rest._replace(test_x=x[n:], test_y=y[n:])
+    return dataset._replace(train_x=x[:n], train_y=y[:n], held_out=(x[n:], y[n:]))
 
 
 def _digits() -> Dataset:

@@ -192,9 +192,8 @@ class Program:
         on_accelerator = jax.default_backend() != "cpu"
         self._scan = (together or on_accelerator) if scan is None else scan
         # Arguments of what is compiled, not constants in it: those are copied and slow.
-        _, train_x, train_y, test_x, test_y = task.data
-        self._train_set = (jnp.asarray(train_x), jnp.asarray(train_y))
-        self._test_set = (jnp.asarray(test_x), jnp.asarray(test_y))
+        train_x, train_y, test_x, test_y = map(jnp.asarray, task.data[1:5])
+        self._train_set, self._test_set = (train_x, train_y), (test_x, test_y)
         self.init = jax.jit(over_seeds(self._init))
         self.measure = jax.jit(over_seeds(self._measure))
         self.record = jax.jit(over_seeds(self._record))

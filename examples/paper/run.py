@@ -10,7 +10,7 @@ goes on.
 import argparse
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -36,68 +36,68 @@ ON_CIFAR = ("figure4", "cifar_allcnn")
 SIZES, REPEATS = (100, 250, 500, 1000, 2000, 4000), 10  # of figure 1
 
 
-def config_of(
-    experiment: str, args: argparse.Namespace, dataset: data.Dataset, **more: Any
+def configs(
+    name: str, dataset: data.Dataset, args: argparse.Namespace, **more: Any
 ) -> list[dict[str, Any]]:
     """What the runs of an experiment depend on, for each seed."""
-    given = {name: getattr(args, name) for name in ("model", "epochs", "batch_size")}
-    size = {"dataset": args.dataset, "train_size": len(dataset.train_x)}
-    config = {"figure": experiment, **size, **given, **more}
-    return [{**config, "seed": seed} for seed in range(args.seeds)]
+    given = {key: getattr(args, key) for key in ("model", "epochs", "batch_size")}
+    given |= {"dataset": dataset.name, "train_size": len(dataset.train_x)}
+    return [{"figure": name, **given, **more, "seed": i} for i in range(args.seeds)]
 
 
 def run_row(
-    experiment: str,
-    row: Row,
-    dataset: data.Dataset,
-    args: argparse.Namespace,
-    validation: data.Dataset | None = None,
+    name: str, row: Row, dataset: data.Dataset, args: argparse.Namespace
 ) -> list[Result]:
     """Runs the seeds of a row that are not there yet, and returns those of all seeds.
 
     They train together on an accelerator, and one after the other on a CPU.
     """
-    path = args.out / f"{experiment}.jsonl"
-    configs = config_of(experiment, args, dataset, **row.config)
+    path, wanted = (
+        args.out / f"{name}.jsonl",
+        configs(name, dataset, args, **row.config),
+    )
     there = recorded(path)
-    missing = [config for config in configs if not find(there, config)]
+    missing = [config for config in wanted if not find(there, config)]
     for some in [missing] if missing and on_accelerator() else [[x] for x in missing]:
-        task = Task(
-            NETWORKS[args.model],
-            dataset,
-            draw_probe(row.measuring, dataset, validation),
-            layers=row.layers,
-            estimator=partial(optax_mi.ksg_discrete, k=row.measuring.k),
-            augment=flip_and_shift if row.augment else None,
-        )
-        histories = trained(task, row, [config["seed"] for config in some], args)
-        where = environment() | {"seeds_together": len(some)}
+        seeds = [config["seed"] for config in some]
+        histories = trained(f"{name} {row.name}", row, seeds, dataset, args)
+        where = environment() | {"seeds_together": len(seeds)}
         for config, history in zip(some, histories, strict=True):
             keep(path, config, history, environment=where)
     there = recorded(path)
-    return [result for config in configs if (result := find(there, config))]
+    return [result for config in wanted if (result := find(there, config))]
 
 
-def draw_probe(
-    measuring: Measuring, dataset: data.Dataset, validation: data.Dataset | None = None
-) -> optax_mi.Probe:
+def draw_probe(measuring: Measuring, dataset: data.Dataset) -> optax_mi.Probe:
     """Draws a row's probe from what it trains on, or from what was held out."""
     x, y = dataset.train_x, dataset.train_y
     if measuring.held_out:
-        if validation is None:
+        if not dataset.held_out:
             raise ValueError("the row measures on held-out examples; there are none")
-        x, y = validation.test_x, validation.test_y
+        x, y = dataset.held_out
     key, size = jax.random.key(measuring.seed), min(measuring.size, len(x))
     return optax_mi.sample_probe(key, x, y, size=size)
 
 
 def trained(
-    task: Task, row: Row, seeds: Sequence[int], args: argparse.Namespace
+    title: str,
+    row: Row,
+    seeds: list[int],
+    dataset: data.Dataset,
+    args: argparse.Namespace,
 ) -> list[optax_mi.MIHistory]:
     """Trains one row, and says after an epoch how long the others will take."""
     from tqdm import tqdm
 
-    title = f"{args.experiment} {row.name} seed {', '.join(map(str, seeds))}"
+    task = Task(
+        NETWORKS[args.model],
+        dataset,
+        draw_probe(row.measuring, dataset),
+        layers=row.layers,
+        estimator=partial(optax_mi.ksg_discrete, k=row.measuring.k),
+        augment=flip_and_shift if row.augment else None,
+    )
+    title = f"{title} seed {', '.join(map(str, seeds))}"
     sizes = {"epochs": args.epochs, "batch_size": args.batch_size}
     bar = tqdm(total=args.epochs, desc=title, unit="epoch", disable=None)
     started, histories = time.perf_counter(), []
@@ -123,9 +123,9 @@ def keep(
     """Adds a run, or a curve, to the file of its experiment."""
     row, rate = config["row"], config["tuned_rate"]
     row = row if rate is None else f"{row}-{rate:g}"
-    trained = "{model}-{dataset}-{train_size}-{epochs}x{batch_size}-{seed}"
-    name = f"{row}-{trained.format(**config)}"
+    setting = "{model}-{dataset}-{train_size}-{epochs}x{batch_size}-{seed}"
     path.parent.mkdir(parents=True, exist_ok=True)
+    name = f"{row}-{setting.format(**config)}"
     history.append_jsonl(path, name, config=config, **about)
 
 
@@ -139,26 +139,26 @@ def tuned(row: Row, dataset: data.Dataset, args: argparse.Namespace) -> Row:
 
     That of the highest score of one seed; of equals, the lowest.
     """
-    _, validation = data.hold_out(dataset)
-    once = argparse.Namespace(**vars(args) | {"seeds": 1})
+    rest, once = data.hold_out(dataset), argparse.Namespace(**vars(args) | {"seeds": 1})
+    x, y = rest.held_out
     scores: dict[float, float] = {}
     for rate in row.grid:
-        (result,) = run_row(TUNING, row.at(rate), validation, once)
+        split = rest._replace(test_x=x, test_y=y)
+        (result,) = run_row(TUNING, row.at(rate), split, once)
         scores[rate] = score(result.history.column("accuracy"))
     return row.at(max(scores, key=lambda rate: scores[rate]))
 
 
-def run_curve(dataset: data.Dataset, args: argparse.Namespace) -> None:
+def run_curve(name: str, dataset: data.Dataset, args: argparse.Namespace) -> None:
     """Draws the seeds of one curve that are not there yet."""
-    path = args.out / f"{args.experiment}.jsonl"
-    more = {"row": args.experiment, "tuned_rate": None, "epochs": 0}
-    if args.experiment == "figure1":
+    more = {"row": name, "tuned_rate": None, "epochs": 0}
+    if name == "figure1":
         more |= {"model": "none", "batch_size": 0}
-    for config in config_of(args.experiment, args, dataset, **more):
+    path = args.out / f"{name}.jsonl"
+    for config in configs(name, dataset, args, **more):
         if not find(recorded(path), config):
-            curve = CURVES[args.experiment](dataset, config)
-            curve["environment"] = environment()
-            keep(path, config, optax_mi.MIHistory(), **curve)
+            about = CURVES[name](dataset, config) | {"environment": environment()}
+            keep(path, config, optax_mi.MIHistory(), **about)
 
 
 def sample_size(dataset: data.Dataset, config: Mapping[str, Any]) -> dict[str, Any]:
@@ -240,15 +240,13 @@ def main(arguments: list[str] | None = None) -> None:
     except data.DataError as error:
         sys.exit(str(error))
     if args.experiment in CURVES:
-        run_curve(dataset, args)
-        return
-    validation = None
+        run_curve(args.experiment, dataset, args)
     if args.experiment in HELD_OUT:
-        dataset, validation = data.hold_out(dataset)
+        dataset = data.hold_out(dataset)
     for row in rows:
         if row.name in (args.rows or known):
             row = tuned(row, dataset, args) if row.grid else row
-            run_row(args.experiment, row, dataset, args, validation)
+            run_row(args.experiment, row, dataset, args)
 
 
 if __name__ == "__main__":
