@@ -156,7 +156,7 @@ def test_sweeps_of_other_optimizers_are_printed(capsys):
 
 def test_a_sweep_trains_at_each_of_its_rates():
     """Plain SGD by hand, at the same rates and batches."""
-    task = tiny.task()
+    task = tiny.task(layers=("logits",))  # it is the output that is measured
     options: Any = dict(lr_low=0.01, lr_high=0.1, steps=20, measure_every=5)
     result = sweep_task(task, batch_size=100, seed=0, **options)
     params = task.model.init(jax.random.key(0), task.data.train_x[:1])

@@ -1,5 +1,6 @@
 """A range test of a network: what bounds suit an optimizer's rate."""
 
+import dataclasses
 import itertools
 from typing import Any
 
@@ -23,6 +24,7 @@ def sweep(
     """Sweeps the rate of an optimizer, by default plain SGD, whose own is 1."""
     rate = optax.inject_hyperparams(optax.scale)(1.0)
     tx = optax.chain(optax.sgd(1.0) if base is None else base, rate)
+    task = dataclasses.replace(task, layers="")  # the output, by which it is judged
     program = Program(task, Method(optax.with_extra_args_support(tx), lambda _: {}))
 
     def step(state: State, batch: Any, learning_rate: Any) -> tuple[State, jax.Array]:
