@@ -29,6 +29,7 @@ def test_all_of_the_text_is_trained_on_or_held_out(text):
     np.testing.assert_array_equal(x.ravel(), held_out[: x.size])
 
 
+@pytest.mark.e2e
 def test_every_parameter_has_the_rate_of_its_block_or_of_the_output(text):
     model = language_model.Transformer(text.characters, 2, nnx.Rngs(0))
     params = nnx.state(model, nnx.Param)

@@ -110,7 +110,9 @@ def test_a_layer_that_is_not_there_is_refused_before_training():
         last(tiny.task(layers=("Conv_0",)), [POLICY])
 
 
-@pytest.mark.parametrize("name", ["fixed", "decayed"])
+@pytest.mark.parametrize(
+    "name", [pytest.param("fixed", marks=pytest.mark.e2e), "decayed"]
+)
 def test_the_all_cnn_s_rows_train_augmented(name):
     (row,) = (row for row in EXPERIMENTS["cifar_allcnn"] if row.name == name)
     assert row.augment
