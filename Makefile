@@ -25,7 +25,7 @@ package := $(wildcard optax_mi/*.py optax_mi/*/*.py)
 notebooks := $(patsubst examples/%,docs/%,$(wildcard examples/notebooks/*.ipynb))
 
 demo: $(installed)
-	@$(python) -m examples.demo --dataset $(DATASET) \
+	@$(python) -m examples.mnist --dataset $(DATASET) \
 		$(if $(DATA_DIR),--data-dir "$(DATA_DIR)") \
 		$(if $(EPOCHS),--epochs $(EPOCHS)) $(if $(SEED),--seed $(SEED)) \
 		$(if $(TRAIN_SIZE),--train-size $(TRAIN_SIZE)) $(if $(LR),--lr $(LR))

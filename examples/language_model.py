@@ -87,25 +87,20 @@ def cut(text: np.ndarray) -> tuple[jax.Array, jax.Array]:
     return windows(text, np.arange(0, len(text) - CONTEXT, CONTEXT))
 
 
+def draw_probe(text: Text, size: int, seed: int) -> optax_mi.Probe:
+    """Contexts, and the character that follows the last one of each."""
+    x, y = cut(text.train)
+    return optax_mi.sample_probe(jax.random.key(seed), x, y[:, -1], size=size)
+
+
 def layer_of_each(params: Any, layers: tuple[str, ...]) -> Any:
     """The layer that sets each parameter's rate: its block, or the output."""
 
     def own(path: Any, _: jax.Array) -> str:
         name = jax.tree_util.keystr(path, simple=True, separator="/")
-        return next(
-            (layer for layer in layers if name.startswith(layer + "/")), layers[-1]
-        )
+        return next((x for x in layers if name.startswith(x + "/")), layers[-1])
 
     return jax.tree_util.tree_map_with_path(own, params)
-
-
-class Measured(NamedTuple):
-    """What a run knows after a measurement."""
-
-    step: int
-    loss: float  # nats a character, on text held out
-    mi: dict[str, float]  # nats, of what follows the last character
-    rates: dict[str, Any]  # in force until then
 
 
 def cross_entropy(model: Transformer, x: jax.Array, y: jax.Array) -> jax.Array:
@@ -115,32 +110,35 @@ def cross_entropy(model: Transformer, x: jax.Array, y: jax.Array) -> jax.Array:
 
 def train(
     text: Text,
+    probe: optax_mi.Probe,
     *,
     steps: int,
     blocks: int = 2,
-    probe_size: int = 1000,
     fixed: float | None = None,
     seed: int = 0,
-) -> Iterator[Measured]:
-    """Trains with a rate for each block, or with a fixed one, and measures."""
+) -> Iterator[optax_mi.MIHistory]:
+    """Trains with a rate for each block, or with a fixed one.
+
+    Yields:
+      The history after each measurement, whose number is its epoch; the loss is that on
+      text held out.
+    """
     rng = np.random.default_rng(seed)
     model = Transformer(text.characters, blocks, nnx.Rngs(seed))
     layers = (*(f"blocks/layers/{i}" for i in range(blocks)), "logits")
-    probe = draw_probe(text, probe_size, seed)
+    # Its steps are as large as Adam's rates, and not as those of plain SGD.
+    gammas = dict.fromkeys(("gamma_up", "gamma_down", "gamma_over"), LR_MAX)
     rate = optax_mi.layerwise_mi_dynamic_lr(
         partial(layer_of_each, layers=layers),
         LR_MIN,
         LR_MAX,
-        # Its steps are as large as Adam's rates, and not as those of plain SGD.
-        policy=optax_mi.reference_policy(
-            gamma_up=LR_MAX, gamma_down=LR_MAX, gamma_over=LR_MAX
-        ),
+        policy=optax_mi.reference_policy(**gammas),
         reference=optax_mi.reference_mi(probe),
     )
     if fixed is not None:
         rate = optax.scale(fixed)
     optimizer = nnx.Optimizer(model, optax.chain(optax.adam(1.0), rate), wrt=nnx.Param)
-    held_out = cut(text.held_out)
+    held_out, history = cut(text.held_out), optax_mi.MIHistory()
 
     @nnx.jit
     def step(model: Any, optimizer: Any, x: jax.Array, y: jax.Array) -> None:
@@ -156,20 +154,18 @@ def train(
     for number in range(1, steps + 1):
         starts = rng.integers(0, len(text.train) - CONTEXT, BATCH_SIZE)
         step(model, optimizer, *windows(text.train, starts))
-        if number % EVERY == 0:
-            mi, loss = measure(model)
-            rates = dict.fromkeys(layers, fixed)
-            if fixed is None:
-                rates = optax_mi.learning_rates(optimizer.opt_state)
-                optimizer.opt_state = optax_mi.record_mi(optimizer.opt_state, mi)
-            nats = {layer: float(value) for layer, value in mi.items()}
-            yield Measured(number, float(loss), nats, rates)
-
-
-def draw_probe(text: Text, size: int, seed: int) -> optax_mi.Probe:
-    """Contexts, and the character that follows the last one of each."""
-    x, y = cut(text.train)
-    return optax_mi.sample_probe(jax.random.key(seed), x, y[:, -1], size=size)
+        if number % EVERY:
+            continue
+        mi, loss = measure(model)
+        rates = dict.fromkeys(layers, fixed)
+        if fixed is None:
+            rates = optax_mi.learning_rates(optimizer.opt_state)
+            optimizer.opt_state = optax_mi.record_mi(optimizer.opt_state, mi)
+        shared = {"epoch": number // EVERY, "step": number, "loss": loss}
+        for layer in layers:
+            own: Any = {"learning_rate": rates[layer], "mi": mi[layer]}
+            history.add(layer=layer, **own, **shared)
+        yield history
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -186,17 +182,21 @@ def main(arguments: list[str] | None = None) -> None:
     if args.steps < EVERY:
         parser.error(f"--steps must be at least {EVERY}, got {args.steps}")
     text = load_text()
-    outcomes = draw_probe(text, args.probe_size, args.seed).outcomes
+    probe = draw_probe(text, args.probe_size, args.seed)
     print(
-        f"{text.characters} characters; {optax_mi.usable_points(outcomes)} of "
+        f"{text.characters} characters; {optax_mi.usable_points(probe.outcomes)} of "
         f"{args.probe_size} in the probe are not the only ones of their kind"
     )
-    options: Any = {k: v for k, v in vars(args).items() if k != "fixed"}
+    options = {"steps": args.steps, "blocks": args.blocks, "seed": args.seed}
     for fixed in (None, *args.fixed):
         title = "by information" if fixed is None else f"fixed at {fixed:g}"
         print(f"\nrates {title}: steps, loss on text held out, nats (rates until then)")
-        for step, loss, mi, rates in train(text, fixed=fixed, **options):
-            told = (f"{layer} {mi[layer]:.2f} ({rates[layer]:.4f})" for layer in mi)
+        for history in train(text, probe, fixed=fixed, **options):
+            rows = history.rows[-args.blocks - 1 :]
+            told = [
+                f"{x['layer']} {x['mi']:.2f} ({x['learning_rate']:.4f})" for x in rows
+            ]
+            step, loss = rows[0]["step"], rows[0]["loss"]
             print(f"{step:6} {loss:.3f}  {'  '.join(told)}", flush=True)
 
 

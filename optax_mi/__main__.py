@@ -2,15 +2,17 @@
 
 python -m optax_mi estimate x.npy y.npy
 python -m optax_mi curve x.npy y.npy --out curve.png
-python -m optax_mi runs DIR --out runs.png
+python -m optax_mi runs PATH --out runs.png
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import math
 import sys
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
@@ -112,7 +114,7 @@ def curve(args: argparse.Namespace) -> None:
 
 def runs(args: argparse.Namespace) -> None:
     """Prints a line for each recorded run and layer, and draws the runs."""
-    found = _histories(args.directory)
+    found = _histories(args.path)
     metric = _common("--metric", args.metric, map(_metrics, found.values()), "accuracy")
     told = [metric] if metric else []
     head = ["run", "layer", "epochs", "last rate", "highest rate", "last MI", *told]
@@ -150,22 +152,46 @@ def _metrics(run: optax_mi.MIHistory) -> set[str]:
     return {name for row in run.rows for name in row} - set(COLUMNS)
 
 
-def _histories(directory: Path) -> dict[str, optax_mi.MIHistory]:
-    if not directory.is_dir():
-        raise InputError(f"there is no directory {directory}")
-    found = {}
-    for path in sorted(p for p in directory.rglob("*.json") if p.is_file()):
-        try:
-            history = optax_mi.MIHistory.from_json(path)
-        except ValueError:
-            history = optax_mi.MIHistory()
-        if history.rows:
-            found[path.relative_to(directory).with_suffix("").as_posix()] = history
-        else:
-            print(f"{path} is no recorded run: left out", file=sys.stderr)
+def _histories(path: Path) -> dict[str, optax_mi.MIHistory]:
+    """The runs by name: a file's own, or `file/name` of each line of a .jsonl."""
+    if not path.exists():
+        raise InputError(f"there is no file or directory {path}")
+    folder, files = path.parent, [path]
+    if path.is_dir():
+        folder, files = path, sorted([*path.rglob("*.json"), *path.rglob("*.jsonl")])
+    found: dict[str, optax_mi.MIHistory] = {}
+    for file in filter(Path.is_file, files):
+        stem = file.relative_to(folder).with_suffix("").as_posix()
+        for name, history in _read(file):
+            whole = f"{stem}/{name}" if name else stem
+            if not history.rows:
+                _leave_out(f"{whole} of {file}" if name else file)
+                continue
+            # Nothing keeps two lines of a file from having one name.
+            others = (f"{whole} ({i})" for i in itertools.count(2))
+            free = (n for n in itertools.chain([whole], others) if n not in found)
+            found[next(free)] = history
     if not found:
-        raise InputError(f"{directory} holds no run that MIHistory.to_json wrote")
+        raise InputError(f"{path} holds no run that MIHistory wrote")
     return found
+
+
+def _read(file: Path) -> list[tuple[str, optax_mi.MIHistory]]:
+    """The runs of a file and their names, "" where it is one run."""
+    try:
+        if file.suffix != ".jsonl":
+            return [("", optax_mi.MIHistory.from_json(file))]
+        with warnings.catch_warnings(record=True, action="always") as torn:
+            runs = optax_mi.MIHistory.from_jsonl(file)
+        for warning in torn:
+            print(warning.message, file=sys.stderr)
+        return [(about["name"], history) for about, history in runs]
+    except ValueError:
+        return [("", optax_mi.MIHistory())]
+
+
+def _leave_out(what: object) -> None:
+    print(f"{what} is no recorded run: left out", file=sys.stderr)
 
 
 def _load(
@@ -274,7 +300,7 @@ def _parser() -> argparse.ArgumentParser:
     several.set_defaults(run=curve)
 
     recorded = commands.add_parser("runs", help=runs.__doc__)
-    recorded.add_argument("directory", type=Path)
+    recorded.add_argument("path", type=Path, help="a folder, or a .json or .jsonl file")
     recorded.add_argument("--metric", help="by default accuracy")
     recorded.add_argument("--layer", help='by default "", the output, or the first')
     recorded.add_argument("--out", type=Path, help="a picture")

@@ -8,6 +8,8 @@ import io
 import json
 import math
 import os
+import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, SupportsFloat, SupportsInt
 
@@ -22,6 +24,9 @@ from optax_mi._types import Measurement
 COLUMNS = ("epoch", "step", "layer", "learning_rate", "mi", "reference")
 
 PathLike = str | os.PathLike[str]
+
+# What reading raises where a file holds something else.
+BROKEN = (ValueError, TypeError, KeyError, AttributeError)
 
 
 @dataclasses.dataclass
@@ -205,20 +210,84 @@ class MIHistory:
           ValueError: If the file holds something else.
         """
         try:
-            rows = json.loads(Path(path).read_text(encoding="utf-8"))
-            history = cls()
-            for row in rows:
-                step = row.pop("step")
-                rest: dict[str, Any] = {
-                    k: math.nan if v is None else v for k, v in row.items()
-                }
-                history.add(step=step, **rest)
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
-            expected = "a file that `MIHistory.to_json` wrote"
-            raise ValueError(
-                f"`path` must be {expected}, got {str(path)!r} ({error})."
-            ) from error
-        return history
+            return cls._restored(json.loads(Path(path).read_text(encoding="utf-8")))
+        except BROKEN as error:
+            raise _other("to_json", path, error) from error
+
+    def append_jsonl(self, path: PathLike, name: str, **about: Any) -> None:
+        """Appends the run to a JSON-Lines file, as one line. See `from_jsonl`.
+
+        One file holds the runs of one experiment. A line is ``{"name": ..., **about,
+        "history": {layer: {column: [a value for each epoch]}}}``. Numbers of the
+        history have five significant digits (`to_json` keeps all), and null stands for
+        what is not finite. Columns without any value are left out, and so is the
+        history where there are no rows.
+
+        Each line is written at once, at the file's end as it is then. So several
+        processes may append to one file on a local disk, and one that is killed loses
+        no line but its own.
+
+        Args:
+          path: The file, begun where there is none.
+          name: The run's name.
+          **about: What else is to be known of the run, such as its configuration and
+            its machine, kept to the last digit.
+
+        Raises:
+          ValueError: If JSON has no words for it.
+
+        Example:
+          >>> import pathlib, tempfile, optax_mi
+          >>> path = pathlib.Path(tempfile.mkdtemp()) / "runs.jsonl"
+          >>> history = optax_mi.MIHistory()
+          >>> history.add(epoch=0, learning_rate=0.1 / 3, mi=1.5)
+          >>> history.append_jsonl(path, "plain", seed=0)
+          >>> for about, run in optax_mi.MIHistory.from_jsonl(path):
+          ...     print(about, run.column("learning_rate"))
+          {'name': 'plain', 'seed': 0} [0.033333]
+        """
+        if "history" in about:
+            _checks.fail("about", "without a history of its own", about)
+        line = {"name": name, **about}
+        if self.rows:
+            line["history"] = {layer: self._values(layer) for layer in self.layers}
+        try:
+            text = json.dumps(line, allow_nan=False)
+        except (TypeError, ValueError) as error:
+            _checks.fail("about", f"what JSON has words for ({error})", about)
+        _append(path, text)
+
+    @classmethod
+    def from_jsonl(cls, path: PathLike) -> list[tuple[dict[str, Any], MIHistory]]:
+        """Reads the runs that `append_jsonl` wrote, in their order.
+
+        A line that is not whole, since its process was killed, is left out with a
+        warning.
+
+        Returns:
+          For each run what was said of it, with its name as "name", and its history,
+          whose rows are in the order of epochs.
+
+        Raises:
+          ValueError: If the file holds something else.
+        """
+        runs: list[tuple[dict[str, Any], MIHistory]] = []
+        lines = Path(path).read_bytes().split(b"\n")
+        for number, line in enumerate(lines, 1):
+            if not line.strip():
+                continue
+            try:
+                about = json.loads(line)
+                layers = about.pop("history", {})
+                runs.append(({"name": about.pop("name"), **about}, cls._of(layers)))
+            except BROKEN as error:
+                torn = isinstance(error, json.JSONDecodeError) and _is_torn(line)
+                if not torn:
+                    where = f"line {number}: {error}"
+                    raise _other("append_jsonl", path, where) from error
+                told = f"{os.fspath(path)!r}: line {number} is not whole and left out."
+                warnings.warn(told, stacklevel=2)
+        return runs
 
     def to_tensorboard(self, directory: PathLike) -> None:
         """Writes all rows as TensorBoard scalars, by tensorboardX: no TensorFlow.
@@ -239,6 +308,33 @@ class MIHistory:
                 step, scalars = self._scalars(epoch)
                 for tag, value in scalars.items():
                     writer.add_scalar(tag, value, epoch if step is None else step)
+
+    @classmethod
+    def _restored(cls, rows: list[dict[str, Any]]) -> MIHistory:
+        history = cls()
+        for row in rows:
+            values: dict[str, Any] = {
+                name: math.nan if value is None and name != "step" else value
+                for name, value in row.items()
+            }
+            history.add(**values)
+        return history
+
+    @classmethod
+    def _of(cls, layers: Mapping[str, Mapping[str, list[Any]]]) -> MIHistory:
+        missing = {"learning_rate": None, "mi": None}  # where no epoch has one
+        rows = [
+            {"layer": layer, **missing, **dict(zip(columns, values, strict=True))}
+            for layer, columns in layers.items()
+            for values in zip(*columns.values(), strict=True)
+        ]
+        return cls._restored(sorted(rows, key=lambda row: row["epoch"]))
+
+    def _values(self, layer: str) -> dict[str, list[Any]]:
+        rows = [row for row in self.rows if row["layer"] == layer]
+        names = [name for name in self._columns() if name != "layer"]
+        columns = {name: [_rounded(row.get(name)) for row in rows] for name in names}
+        return {k: v for k, v in columns.items() if any(x is not None for x in v)}
 
     def _columns(self) -> list[str]:
         names = [name for row in self.rows for name in row]
@@ -271,3 +367,32 @@ def _replace(path: PathLike, text: str) -> None:
     partial = Path(f"{os.fspath(path)}.partial")
     partial.write_text(text, encoding="utf-8")
     partial.replace(path)
+
+
+def _other(writer: str, path: PathLike, found: object) -> ValueError:
+    expected, got = f"a file that `MIHistory.{writer}` wrote", repr(os.fspath(path))
+    return ValueError(f"`path` must be {expected}, got {got} ({found}).")
+
+
+def _rounded(value: Any) -> Any:
+    if value is None or isinstance(value, int):
+        return value
+    return float(f"{value:.5g}") if math.isfinite(value) else None
+
+
+def _append(path: PathLike, line: str) -> None:
+    with open(path, "ab+", buffering=0) as file:
+        end = file.seek(0, os.SEEK_END)
+        file.seek(max(0, end - 1))
+        torn = file.read(1) not in (b"", b"\n")
+        whole = b"\n" * torn + line.encode() + b"\n"
+        # Where two processes write at once one may see the other's line as torn: it
+        # leaves a blank line behind, and nothing else.
+        if file.write(whole) < len(whole):
+            raise OSError(f"{os.fspath(path)!r} took a part of a line only.")
+
+
+def _is_torn(line: bytes) -> bool:
+    # Of a line that begins as those of `append_jsonl` do, however short it is.
+    beginning = b'{"name": '
+    return beginning.startswith(line[: len(beginning)])

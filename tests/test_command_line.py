@@ -27,6 +27,7 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
+@pytest.mark.e2e
 def test_an_estimate_is_that_of_the_library(folder, capsys):
     main(["estimate", "x.npy", "labels.npy", "--json", "--permutations", "9"])
     told = json.loads(capsys.readouterr().out)
@@ -43,6 +44,7 @@ def test_an_estimate_is_that_of_the_library(folder, capsys):
     assert "p = 0.1 of independence, 9 permutations" in text
 
 
+@pytest.mark.e2e
 def test_options_reach_the_estimator(folder, capsys):
     options = ["--k", "5", "--metric", "chebyshev", "--permutations", "0", "--json"]
     main(["estimate", "x.npy", "y.npy", *options])
@@ -53,6 +55,7 @@ def test_options_reach_the_estimator(folder, capsys):
     assert told["outcomes"] == "continuous"
 
 
+@pytest.mark.e2e
 def test_a_curve_has_a_line_for_each_size_and_a_picture(folder, capsys):
     options = ["--repeats", "2", "--out", "curve.png"]
     main(["curve", "x.npy", "labels.npy", *options])
@@ -84,6 +87,30 @@ def test_recorded_runs_are_told_and_drawn(folder, capsys):
     assert "other.json is no recorded run" in err
     assert "layer '' in runs.png" in out
     assert (folder / "runs.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_each_line_of_a_file_of_runs_is_one(folder, capsys):
+    path = folder / "runs" / "deep" / "both.jsonl"
+    record(folder / "runs" / "one.json")
+    path.parent.mkdir()
+    history = optax_mi.MIHistory.from_json(folder / "runs" / "one.json")
+    history.append_jsonl(path, "plain", seed=0)
+    history.append_jsonl(path, "plain", seed=1)
+    optax_mi.MIHistory().append_jsonl(path, "curve", sizes=[1])
+    with path.open("a") as file:
+        file.write('{"name": "kil')
+    main(["runs", "runs", "--out", "runs.png"])
+    out, err = capsys.readouterr()
+    numbers = "|  | 3 | 0.02 | 0.05 | 3 | 0.7 |"
+    for name in ("deep/both/plain", "deep/both/plain (2)", "one"):
+        assert f"| {name} {numbers}" in out.splitlines()
+    assert "both.jsonl': line 4 is not whole" in err
+    assert "deep/both/curve of runs/deep/both.jsonl is no recorded run" in err
+    assert err.count("\n") == 2
+    main(["runs", str(path)])
+    assert f"| both/plain {numbers}" in capsys.readouterr().out.splitlines()
+    main(["runs", "runs/one.json"])
+    assert f"| one {numbers}" in capsys.readouterr().out.splitlines()
 
 
 def test_of_runs_with_layers_one_that_all_have_is_drawn(folder, capsys):
@@ -125,11 +152,15 @@ class Malicious:
         ("estimate x.npy labels.npy --k 0", "`k` must be at least 1, got 0"),
         ("estimate x.npy y.npy --labels", "--labels needs whole numbers; y.npy holds"),
         ("estimate x.npy labels.npy --seed 99999999999999999999", "--seed must be"),
-        ("estimate x.npy alone.npy --permutations 0", "every example is the only one"),
+        pytest.param(
+            "estimate x.npy alone.npy --permutations 0",
+            "every example is the only one",
+            marks=pytest.mark.e2e,  # it compiles an estimate
+        ),
         ("curve x.npy labels.npy --out no/a.png", "there is no directory no for --out"),
         ("curve x.npy labels.npy --out a", "--out must end in one of .png, .pdf"),
         ("curve x.npy labels.npy --sizes 900", "`sizes` must be at most"),
-        ("runs nowhere", "there is no directory nowhere"),
+        ("runs nowhere", "there is no file or directory nowhere"),
         ("runs empty", "empty holds no run"),
         ("runs plain --out x.png", "a picture needs a metric"),
         ("runs plain --metric loss", "--metric must be one of [], which all runs"),
@@ -160,8 +191,12 @@ def test_what_cannot_be_done_is_said_in_one_sentence(
     assert not (folder / "owned").exists()
 
 
+@pytest.mark.e2e
 def test_it_is_run_as_a_module(folder):
     command = [sys.executable, "-m", "optax_mi", "runs", "nowhere"]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 2
-    assert done.stderr == "python -m optax_mi runs: there is no directory nowhere\n"
+    assert (
+        done.stderr
+        == "python -m optax_mi runs: there is no file or directory nowhere\n"
+    )

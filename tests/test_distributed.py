@@ -17,7 +17,7 @@ from optax_mi import _record
 
 def run(devices, epochs, **options):
     mesh = layout.in_a_row(jax.devices()[:devices])
-    *_, last = train(mesh, epochs=epochs, batch_size=16, **options)
+    *_, last = train(mesh, epochs=epochs, batch_size=16, probe_size=200, **options)
     return last
 
 
@@ -34,6 +34,7 @@ def on_eight():
     return run(8, epochs=4)
 
 
+@pytest.mark.e2e
 def test_every_device_has_the_same_rates_and_measurements(on_eight):
     history, state = on_eight
     assert len({row["layer"] for row in history.rows}) == 4
@@ -45,6 +46,7 @@ def test_every_device_has_the_same_rates_and_measurements(on_eight):
             assert all(other.tobytes() == first.tobytes() for other in others)
 
 
+@pytest.mark.e2e
 def test_sharded_parameters_train_as_copies_do(on_eight):
     history, state = run(8, epochs=4, fsdp=True)
     kernel = state["params"]["Dense_0"]["kernel"]
@@ -79,8 +81,8 @@ def killed(tmp_path_factory):
     return folder
 
 
-EPOCHS = 5
-PROCESS = ["--devices", "1", "--epochs", str(EPOCHS)]
+EPOCHS = 4
+PROCESS = ["--devices", "1", "--epochs", str(EPOCHS), "--probe-size", "200"]
 
 
 def wait_for(path, processes, seconds=240):
@@ -96,12 +98,14 @@ def undisturbed():
     return run(2, EPOCHS)[0]
 
 
+@pytest.mark.e2e
 def test_one_process_goes_on_where_two_were_stopped(killed, undisturbed, tmp_path):
     folder = shutil.copytree(killed, tmp_path / "checkpoints")
     history, _ = run(2, EPOCHS, folder=folder)
     assert [*history.rows] == [*undisturbed.rows]
 
 
+@pytest.mark.e2e
 def test_two_processes_go_on_where_two_were_stopped(killed, undisturbed, tmp_path):
     folder = shutil.copytree(killed, tmp_path / "checkpoints")
     out = str(tmp_path / "{process}.json")

@@ -1,15 +1,19 @@
+import argparse
+import ast
 import builtins
 import os
+import pathlib
 import re
 import sys
 import tempfile
 
-import numpy as np
+import jax
 import pytest
 
 import optax_mi
-from examples import data, demo, observe, report
-from examples.training import Epoch, batches
+from examples import layerwise, mnist
+from examples.common import data
+from examples.common.networks import LAYERS
 
 WRITTEN: list[str] = []
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
@@ -95,21 +99,36 @@ def test_a_missing_package_is_one_plain_sentence(monkeypatch, name, package):
 def test_the_demo_says_what_it_lacks_before_it_trains(monkeypatch, package):
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(SystemExit) as end:
-        demo.main([])
+        mnist.main([])
     assert str(end.value).startswith(f"The demo needs {package}; install what")
 
 
 def test_the_demo_ends_in_the_sentence_and_not_in_a_traceback(capsys):
     with pytest.raises(SystemExit) as end:
-        demo.main(["--dataset", "mnist", "--data-dir", "/nowhere"])
+        mnist.main(["--dataset", "mnist", "--data-dir", "/nowhere"])
     assert str(end.value).startswith("There is no mnist in the data directory")
     with pytest.raises(SystemExit):
-        demo.main(["--epochs", "0"])
+        mnist.main(["--epochs", "0"])
     assert "must be at least 1, got 0" in capsys.readouterr().err
 
 
+def test_the_demo_trains_in_one_way_and_tells_each_epoch(capsys):
+    digits = data.load("digits", train_size=200)
+    probe = optax_mi.sample_probe(jax.random.key(0), digits.train_x, digits.train_y, 50)
+    args = argparse.Namespace(epochs=1, batch_size=50, seed=0)
+    rate = optax_mi.mi_dynamic_lr(1e-3, 0.1, reference=2.0)
+    history = mnist.train("by information", rate, digits, probe, args)
+    ((row),) = history.rows
+    assert row["learning_rate"] == pytest.approx(1e-3)
+    out, err = capsys.readouterr()
+    assert re.match(r"by information +epoch  0  LR 0\.0010  I\(H;Y\) \d", out)
+    assert f"test accuracy {row[mnist.ACCURACY]:.2f}%" in out
+    assert not err  # where it is no terminal there is no progress bar
+
+
+@pytest.mark.e2e
 def test_the_demo_prints_epochs_a_table_and_the_place_of_its_picture(out, capsys):
-    demo.main(["--epochs", "2", "--train-size", "600", "--out", str(out)])
+    mnist.main(["--epochs", "2", "--train-size", "600", "--out", str(out)])
     printed = capsys.readouterr().out
     assert len(re.findall(r"epoch +\d+ +LR 0\.\d+ +I\(H;Y\) \d", printed)) == 4 * 2
     assert len(re.findall(r"^\| (fixed|linear|MI)", printed, re.MULTILINE)) == 4
@@ -119,11 +138,31 @@ def test_the_demo_prints_epochs_a_table_and_the_place_of_its_picture(out, capsys
     assert "tensorflow" not in sys.modules
 
 
+def test_the_demo_is_one_file_and_no_program_imports_another():
+    examples = pathlib.Path(mnist.__file__).parent
+    trees = {path: ast.parse(path.read_text()) for path in examples.rglob("*.py")}
+    programs, imported = set(), {}
+    for path, tree in trees.items():
+        name = ".".join(path.relative_to(examples.parent).with_suffix("").parts)
+        nodes = list(ast.walk(tree))
+        if any(isinstance(n, ast.FunctionDef) and n.name == "main" for n in nodes):
+            programs.add(name)
+        froms = [n for n in nodes if isinstance(n, ast.ImportFrom)]
+        imported[name] = {f"{n.module}.{a.name}" for n in froms for a in n.names}
+        imported[name] |= {str(n.module) for n in froms}
+    assert len(programs) == 8
+    for name, modules in imported.items():
+        assert not modules & programs, name
+    own = {name for name in imported["examples.mnist"] if name.startswith("examples")}
+    assert own == {"examples.common", "examples.common.data"}
+
+
+@pytest.mark.e2e
 def test_observing_writes_files_that_agree_and_pictures(out, capsys):
-    observe.main(["--epochs", "2", "--out", str(out)])
+    layerwise.main(["--epochs", "2", "--out", str(out)])
     printed = capsys.readouterr().out
     history = optax_mi.MIHistory.from_json(out / "history.json")
-    assert history.layers == list(observe.KINDS)
+    assert history.layers == list(LAYERS)
     assert len(history.rows) == 2 * 4
     assert history.to_table() in printed
     assert len((out / "history.csv").read_text().splitlines()) == 1 + 2 * 4
@@ -135,20 +174,16 @@ def test_observing_writes_files_that_agree_and_pictures(out, capsys):
 
 
 def test_the_table_compares_with_the_baseline():
-    def epochs(accuracies):
-        return [Epoch(i, 0.01 * (i + 1), 1.0, 2.0, a) for i, a in enumerate(accuracies)]
+    def run(*accuracies):
+        history = optax_mi.MIHistory()
+        for i, accuracy in enumerate(accuracies):
+            numbers = {"learning_rate": 0.01 * (i + 1), mnist.ACCURACY: accuracy}
+            history.add(epoch=i, mi=2.0, **numbers)
+        return history
 
-    runs = {"fixed": epochs([0.5, 0.9, 0.8]), "better": epochs([0.1, 0.8, 0.95])}
-    *_, fixed, better = report.table(runs, baseline="fixed").splitlines()
+    runs = {"fixed": run(50, 90, 80), "better": run(10, 80, 95)}
+    *_, fixed, better = mnist.table(runs).splitlines()
     assert fixed == "| fixed | 80.00% | 90.00% (1) | 1 | 0.0100 to 0.0300 |"
     assert better == "| better | 95.00% | 95.00% (2) | 1 | 0.0100 to 0.0300 |"
-    *_, worse = report.table(
-        {"fixed": epochs([0.9]), "worse": epochs([0.2, 0.3])}, baseline="fixed"
-    ).splitlines()
+    *_, worse = mnist.table({"fixed": run(90), "worse": run(20, 30)}).splitlines()
     assert worse == "| worse | 30.00% | 30.00% (1) | never | 0.0100 to 0.0200 |"
-
-
-def test_batches_cover_the_data_once_and_leave_a_rest_out():
-    drawn = list(batches(np.random.default_rng(0), 25, 10))
-    assert [len(batch) for batch in drawn] == [10, 10]
-    assert len(set(np.concatenate(drawn).tolist())) == 20

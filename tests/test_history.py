@@ -1,6 +1,9 @@
 import csv
 import json
 import math
+import multiprocessing
+import os
+import resource
 import struct
 import sys
 
@@ -121,6 +124,170 @@ def test_json_gives_the_history_back_and_is_standard_json(tmp_path):
     assert optax_mi.MIHistory.from_json(tmp_path / "history.json").rows == []
 
 
+def test_a_line_has_each_column_once_to_five_digits_and_gives_the_run_back(tmp_path):
+    history, _ = run()
+    history.add(epoch=3, layer="conv", learning_rate=1 / 3, mi=np.inf, loss=12345.678)
+    path = tmp_path / "runs.jsonl"
+    history.append_jsonl(path, "layers", config={"gamma": 1 / 3})
+    optax_mi.MIHistory().append_jsonl(str(path), "curve", sizes=[1, 2])
+
+    def refuse(constant):
+        raise AssertionError(f"{constant} is no JSON")
+
+    lines = [
+        json.loads(x, parse_constant=refuse) for x in path.read_text().splitlines()
+    ]
+    assert [line["name"] for line in lines] == ["layers", "curve"]
+    assert list(lines[0]["history"]) == ["conv", "dense"]
+    conv = lines[0]["history"]["conv"]
+    assert conv["epoch"] == [0, 1, 2, 3]
+    assert conv["step"] == [2, 4, 6, None]
+    assert conv["learning_rate"][3] == 0.33333
+    assert conv["mi"] == [0.5, 1.6, 1.7, None]
+    assert conv["loss"] == [None, None, None, 12346]
+    assert "loss" not in lines[0]["history"]["dense"]
+
+    (about, again), (curve, none) = optax_mi.MIHistory.from_jsonl(path)
+    assert about == {"name": "layers", "config": {"gamma": 1 / 3}}
+    assert curve == {"name": "curve", "sizes": [1, 2]}
+    assert none.rows == []
+    assert again.layers == history.layers
+    assert [row["epoch"] for row in again.rows] == [0, 0, 1, 1, 2, 2, 3]
+    for layer in history.layers:
+        for name in ("epoch", "step", "learning_rate", "reference", "accuracy"):
+            want = history.column(name, layer)
+            np.testing.assert_allclose(again.column(name, layer), want, rtol=5e-5)
+    np.testing.assert_equal(again.column("mi", "conv")[2:], [1.7, np.nan])
+    del history.rows[-1], again.rows[-1]
+    assert again.scalars() == (6, pytest.approx(history.scalars()[1], rel=5e-5))
+
+
+def test_a_run_of_which_nothing_was_measured_comes_back(tmp_path):
+    history = optax_mi.MIHistory()
+    history.add(epoch=0, learning_rate=np.nan, mi=np.nan, accuracy=0.5)
+    history.append_jsonl(tmp_path / "runs.jsonl", "fixed")
+    ((_, again),) = optax_mi.MIHistory.from_jsonl(tmp_path / "runs.jsonl")
+    np.testing.assert_equal(again.rows, history.rows)
+
+
+def short(rate):
+    history = optax_mi.MIHistory()
+    history.add(epoch=0, learning_rate=rate, mi=1.5)
+    return history
+
+
+@pytest.mark.parametrize("left", [1, 5, 9, 10, 40, -2])
+def test_a_line_cut_off_anywhere_loses_no_other(tmp_path, left):
+    path = tmp_path / "runs.jsonl"
+    short(0.25).append_jsonl(path, "before")
+    whole = path.stat().st_size
+    short(0.5).append_jsonl(path, "killed")
+    os.truncate(path, whole + left if left > 0 else path.stat().st_size + left)
+    with pytest.warns(UserWarning, match=r"runs\.jsonl': line 2 is not whole") as told:
+        assert len(optax_mi.MIHistory.from_jsonl(path)) == 1
+    assert len(told) == 1
+    short(0.75).append_jsonl(path, "after")
+    with pytest.warns(UserWarning, match="line 2 is not whole"):
+        runs = optax_mi.MIHistory.from_jsonl(path)
+    assert [(about["name"], run.rows[0]["learning_rate"]) for about, run in runs] == [
+        ("before", 0.25),
+        ("after", 0.75),
+    ]
+
+
+def test_a_line_that_lacks_its_end_alone_is_whole(tmp_path):
+    path = tmp_path / "runs.jsonl"
+    short(0.25).append_jsonl(path, "first")
+    os.truncate(path, path.stat().st_size - 1)
+    assert len(optax_mi.MIHistory.from_jsonl(path)) == 1
+    short(0.5).append_jsonl(path, "second")
+    names = [about["name"] for about, _ in optax_mi.MIHistory.from_jsonl(path)]
+    assert names == ["first", "second"]
+
+
+def _append_many(path, process, barrier):
+    history = optax_mi.MIHistory()
+    for epoch in range(400):  # of more than a page
+        history.add(epoch=epoch, learning_rate=process, mi=1 / (1 + epoch))
+    barrier.wait()
+    for i in range(50):
+        history.append_jsonl(path, f"{process}-{i}")
+
+
+@pytest.mark.e2e
+def test_processes_that_append_at_once_lose_nothing(tmp_path):
+    path = tmp_path / "runs.jsonl"
+    context = multiprocessing.get_context("spawn")
+    barrier = context.Barrier(4)
+    processes = [
+        context.Process(target=_append_many, args=(path, i, barrier)) for i in range(4)
+    ]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+        assert process.exitcode == 0
+    runs = optax_mi.MIHistory.from_jsonl(path)
+    assert sorted(about["name"] for about, _ in runs) == sorted(
+        f"{process}-{i}" for process in range(4) for i in range(50)
+    )
+    for about, history in runs:
+        rates = set(history.column("learning_rate"))
+        assert rates == {float(about["name"].split("-")[0])}
+        assert len(history.rows) == 400
+
+
+def test_a_disk_that_takes_a_part_of_a_line_is_said_and_costs_that_line(tmp_path):
+    path = tmp_path / "runs.jsonl"
+    short(0.25).append_jsonl(path, "first")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size + 20, hard))
+    try:
+        with pytest.raises(OSError, match="took a part of a line only"):
+            short(0.5).append_jsonl(path, "lost")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    with pytest.warns(UserWarning, match="line 2"):
+        ((about, _),) = optax_mi.MIHistory.from_jsonl(path)
+    assert about["name"] == "first"
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("[", "line 1: Expecting value"),
+        ("plain text", "line 1: Expecting value"),
+        ("[1]", "line 1: "),
+        ('{"a": 1}', "line 1: 'name'"),
+        ('{"name": "a"}\n\n{"name": "b", "history": []}', "line 3: "),
+        ('{"name": "a", "history": {"": {"mi": [1]}}}', "line 1: 'epoch'"),
+        (
+            '{"name": "a", "history": {"": {"epoch": [0, 1], "mi": [1]}}}',
+            "line 1: zip",
+        ),
+        (
+            '{"name": "a", "history": {"": {"epoch": [0], "mi": ["b"]}}}',
+            "line 1: could",
+        ),
+    ],
+)
+def test_another_file_of_lines_is_refused_with_the_line(tmp_path, text, reason):
+    path = tmp_path / "other.jsonl"
+    path.write_text(text)
+    message = (
+        r"`path` must be a file that .*append_jsonl` wrote, got '.*other\.jsonl' \("
+    )
+    with pytest.raises(ValueError, match=message + reason):
+        optax_mi.MIHistory.from_jsonl(path)
+
+
+@pytest.mark.parametrize("about", [{"x": object()}, {"x": math.nan}, {"history": 1}])
+def test_what_json_cannot_hold_is_refused_and_nothing_written(tmp_path, about):
+    with pytest.raises(ValueError, match="`about` must be "):
+        short(0.5).append_jsonl(tmp_path / "runs.jsonl", "a", **about)
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("text", ["", "{", '{"a": 1}', '[{"epoch": 1}]', "[1]"])
 def test_another_file_is_refused(tmp_path, text):
     path = tmp_path / "other.json"
@@ -217,6 +384,9 @@ def test_the_program_of_the_docs_runs_as_it_stands(tmp_path, monkeypatch, capsys
     assert names["history"].column("mi").tolist() == [0.5, 1.0, 1.5]
     assert names["history"].to_table() in capsys.readouterr().out
     assert optax_mi.MIHistory.from_json("history.json").rows == names["history"].rows
+    ((about, again),) = optax_mi.MIHistory.from_jsonl("runs.jsonl")
+    assert about == {"name": "first", "gamma": 0.1}
+    assert again.column("mi").tolist() == [0.5, 1.0, 1.5]
     assert (tmp_path / "history.csv").exists()
     assert (tmp_path / "runs" / "mi").is_dir()
 

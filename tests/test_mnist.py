@@ -13,16 +13,19 @@ import pytest
 import twins
 
 import optax_mi
-from examples import data
-from examples.cnn import SmallCNN
-from examples.training import mi_driven, train
+from examples.common import data
+from examples.common.networks import SmallCNN
+from examples.common.training import Phase, Task, train
 
 ROOT = pathlib.Path(__file__).parents[1]
 DATA_DIR = ROOT / os.environ.get("DATA_DIR", "../shared/datasets")
 
-pytestmark = pytest.mark.skipif(
-    not (DATA_DIR / "mnist").is_dir(), reason=f"there is no MNIST in {DATA_DIR}"
-)
+pytestmark = [
+    pytest.mark.e2e,
+    pytest.mark.skipif(
+        not (DATA_DIR / "mnist").is_dir(), reason=f"there is no MNIST in {DATA_DIR}"
+    ),
+]
 
 
 @pytest.fixture(scope="module")
@@ -71,12 +74,10 @@ def test_a_short_run_trains_and_its_layers_stay_below_the_entropy(mnist):
         test_x=mnist.test_x[:1000],
         test_y=mnist.test_y[:1000],
     )
-    probe = sample(few, 1000)
-    reference = optax_mi.reference_mi(probe)
-    method = mi_driven("under test", 1e-3, 0.1, reference=reference, init_lr=0.02)
-    epochs = list(
-        train(SmallCNN(), few, method, probe, epochs=4, batch_size=50, seed=0)
-    )
-    assert epochs[-1].accuracy > 0.85
-    assert epochs[0].mi < epochs[-1].mi < reference
-    assert epochs[2].learning_rate > epochs[0].learning_rate
+    task = Task(SmallCNN(), few, sample(few, 1000))
+    phase = Phase("dynamic", {"init_lr": 0.02})
+    *_, ((history,), _) = train(task, [phase], epochs=4, batch_size=50)
+    mi, rate = history.column("mi"), history.column("learning_rate")
+    assert history.column("accuracy")[-1] > 0.85
+    assert mi[0] < mi[-1] < history.column("reference")[0]
+    assert rate[2] > rate[0]

@@ -40,6 +40,7 @@ def built(tmp_path_factory):
     return folder
 
 
+@pytest.mark.e2e
 def test_the_wheel_has_the_package_alone_and_says_what_it_is(built):
     (wheel,) = built.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
@@ -60,6 +61,7 @@ def test_the_wheel_has_the_package_alone_and_says_what_it_is(built):
     assert sorted(needed) == sorted(PROJECT["dependencies"])
 
 
+@pytest.mark.e2e
 def test_the_sdist_has_what_the_wheel_is_made_from_and_what_tests_it(built):
     (sdist,) = built.glob("*.tar.gz")
     with tarfile.open(sdist) as archive:
@@ -73,8 +75,10 @@ def test_the_sdist_has_what_the_wheel_is_made_from_and_what_tests_it(built):
     ):
         assert needed in names
     assert not [name for name in names if name.endswith((".npy", ".npz", ".pyc"))]
+    assert not [name for name in names if name.startswith("docs/results")]
 
 
+@pytest.mark.e2e
 def test_both_install_and_run_with_the_runtime_dependencies_alone(built, tmp_path):
     run(sys.executable, "-m", "venv", tmp_path / "empty")
     python = tmp_path / "empty" / "bin" / "python"

@@ -1,7 +1,11 @@
 """The paper's experiments as programs, in small, on scikit-learn's digits."""
 
+import argparse
 import dataclasses
 import json
+import pathlib
+import re
+import shutil
 from typing import Any
 
 import jax
@@ -9,174 +13,146 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+import tiny
 
 import optax_mi
-from examples import data
-from examples.paper import baselines, curves, loop, report, results, run, tables
-from examples.paper.compiled import compile_program
-from examples.paper.experiments import Measuring
-from examples.paper.figures import FIGURES
-from examples.paper.models import MODELS
-from examples.paper.optimizers import Setting
+from examples.common import data, methods, networks
+from examples.common.methods import Run
+from examples.common.results import Result, find, recorded
+from examples.paper import experiments, report, run
+from examples.paper.experiments import EXPERIMENTS, Measuring, Row
 
-SMALL = ["--dataset", "digits", "--train-size", "1000"]
-
-
-@pytest.fixture(scope="module")
-def digits():
-    return data.load("digits", train_size=600)
+ROOT = pathlib.Path(__file__).parents[1]
+FEW = ["--dataset", "digits", "--train-size", "200"]
 
 
-def row(figure, name):
-    return next(row for row in FIGURES[figure] if row.name == name)
+@pytest.fixture
+def small(monkeypatch):
+    """The small network is a dense layer, measured by what compiles at once."""
+    monkeypatch.setitem(networks.NETWORKS, "small", tiny.Tiny())
+    monkeypatch.setattr(optax_mi, "ksg_discrete", tiny.predicted)
 
 
-def test_a_row_of_figure_3_is_repeated_kept_and_reported(tmp_path, monkeypatch):
+def test_a_row_of_figure_3_is_repeated_kept_and_reported(
+    small, tmp_path, monkeypatch, capsys
+):
     out = ["--out", str(tmp_path)]
-    arguments = ["figure3", "--dataset", "digits", "--epochs", "10", *out]
-    run.main([*arguments, "--rows", "same_rate"])
-    (path,) = (tmp_path / "figure3").iterdir()
-    result = json.loads(path.read_text())
-    assert result["config"]["row"] == "same_rate"
-    assert result["environment"]["jax"] == jax.__version__
-    epochs = result["epochs"]
-    assert [epoch["epoch"] for epoch in epochs] == list(range(10))
-    rates = [epoch["learning_rate"][""] for epoch in epochs]
+    arguments = ["figure3", *FEW, "--epochs", "5", "--rows", "same_rate", *out]
+    run.main(arguments)
+    told = re.search(
+        r"epoch took .* s, with compiling; .* ([0-9.]+) minutes or less",
+        capsys.readouterr().out,
+    )
+    assert told
+    assert 0 < float(told[1]) < 4
+    path = tmp_path / "figure3.jsonl"
+    ((about, history),) = recorded(path)
+    assert about["name"] == "same_rate-small-digits-200-5x16-0"
+    assert about["config"]["row"] == "same_rate"
+    assert about["environment"]["jax"] == jax.__version__
+    assert history.column("epoch").tolist() == list(range(5))
+    rates = history.column("learning_rate")
     assert rates[:2] == pytest.approx([1e-3, 1e-3])
     # The rates are those that policy B makes of the measurements, by hand.
+    epochs = history.rows
     for before, now, after in zip(epochs, epochs[1:], rates[2:], strict=False):
-        mi, reference = now["mi"][""], now["reference"]
-        gap = 1 - mi / reference
-        grows = abs(mi - before["mi"][""]) / mi > 0.01
-        expected = now["learning_rate"][""] + (0.1 if grows else -0.1) * gap
-        assert after == pytest.approx(np.clip(expected, 1e-3, 0.1), rel=1e-4)
-    assert max(rates) > 0.005
-    assert all(epoch["train_seconds"] > 0 for epoch in epochs)
+        gap = 1 - now["mi"] / now["reference"]
+        grows = abs(now["mi"] - before["mi"]) / now["mi"] > 0.01
+        expected = now["learning_rate"] + (0.1 if grows else -0.1) * gap
+        assert after == pytest.approx(np.clip(expected, 1e-3, 0.1), rel=2e-3)
+    run.main(arguments)  # is there already
+    assert len(recorded(path)) == 1
 
-    other = ["--epochs", "1", "--batch-size", "50", "--rows", "same_rate", *out]
-    run.main(["figure3", "--dataset", "digits", *other])  # is another result
-    assert len(list(path.parent.iterdir())) == 2
-
-    before = path.stat().st_mtime_ns
-    run.main([*arguments, "--rows", "same_rate"])  # is there already
-    assert path.stat().st_mtime_ns == before
-    other_gamma = row("figure3", "same_rate")
-    (phase,) = other_gamma.phases
-    phase = dataclasses.replace(phase, options={**phase.options, "gamma_up": 0.3})
-    monkeypatch.setitem(
-        FIGURES, "figure3", [dataclasses.replace(other_gamma, phases=[phase])]
-    )
-    with pytest.raises(SystemExit) as end:
-        run.main([*arguments, "--rows", "same_rate"])
-    assert "holds another experiment's result, with phases" in str(end.value)
+    row = Row("same_rate", "", EXPERIMENTS["figure3"][0].phases)
+    monkeypatch.setitem(EXPERIMENTS, "figure3", [row])
+    run.main(arguments)  # of another configuration
     monkeypatch.undo()
+    assert len(recorded(path)) == 2
+    with pytest.raises(SystemExit) as end:
+        report.main(out)
+    assert "figure3.jsonl has two runs 'same_rate-small-digits-200-5x16-0'" in str(
+        end.value
+    )
+    path.write_text(path.read_text().splitlines(keepends=True)[0])
     report.main(out)
     page = (tmp_path / "tables.md").read_text()
     accuracy = 100 * epochs[-1]["accuracy"]
     assert f"| MI: change and value (B), same rate | 1 | {accuracy:.2f} " in page
-    picture = tmp_path / "figure3-small-digits-1437-10x16.png"
+    picture = tmp_path / "figure3-small-digits-200-5x16.png"
     assert picture.name in page
     assert picture.read_bytes().startswith(b"\x89PNG")
 
 
-def test_seeds_that_train_together_are_those_that_train_alone(digits):
-    options: Any = dict(model="small", epochs=3)
-    dynamic = row("figure3", "same_rate")
-    together = list(loop.train_row(dynamic, digits, seeds=[0, 1], **options))
-    for i in range(2):
-        alone = list(loop.train_row(dynamic, digits, seeds=[i], **options))
-        for (have,), want in zip(alone, (epoch[i] for epoch in together), strict=True):
-            assert have["learning_rate"] == pytest.approx(want["learning_rate"], 1e-2)
-            assert have["loss"] == pytest.approx(want["loss"], 1e-3)
-            assert have["mi"][""] == pytest.approx(want["mi"][""], abs=0.02)
+def test_a_set_that_was_killed_goes_on_and_loses_nothing_else(small, tmp_path):
+    options = ["--epochs", "1", "--rows", "fixed", "--out", str(tmp_path)]
+    run.main(["figure3", *FEW, *options, "--seeds", "2"])
+    path = tmp_path / "figure3.jsonl"
+    first, second = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(first + second[:300])
+    with pytest.warns(UserWarning, match="line 2 is not whole"):
+        run.main(["figure3", *FEW, *options, "--seeds", "2"])
+    assert path.read_bytes().startswith(first)
+    with pytest.warns(UserWarning, match="line 2 is not whole"):
+        results = recorded(path)
+    assert [result.config["seed"] for result in results] == [0, 1]
 
 
-def test_a_change_of_batch_size_leaves_the_epochs_before_it_alone(digits):
-    base, fixed, dynamic = (
-        [
-            epoch
-            for (epoch,) in loop.train_row(
-                r, digits, model="small", seeds=[0], epochs=10
-            )
-        ]
-        for r in FIGURES["figure5"][:3]
-    )
-    losses = [[epoch["loss"] for epoch in rows] for rows in (base, fixed, dynamic)]
-    assert losses[0][:3] == losses[1][:3] == losses[2][:3]
-    assert losses[0][3] != losses[1][3]
-    rates = [epoch["learning_rate"][""] for epoch in dynamic]
-    assert rates[:4] == pytest.approx([0.01] * 4)
-    # By value alone the rate rises for five epochs, whatever the information's change.
-    changes = []
-    for epoch in range(3, 8):
-        mi, before = (dynamic[e]["mi"][""] for e in (epoch, epoch - 1))
-        gap = 1 - mi / dynamic[epoch]["reference"]
-        changes.append(abs(mi - before) / mi)
-        expected = min(rates[epoch] + 0.1 * gap, 0.1)
-        assert rates[epoch + 1] == pytest.approx(expected, rel=1e-4)
-    assert min(changes) < 0.01
+@pytest.mark.e2e
+def test_each_layer_has_its_rate_and_its_picture(tmp_path):
+    out = ["--epochs", "3", "--out", str(tmp_path)]
+    run.main(["figure6", "--dataset", "digits", "--rows", "layerwise_fine", *out])
+    ((_, history),) = recorded(tmp_path / "figure6.jsonl")
+    assert history.layers == list(networks.LAYERS)
+    last = [history.column("learning_rate", layer)[-1] for layer in history.layers]
+    assert len(set(last)) > 1
+    report.main(["--out", str(tmp_path)])
+    (picture,) = tmp_path.glob("*.png")
+    assert picture.name == "figure6-small-digits-1437-3x16-layerwise_fine.png"
 
 
-def test_each_layer_has_its_rate_and_its_picture(digits, tmp_path):
-    fine = row("figure6", "layerwise_fine")
-    epochs = [
-        e for (e,) in loop.train_row(fine, digits, model="small", seeds=[0], epochs=3)
-    ]
-    assert list(epochs[-1]["learning_rate"]) == list(fine.layers)
-    assert sorted(epochs[-1]["mi"]) == sorted(fine.layers)
-    result = {"config": {"seed": 0}, "epochs": epochs}
-    (path,) = report.draw([fine], {fine.name: [result]}, tmp_path / "figure6.png")
-    assert path.name == "figure6-layerwise_fine.png"
-    history = results.history(result)
-    rates = [epoch["learning_rate"]["logits"] for epoch in epochs]
-    assert history.column("learning_rate", "logits").tolist() == rates
-
-
-def test_curves_are_run_kept_and_reported(tmp_path, monkeypatch):
-    monkeypatch.setattr(curves, "SIZES", (50, 100, 5000))
-    monkeypatch.setattr(curves, "REPEATS", 2)
-    arguments = [*SMALL, "--out", str(tmp_path)]
-    run.main(["figure1", *arguments])
-    run.main(["range_test", *arguments])
-    (path,) = (tmp_path / "figure1").iterdir()
-    found = json.loads(path.read_text())
+@pytest.mark.e2e
+def test_curves_are_run_kept_and_reported(small, tmp_path, monkeypatch):
+    monkeypatch.setattr(run, "SIZES", (50, 100, 5000))
+    monkeypatch.setattr(run, "REPEATS", 2)
+    arguments = [*FEW, "--out", str(tmp_path)]
+    for _ in range(2):  # the second time they are there
+        run.main(["figure1", *arguments])
+        run.main(["range_test", *arguments])
+    ((found, _),) = recorded(tmp_path / "figure1.jsonl")
     assert found["sizes"] == [50, 100]
     assert np.shape(found["estimates"]) == (2, 2)
-    (path,) = (tmp_path / "range_test").iterdir()
-    swept = json.loads(path.read_text())
-    assert 0 < swept["lr_min"] < 0.05 < swept["lr_max"] < 1
+    ((swept, _),) = recorded(tmp_path / "range_test.jsonl")
+    assert 0 < swept["lr_min"] < swept["lr_max"]
+    assert len(swept["learning_rate"]) == len(swept["loss"]) == len(swept["mi"])
     report.main(["--out", str(tmp_path)])
     page = (tmp_path / "tables.md").read_text()
     assert f"| 50 | {np.mean(found['estimates'][0]):.3f} " in page
     assert f"| 0 | {swept['lr_min']:.2g} | {swept['lr_max']:.2g} |" in page
     assert len(list(tmp_path.glob("*.png"))) == 2
-    assert {path.name for path in tmp_path.iterdir() if path.is_dir()} == set(
-        curves.CURVES
-    )
 
 
+@pytest.mark.e2e
 def test_baselines_are_tuned_on_held_out_examples_and_run_at_the_best_rate(
-    tmp_path, monkeypatch
+    small, tmp_path, monkeypatch
 ):
-    few = {name: baselines.BASELINES[name] for name in ("constant", "schedule_free")}
-    for name, grid in {"constant": (1e-4, 0.1), "schedule_free": (1.0,)}.items():
-        few[name] = dataclasses.replace(few[name], grid=grid)
-    for module in (run, results, tables):
-        monkeypatch.setattr(module, "BASELINES", few)
-        monkeypatch.setattr(module, "UNTUNED", baselines.UNTUNED[:1], raising=False)
-    run.main(["baselines", *SMALL, "--epochs", "3", "--out", str(tmp_path)])
-    tuning = [
-        json.loads(path.read_text()) for path in (tmp_path / baselines.TUNING).iterdir()
+    rows = {row.name: row for row in EXPERIMENTS["baselines"]}
+    few = [
+        dataclasses.replace(rows["constant"], grid=(1e-4, 0.1)),
+        dataclasses.replace(rows["schedule_free"], grid=(1.0,)),
+        rows["change"],
     ]
+    monkeypatch.setitem(EXPERIMENTS, "baselines", few)
+    run.main(["baselines", *FEW, "--epochs", "3", "--out", str(tmp_path)])
+    tuning = recorded(tmp_path / f"{experiments.TUNING}.jsonl")
     assert len(tuning) == 3
-    assert {result["config"]["train_size"] for result in tuning} == {900}
-    final = [json.loads(p.read_text()) for p in (tmp_path / "baselines").iterdir()]
-    rates = {r["config"]["row"]: r["config"]["tuned_rate"] for r in final}
+    assert {result.config["train_size"] for result in tuning} == {180}
+    final = [result.config for result in recorded(tmp_path / "baselines.jsonl")]
+    rates = {config["row"]: config["tuned_rate"] for config in final}
     assert rates == {"constant": 0.1, "schedule_free": 1.0, "change": None}
-    assert {result["config"]["train_size"] for result in final} == {1000}
+    assert {config["train_size"] for config in final} == {200}
     once = ["--epochs", "1", "--rows", "change", "--out", str(tmp_path)]
-    run.main(["baselines", *SMALL, *once])
-    assert len(list((tmp_path / baselines.TUNING).iterdir())) == 3
+    run.main(["baselines", *FEW, *once])
+    assert len(recorded(tmp_path / f"{experiments.TUNING}.jsonl")) == 3
     report.main(["--out", str(tmp_path)])
     page = (tmp_path / "tables.md").read_text()
     for title in ("constant, 0.1", "schedule-free SGD, 1", "MI: change (A)"):
@@ -185,171 +161,175 @@ def test_baselines_are_tuned_on_held_out_examples_and_run_at_the_best_rate(
     assert "| 0.1 | the grid's edge |" in page
 
 
-def test_rates_are_tuned_on_no_example_that_is_trained_or_tested_on(digits):
-    split = baselines.with_validation(digits)
-    assert (len(split.train_x), len(split.test_x)) == (540, 60)
-    np.testing.assert_array_equal(split.test_x, digits.train_x[540:])
-    np.testing.assert_array_equal(split.test_y, digits.train_y[540:])
+def test_what_is_held_out_is_neither_trained_nor_tested_on(monkeypatch):
+    digits = tiny.digits()
+    rest = data.hold_out(digits)
+    held_x, held_y = rest.held_out
+    assert (len(rest.train_x), len(held_x)) == (270, 30)
+    np.testing.assert_array_equal(rest.test_x, digits.test_x)
+    np.testing.assert_array_equal(held_x, digits.train_x[270:])
+    np.testing.assert_array_equal(held_y, digits.train_y[270:])
+
+    tuned_on = []
+
+    def run_row(name, row, dataset, args):
+        tuned_on.append(dataset)
+        history = optax_mi.MIHistory()
+        history.add(epoch=0, learning_rate=0.1, mi=1, accuracy=row.tuned_rate)
+        return [Result({}, history)]
+
+    monkeypatch.setattr(run, "run_row", run_row)
+    best = run.tuned(EXPERIMENTS["baselines"][0], digits, argparse.Namespace())
+    assert best.tuned_rate == 0.3
+    for dataset in tuned_on:
+        np.testing.assert_array_equal(dataset.train_x, digits.train_x[:270])
+        np.testing.assert_array_equal(dataset.test_x, held_x)
+        np.testing.assert_array_equal(dataset.test_y, held_y)
 
 
-@pytest.mark.parametrize("name", ["warm_up", "cosine", "one_cycle"])
-def test_a_schedule_s_rate_rises_to_the_one_that_was_tuned(name):
-    optimizer = baselines.BASELINES[name].make(Setting(10, 10, 2.3), rate=0.3)
-    state = optimizer.transformation.init({"w": jnp.ones(3)})
-    rates = []
-    for _ in range(100):
-        _, state = optimizer.transformation.update({"w": jnp.ones(3)}, state)
-        rates.append(optimizer.learning_rates(state)[""])
-    assert rates[0] < 0.1
-    assert max(rates) == pytest.approx(0.3, rel=1e-3)
-    if name == "warm_up":
-        assert rates[10:] == pytest.approx([0.3] * 90)
-    else:
-        assert rates[-1] < 0.01
-
-
-def test_seeds_of_a_row_run_together_where_there_is_an_accelerator(
-    tmp_path, monkeypatch
-):
-    monkeypatch.setattr(run, "on_accelerator", lambda: True)
-    options = ["--epochs", "4", "--seeds", "2", "--out", str(tmp_path)]
-    arguments = ["figure5", *SMALL, *options, "--rows", "dynamic"]
-    run.main(arguments)
-    paths = sorted((tmp_path / "figure5").iterdir())
-    found = [json.loads(path.read_text()) for path in paths]
-    assert [result["config"]["seed"] for result in found] == [0, 1]
-    assert [len(result["epochs"]) for result in found] == [4, 4]
-    assert found[0]["epochs"][-1]["loss"] != found[1]["epochs"][-1]["loss"]
-    assert {result["environment"]["seeds_together"] for result in found} == {2}
-    times = [path.stat().st_mtime_ns for path in paths]
-    run.main(arguments)
-    assert [path.stat().st_mtime_ns for path in paths] == times
-
-
-@pytest.mark.parametrize("name", baselines.BASELINES)
-def test_each_baseline_trains_and_reads_its_rate(digits, name):
-    baseline = baselines.BASELINES[name]
-    rate = baseline.grid[-1]
-    optimizer = baseline.make(Setting(2, 3, 2.3), rate=rate)
-    params: Any = {"w": jnp.ones(3)}
-    state = optimizer.transformation.init(params)
-    for _ in range(6):
-        updates, state = optimizer.transformation.update(
-            {"w": jnp.ones(3)}, state, params, value=1.0
-        )
-        params = optax.apply_updates(params, updates)
-    assert float(params["w"][0]) < 1
-    assert 0 < optimizer.learning_rates(state)[""] <= rate * (1 + 1e-6)
-    assert optimizer.eval_params(state, params)["w"].shape == (3,)
-
-
-def test_a_probe_is_drawn_from_what_is_trained_on_or_held_out(digits):
-    rest, held_out = data.hold_out(digits)
-    assert (len(rest.train_x), len(held_out[0])) == (540, 60)
-    np.testing.assert_array_equal(held_out[0], digits.train_x[540:])
+def test_a_probe_is_drawn_from_what_is_trained_on_or_held_out():
+    rest = data.hold_out(tiny.digits())
 
     def members(measuring):
-        probe = loop.draw_probe(measuring, rest, held_out)
+        probe = run.draw_probe(measuring, rest)
         return {np.asarray(x).tobytes() for x in probe.inputs}
 
     trained = {x.tobytes() for x in rest.train_x}
     assert len(members(Measuring(size=100))) == 100
     assert members(Measuring(size=100)) < trained
     assert members(Measuring(size=100)) != members(Measuring(size=100, seed=1))
-    assert members(Measuring(held_out=True)) == {x.tobytes() for x in held_out[0]}
-    with pytest.raises(ValueError, match="none were held out"):
-        loop.draw_probe(Measuring(held_out=True), rest)
+    assert members(Measuring(held_out=True)) == {x.tobytes() for x in rest.held_out[0]}
+    with pytest.raises(ValueError, match="held-out examples; there are none"):
+        run.draw_probe(Measuring(held_out=True), tiny.digits())
 
 
-def test_what_is_changed_in_the_sensitivity_is_changed(tmp_path):
-    options = ["sensitivity", *SMALL, "--epochs", "2", "--out", str(tmp_path)]
+def stepped(method, steps, **options):
+    """The rate after each step, and the last parameters and state."""
+    params: Any = {"w": jnp.ones(3)}
+    state, rates = method.transformation.init(params), []
+    for _ in range(steps):
+        updates, state = method.transformation.update(
+            {"w": jnp.ones(3)}, state, params, **options
+        )
+        params = optax.apply_updates(params, updates)
+        rates.append(method.learning_rates(state)[""])
+    return rates, params, state
+
+
+@pytest.mark.parametrize("name", ["tenth_warm_up", "cosine", "one_cycle"])
+def test_a_schedule_s_rate_rises_to_the_one_that_was_tuned(name):
+    rates, _, _ = stepped(methods.make(name, Run(10, 10, 2.3), rate=0.3), 100)
+    assert rates[0] < 0.1
+    assert max(rates) == pytest.approx(0.3, rel=1e-3)
+    if name == "tenth_warm_up":
+        assert rates[10:] == pytest.approx([0.3] * 90)
+    else:
+        assert rates[-1] < 0.01
+
+
+@pytest.mark.parametrize(
+    "row",
+    [row for row in EXPERIMENTS["baselines"] if row.grid],
+    ids=lambda row: row.name,
+)
+def test_each_baseline_trains_and_reads_its_rate(row):
+    rate = row.grid[-1]
+    (phase,) = row.at(rate).phases
+    method = methods.make(phase.method, Run(2, 3, 2.3), **phase.options)
+    rates, params, state = stepped(method, 6, value=1.0)
+    assert float(params["w"][0]) < 1
+    assert 0 < rates[-1] <= rate * (1 + 1e-6)
+    assert method.eval_params(state, params)["w"].shape == (3,)
+
+
+@pytest.mark.e2e
+def test_seeds_of_a_row_run_together_where_there_is_an_accelerator(
+    small, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(run, "on_accelerator", lambda: True)
+    options = ["--epochs", "4", "--seeds", "2", "--out", str(tmp_path)]
+    arguments = ["figure5", *FEW, *options, "--rows", "dynamic"]
+    run.main(arguments)
+    path = tmp_path / "figure5.jsonl"
+    found = recorded(path)
+    assert [result.config["seed"] for result in found] == [0, 1]
+    losses = [result.history.column("loss") for result in found]
+    assert [len(loss) for loss in losses] == [4, 4]
+    assert losses[0][-1] != losses[1][-1]
+    together = {result.about["environment"]["seeds_together"] for result in found}
+    assert together == {2}
+    run.main(arguments)
+    assert len(recorded(path)) == 2
+
+
+@pytest.mark.e2e
+def test_what_is_changed_in_the_sensitivity_is_changed(small, tmp_path):
+    options = ["sensitivity", *FEW, "--epochs", "1", "--out", str(tmp_path)]
     run.main([*options, "--rows", "paper", "k_10", "held_out"])
-    found = {}
-    for path in (tmp_path / "sensitivity").iterdir():
-        result = json.loads(path.read_text())
-        found[result["config"]["row"]] = result
-    assert {r["config"]["train_size"] for r in found.values()} == {900}
-    first = {name: r["epochs"][0] for name, r in found.items()}
-    losses = {epoch["loss"] for epoch in first.values()}
-    assert len(losses) == 1  # nothing was measured yet
-    mi = {name: epoch["mi"][""] for name, epoch in first.items()}
-    assert len(set(mi.values())) == 3
+    results = {r.config["row"]: r for r in recorded(tmp_path / "sensitivity.jsonl")}
+    assert {r.config["train_size"] for r in results.values()} == {180}
+    first = [result.history.rows[0] for result in results.values()]
+    assert len({epoch["loss"] for epoch in first}) == 1  # nothing was measured yet
+    assert len({epoch["mi"] for epoch in first}) == 3
     report.main(["--out", str(tmp_path)])
     page = (tmp_path / "tables.md").read_text()
-    final = {k: 100 * r["epochs"][-1]["accuracy"] for k, r in found.items()}
+    final = {k: 100 * r.history.rows[-1]["accuracy"] for k, r in results.items()}
     change = final["held_out"] - final["paper"]
     assert f"| held-out probe | {final['held_out']:.2f} ({change:+.2f}) |" in page
     assert (tmp_path / "sensitivity.png").read_bytes().startswith(b"\x89PNG")
 
 
-@pytest.mark.parametrize("name", ["fixed", "decayed", "held_out"])
-def test_the_all_cnn_s_rows_train_augmented(digits, name):
-    rest, held_out = data.hold_out(digits)
-    options: Any = dict(model="small", epochs=7, batch_size=60, held_out=held_out)
-    allcnn = row("cifar_allcnn", name)
-    assert allcnn.augment
-    epochs = [e for (e,) in loop.train_row(allcnn, rest, seeds=[0], **options)]
-    rates = [epoch["learning_rate"][""] for epoch in epochs]
-    if name == "fixed":
-        assert rates == pytest.approx([0.05] * 7)
-    if name == "decayed":  # the last step of an epoch still has its rate
-        assert rates == pytest.approx([0.05] * 4 + [5e-3, 5e-4, 5e-5])
-    assert epochs[-1]["loss"] < epochs[0]["loss"]
+def test_every_result_is_of_a_row_as_it_is_now():
+    for name, rows in EXPERIMENTS.items():
+        tuned = [row.at(rate) for row in rows for rate in row.grid]
+        known = [json.loads(json.dumps(row.config)) for row in [*rows, *tuned]]
+        for file in (name, experiments.TUNING) if tuned else (name,):
+            results = recorded(ROOT / "docs" / "results" / f"{file}.jsonl")
+            assert results
+            for result in results:
+                assert any(config.items() <= result.config.items() for config in known)
+                assert find(results, result.config) is result
 
 
-def test_an_epoch_is_the_same_as_one_compiled_loop(digits):
-    probe = optax_mi.sample_probe(
-        jax.random.key(0), digits.train_x, digits.train_y, size=200
-    )
-    ends = []
-    for scan in (False, True):
-        fixed = row("figure3", "fixed")
-        optimizer = fixed.phases[0].make(Setting(1, 6, 2.3))
-        program = compile_program(
-            MODELS["small"], optimizer, digits, probe, fixed, scan=scan
-        )
-        order = np.arange(600).reshape(6, 100)
-        state, loss = program.train(program.init(jax.random.key(0)), order)
-        ends.append((state.params, loss, program.evaluate(state)))
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), *ends)
+@pytest.mark.slow
+def test_the_tables_are_those_of_the_results(tmp_path):
+    results = ROOT / "docs" / "results"
+    for path in results.glob("*.jsonl"):
+        shutil.copy(path, tmp_path)
+    report.main(["--out", str(tmp_path)])
+    page = (tmp_path / "tables.md").read_text(encoding="utf-8")
+    assert page == (results / "tables.md").read_text(encoding="utf-8")
+    pictures = {path.name for path in results.glob("*.png")}
+    assert {path.name for path in tmp_path.glob("*.png")} == pictures
 
 
-def test_bad_arguments_end_in_one_sentence(tmp_path, capsys):
-    with pytest.raises(SystemExit) as end:
-        run.main(["figure3", *SMALL, "--rows", "fixd"])
-    assert str(end.value).startswith("figure3 has no rows ['fixd']; it has ['fixed'")
-    with pytest.raises(SystemExit) as end:
-        run.main(["figure3", "--data-dir", "/nowhere"])
-    assert str(end.value).startswith("There is no mnist in the data directory")
-    short = ["figure5", *SMALL, "--out", str(tmp_path), "--rows", "dynamic"]
-    with pytest.raises(SystemExit) as end:
-        run.main([*short, "--epochs", "3"])
-    assert "a phase that starts at epoch 3: train for more" in str(end.value)
-    with pytest.raises(SystemExit) as end:
-        run.main([*short, "--batch-size", "300"])
-    assert "batches of 1500, and there are 1000 images" in str(end.value)
-    layers = ["figure6", *SMALL, "--out", str(tmp_path), "--model", "allcnn-quarter"]
-    with pytest.raises(SystemExit) as end:
-        run.main(layers)
-    assert str(end.value).startswith("layerwise cannot be measured: `layers` must be")
-    assert "Conv_2" in str(end.value)
+def test_bad_arguments_end_in_one_sentence(small, tmp_path, capsys):
+    out = ["--out", str(tmp_path)]
+    short = ["figure5", *FEW, *out, "--rows", "dynamic"]
+    for arguments, message in [
+        (["figure3", *FEW, "--rows", "fixd"], "figure3 has no rows ['fixd']; it has "),
+        (["figure3", "--data-dir", "/nowhere"], "There is no mnist in the data dir"),
+        ([*short, "--epochs", "3"], "dynamic: a phase that starts at epoch 3 needs"),
+        ([*short, "--batch-size", "60"], "dynamic: batches of 300 are more than 200"),
+        (["figure6", *FEW, *out], "layerwise: nothing can be measured: `layers` must"),
+    ]:
+        with pytest.raises(SystemExit) as end:
+            run.main(arguments)
+        assert str(end.value).startswith(message)
     assert not list(tmp_path.iterdir())
     with pytest.raises(SystemExit) as end:
-        report.main(["--out", str(tmp_path)])
+        report.main(out)
     assert str(end.value).startswith(f"There are no results in {tmp_path}")
     with pytest.raises(SystemExit):
         run.main(["figure3", "--epochs", "0"])
     assert "--epochs must be at least 1, got 0" in capsys.readouterr().err
 
 
-def test_the_list_names_every_row_and_what_it_costs(capsys):
+def test_the_list_names_every_row(capsys):
     run.main(["--list"])
     printed = capsys.readouterr().out
-    assert all(row.title in printed for rows in FIGURES.values() for row in rows)
-    assert all(each.title in printed for each in baselines.BASELINES.values())
-    # 4 rows of 50 epochs of 60,000 images at 0.15 ms, and 10,000 for a quarter of it
-    assert "figure5 (mnist, model small, 50 epochs, 1 seed): about 0.5 h" in printed
-    run.main(["figure3", "--list", "--seeds", "3", "--dataset", "digits"])
-    (head, *rows) = capsys.readouterr().out.splitlines()
-    assert head.startswith("figure3 (digits, model small, 50 epochs, 3 seeds): about")
-    assert len(rows) == len(FIGURES["figure3"])
+    assert all(row.title in printed for rows in EXPERIMENTS.values() for row in rows)
+    run.main(["figure3", "--list"])
+    head, *rows = capsys.readouterr().out.splitlines()
+    assert head == "figure3"
+    assert len(rows) == len(EXPERIMENTS["figure3"])

@@ -6,14 +6,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from examples.cnn import max_pool
-from examples.paper.compiled import flip_and_shift
-from examples.paper.models import MODELS
+from examples.common.networks import NETWORKS, max_pool
+from examples.common.training import flip_and_shift
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", NETWORKS)
 def test_networks_give_logits_and_drop_out_in_training_alone(name):
-    model, x = MODELS[name], np.ones((2, 32, 32, 3), np.float32)
+    model, x = NETWORKS[name], np.ones((2, 32, 32, 3), np.float32)
     variables = jax.eval_shape(model.init, jax.random.key(0), x)
     shape = jax.eval_shape(lambda v: model.apply(v, x), variables).shape
     assert shape == (2, 10)
@@ -22,9 +21,10 @@ def test_networks_give_logits_and_drop_out_in_training_alone(name):
     assert parameters == {**known, "allcnn-quarter": 86_698}[name]
 
 
+@pytest.mark.e2e
 def test_the_all_cnn_starts_with_logits_that_tell_images_apart():
     """With Flax's default weights they differ by 0.003, and it does not train."""
-    model = MODELS["allcnn-quarter"]
+    model = NETWORKS["allcnn-quarter"]
     keys = jax.random.split(jax.random.key(0), 3)
     colours = jax.random.uniform(keys[0], (64, 1, 1, 3))
     noise = jax.random.uniform(keys[1], (64, 32, 32, 3), minval=-0.1, maxval=0.1)
@@ -46,7 +46,7 @@ def test_images_are_flipped_and_shifted_and_nothing_else():
     assert 200 < sum(x in views[0] for x in seen) < 300
 
 
-@pytest.mark.parametrize("side", [6, 7])
+@pytest.mark.parametrize("side", [pytest.param(6, marks=pytest.mark.e2e), 7])
 def test_pooling_is_flax_s_and_so_is_its_gradient(side):
     x = jax.random.normal(jax.random.key(0), (2, side, side + 1, 3))
     weight = jax.random.normal(jax.random.key(1), (2, 3, (side + 1) // 2, 3))

@@ -9,12 +9,15 @@ import numpy as np
 import optax
 import pages
 import pytest
+import tiny
 from flax import nnx
 
 import optax_mi
-from examples import data
-from examples.sweep import compare
-from examples.sweep import main as sweep_program
+from examples import range_test
+from examples.common import data
+from examples.common.networks import SmallCNN
+from examples.common.sweep import sweep as sweep_task
+from examples.common.training import Task
 from optax_mi import plots
 
 
@@ -120,24 +123,64 @@ def test_too_few_batches_are_refused_with_their_number():
         )
 
 
-def test_its_bounds_train_as_well_as_bounds_set_by_hand():
-    digits, by_hand, suggested = data.load("digits"), [], []
+@pytest.mark.slow
+def test_its_bounds_train_as_well_as_bounds_set_by_hand(capsys):
+    digits, scores = data.load("digits"), {"by hand": [], "suggested": []}
     for seed in range(3):
-        hand, own = compare(digits, seed, epochs=40, batch_size=16)
-        by_hand += [epoch.accuracy for epoch in hand[-5:]]
-        suggested += [epoch.accuracy for epoch in own[-5:]]
-    assert np.mean(by_hand) > 0.97
-    assert np.mean(suggested) > np.mean(by_hand) - 0.003
+        key = jax.random.key(seed)
+        probe = optax_mi.sample_probe(key, digits.train_x, digits.train_y)
+        task = Task(SmallCNN(), digits, probe)
+        runs = range_test.compare(task, seed, epochs=40, batch_size=16)
+        for name, history in runs.items():
+            scores[name] += history.column("accuracy")[-5:].tolist()
+    assert np.mean(scores["by hand"]) > 0.97
+    assert np.mean(scores["suggested"]) > np.mean(scores["by hand"]) - 0.003
+    assert (
+        len(
+            re.findall(
+                r"^seed \d  (by hand|suggested)", capsys.readouterr().out, re.MULTILINE
+            )
+        )
+        == 6
+    )
 
 
+@pytest.mark.e2e
 def test_sweeps_of_other_optimizers_are_printed(capsys):
-    sweep_program(["--base", "adam"])
+    range_test.main(["--base", "adam"])
     found = re.match(r"seed 0  adam  (0\.\d+) to (0\.\d+)\n", capsys.readouterr().out)
     assert found
     low, high = map(float, found.groups())
     assert low < 0.001 < high < 0.1
 
 
+def test_a_sweep_trains_at_each_of_its_rates():
+    """Plain SGD by hand, at the same rates and batches."""
+    task = tiny.task(layers=("logits",))  # it is the output that is measured
+    options: Any = dict(lr_low=0.01, lr_high=0.1, steps=20, measure_every=5)
+    result = sweep_task(task, batch_size=100, seed=0, **options)
+    params = task.model.init(jax.random.key(0), task.data.train_x[:1])
+    rng, losses, order = np.random.default_rng(0), [], np.arange(0)
+
+    def loss(params, x, y):
+        logits: Any = task.model.apply(params, x)
+        return optax.softmax_cross_entropy_with_integer_labels(logits, y).mean()
+
+    rates = np.geomspace(0.01, 0.1, 20)
+    for step, rate in enumerate(rates):
+        if step % 3 == 0:
+            order = rng.permutation(300)
+        batch = order[step % 3 * 100 :][:100]
+        x, y = task.data.train_x[batch], task.data.train_y[batch]
+        value, gradients = jax.value_and_grad(loss)(params, x, y)
+        params = jax.tree.map(lambda p, g, r=rate: p - r * g, params, gradients)
+        losses.append(float(value))
+    np.testing.assert_allclose(
+        result.loss[1:], np.reshape(losses, (4, 5)).mean(1), rtol=1e-3
+    )
+
+
+@pytest.mark.e2e
 def test_an_nnx_model_is_swept_through_a_clone():
     x = jnp.asarray(np.random.default_rng(0).normal(size=(100, 3)), jnp.float32)
     y = np.asarray(x[:, 0] > 0, np.int32)

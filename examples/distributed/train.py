@@ -19,11 +19,11 @@ import optax
 from jax.sharding import Mesh
 
 import optax_mi
-from examples import data
-from examples.cnn import SmallCNN
+from examples.common import data
+from examples.common.networks import SmallCNN
+from examples.common.training import shuffled
 from examples.distributed import layout
 from examples.distributed.checkpoints import Checkpoints
-from examples.training import batches
 
 LAYERS = ("Conv_0", "Conv_1", "Dense_0", "logits")
 LR_MIN, LR_MAX = 0.005, 0.05
@@ -96,7 +96,7 @@ def train(
             yield history, state
         for epoch in range(last + 1, epochs):
             rng = np.random.default_rng([seed, epoch])
-            for i in batches(rng, len(digits.train_x), batch_size):
+            for i in shuffled(rng, len(digits.train_x), batch_size):
                 batch = layout.spread(mesh, (digits.train_x[i], digits.train_y[i]))
                 state = step(state, *batch)
                 if virtual:

@@ -1,86 +1,60 @@
-"""What an experiment is made of: rows, their phases and how they are measured."""
+"""The rows of each experiment: those of the paper, and those that go beyond it."""
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
-from examples.paper.optimizers import MI_DRIVEN, Optimizer, Setting
+import numpy as np
 
+from examples.common import methods
+from examples.common.methods import LR_MIN
+from examples.common.networks import LAYERS
+from examples.common.training import Phase
 
-@dataclasses.dataclass(frozen=True)
-class Phase:
-    """A stretch of training under one optimizer and batch size.
-
-    Attributes:
-      optimizer: Made anew, its state too; SGD has none of its own.
-      options: And what it is made with.
-      batches: How many times larger its batches are than the run's.
-      start: The epoch it starts at.
-      value_only: Measurements judged by their value alone from its start on.
-    """
-
-    optimizer: Callable[..., Optimizer]
-    options: Mapping[str, Any]
-    batches: int = 1
-    start: int = 0
-    value_only: int = 0
-
-    def make(self, setting: Setting) -> Optimizer:
-        """Its optimizer in a run."""
-        return self.optimizer(setting, **self.options)
-
-    @property
-    def config(self) -> dict[str, Any]:
-        """All of it, as its results tell it."""
-        fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        return {**fields, "optimizer": self.optimizer.__name__}
+LR = 0.01  # the paper's fixed rate, and the end of its warm-up
 
 
 @dataclasses.dataclass(frozen=True)
 class Measuring:
-    """How a row is measured.
+    """How a row is measured."""
 
-    Attributes:
-      size: Examples in the probe, or all where there are fewer.
-      seed: Which of them.
-      held_out: Whether they come from examples that are not trained on.
-      k: Neighbours of the estimate.
-    """
-
-    size: int = 1000
-    seed: int = 0
-    held_out: bool = False
-    k: int = 3
+    size: int = 1000  # examples in the probe, or all where there are fewer
+    seed: int = 0  # which of them
+    held_out: bool = False  # whether they are none of those that are trained on
+    k: int = 3  # neighbours of the estimate
 
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """One line of a figure.
+    """One line of an experiment."""
 
-    Attributes:
-      name: Its name in file names.
-      title: Its name for readers.
-      phases: How it trains, in their order.
-      layers: What is measured; "" is the output.
-      measuring: And how.
-      augment: Whether training images are flipped and shifted.
-      paper: What the paper reports.
-      tuned_rate: The learning rate, where it was tuned.
-    """
-
-    name: str
-    title: str
-    phases: Sequence[Phase]
-    layers: str | tuple[str, ...] = ""
+    name: str  # in files
+    title: str  # for readers
+    phases: Sequence[Phase]  # how it trains, in their order
+    layers: str | tuple[str, ...] = ""  # what is measured; "" is the output
     measuring: Measuring = Measuring()
-    augment: bool = False
-    paper: str = ""
-    tuned_rate: float | None = None
+    augment: bool = False  # whether training images are flipped and shifted
+    grid: tuple[float, ...] = ()  # rates of which one is to be chosen
+    tuned_rate: float | None = None  # the one that was
+
+    def at(self, rate: float) -> "Row":
+        """The row at a rate of its grid."""
+        phases = [replace(phase, options={"rate": rate}) for phase in self.phases]
+        title = f"{self.title}, {rate:g}"
+        return replace(self, title=title, phases=phases, grid=(), tuned_rate=rate)
 
     @property
-    def follows_mi(self) -> bool:
-        """Whether it needs what is measured."""
-        return any(phase.optimizer in MI_DRIVEN for phase in self.phases)
+    def key(self) -> str:
+        """What tells it apart from the same row at another rate."""
+        rate = self.tuned_rate
+        return self.name if rate is None else f"{self.name} {rate:g}"
+
+    @property
+    def takes_mi(self) -> bool:
+        """Whether its rates need what is measured."""
+        return any(phase.method in methods.POLICIES for phase in self.phases)
 
     @property
     def config(self) -> dict[str, Any]:
@@ -88,8 +62,208 @@ class Row:
         return {
             "row": self.name,
             "tuned_rate": self.tuned_rate,
-            "phases": [phase.config for phase in self.phases],
+            "phases": [vars(phase) for phase in self.phases],
             "layers": self.layers,
-            "measuring": dataclasses.asdict(self.measuring),
+            "measuring": vars(self.measuring),
             "augment": self.augment,
         }
+
+
+_GAMMAS = ("gamma_up", "gamma_down", "gamma_over")  # of policy B
+# What the paper gives: "dampened" means smaller steps upwards.
+_SAME = dict.fromkeys(_GAMMAS, 0.1) | {"epsilon": 0.01}
+_DAMPENED = _SAME | {"gamma_up": 0.01, "gamma_down": 0.01}
+_FINE = _SAME | {"epsilon": 0.003}  # ours: 1 % takes a slow start for the end
+_CHANGE = {"gamma_up": 0.1, "gamma_down": 1.0, "epsilon": 0.01}  # policy A
+_WARM_UP = {"start": LR_MIN, "rate": LR, "epochs": 5}
+_FIXED = Phase("constant", {"rate": LR})
+_B = "MI: change and value (B)"
+
+
+def _row(name: str, title: str, method: str, options: Any, **more: Any) -> Row:
+    return Row(name, title, [Phase(method, options)], **more)
+
+
+FIXED = _row("fixed", "fixed 0.01", "constant", {"rate": LR})
+WARM_UP = _row("warm_up", "warm-up to 0.01", "warm_up", _WARM_UP)
+CHANGE = _row("change", "MI: change (A)", "change", _CHANGE)
+CHANGE_DAMPENED = _row(
+    "change_dampened",
+    "MI: change (A), increases dampened",
+    "change",
+    _CHANGE | {"gamma_up": 0.01},
+)
+DAMPENED = _row("dampened", f"{_B}, increases dampened", "reference", _DAMPENED)
+SAME_RATE = _row("same_rate", f"{_B}, same rate", "reference", _SAME)
+FINE = _row("fine", f"{_B}, epsilon 0.3 %", "reference", _FINE)
+
+
+def _figure5() -> list[Row]:
+    """A batch size that changes after three epochs."""
+    larger: Any = {"batches": 5, "start": 3}
+    same, fine = (
+        Phase("reference", {**options, "init_lr": LR}, **larger, value_only=5)
+        for options in (_SAME, _FINE)
+    )
+    change = "batches of 500 from epoch 3"
+    return [
+        Row("base", "fixed 0.01, batches of 100", [_FIXED]),
+        Row("fixed", f"fixed 0.01, {change}", [_FIXED, replace(_FIXED, **larger)]),
+        Row("dynamic", f"{_B}, {change}", [_FIXED, same]),
+        Row("fine", "the same, with an epsilon of 0.3 %", [_FIXED, fine]),
+    ]
+
+
+def _figure6() -> list[Row]:
+    """A rate for each layer.
+
+    Wide layers of random weights say nearly all from the start: at the paper's epsilon
+    of 1 % their information never changes.
+    """
+    same = {"lr_max": 0.05, **_SAME}
+    fine, title = same | {"epsilon": 1e-4}, "the same, with an epsilon of 0.01 %"
+    measured: Any = {"method": "layerwise", "layers": LAYERS}
+    return [
+        _row("layerwise", f"{_B}, a rate for each layer", options=same, **measured),
+        _row("layerwise_fine", title, options=fine, **measured),
+    ]
+
+
+def _allcnn() -> list[Row]:
+    """The solver of Springenberg et al. (2015), and policy B in the place of its rate.
+
+    Their rate is the best of four, and falls after epochs 200, 250 and 300 of 350. It
+    is policy B's upper bound too: with this momentum the network does not learn at 0.1.
+    """
+    sgd = {"momentum": 0.9, "weight_decay": 1e-3}
+    fixed = {"rate": 0.05, **sgd}
+    warm_up = {"start": LR_MIN, "epochs": 3, **fixed}
+    decayed = {"ends": (200 / 350, 250 / 350, 300 / 350), **fixed}
+    tenths = "0.05, a tenth after 4/7, 5/7 and 6/7"
+    policy = [Phase("reference", {**_FINE, **sgd, "lr_max": 0.05})]
+    title, held_out = f"{FINE.title}, held-out probe", Measuring(held_out=True)
+    rows = [
+        _row("fixed", "fixed 0.05", "constant", fixed),
+        _row("warm_up", "warm-up to 0.05 in 3 epochs", "warm_up", warm_up),
+        _row("decayed", tenths, "decayed", decayed),
+        Row("fine", FINE.title, policy),
+        Row("held_out", title, policy, measuring=held_out),
+    ]
+    return [replace(row, augment=True) for row in rows]
+
+
+def _sensitivity() -> list[Row]:
+    """One thing changed at a time, from the paper's values and from a finer epsilon."""
+
+    def times(factor: float, *names: str) -> dict[str, float]:
+        return {name: _SAME[name] * factor for name in names}
+
+    down = ("gamma_down", "gamma_over")
+    gammas = [
+        ("gammas_x3", "gammas, times 3", times(3, *_GAMMAS)),
+        ("gammas_d3", "gammas, over 3", times(1 / 3, *_GAMMAS)),
+        ("up_x3", "upward gamma, times 3", times(3, "gamma_up")),
+        ("up_d3", "upward gamma, over 3", times(1 / 3, "gamma_up")),
+        ("down_x3", "downward gammas, times 3", times(3, *down)),
+        ("down_d3", "downward gammas, over 3", times(1 / 3, *down)),
+    ]
+    epsilons = [
+        ("epsilon_0.001", "epsilon 0.1 %", {"epsilon": 0.001}),
+        ("epsilon_0.003", "epsilon 0.3 %", {"epsilon": 0.003}),
+        ("epsilon_0.03", "epsilon 3 %", {"epsilon": 0.03}),
+    ]
+    probes = [
+        ("probe_250", "probe of 250", Measuring(size=250)),
+        ("probe_4000", "probe of 4000", Measuring(size=4000)),
+        ("k_5", "k = 5", Measuring(k=5)),
+        ("k_10", "k = 10", Measuring(k=10)),
+        ("probe_seed_1", "another probe", Measuring(seed=1)),
+        ("probe_seed_2", "a third probe", Measuring(seed=2)),
+        ("held_out", "held-out probe", Measuring(held_out=True)),
+    ]
+
+    def around(changes: Any, options: Any, name: str, title: str) -> list[Row]:
+        gammas = [
+            _row(name + own, title + told, "reference", options | changed)
+            for own, told, changed in changes
+        ]
+        return gammas + [
+            _row(name + own, title + told, "reference", options, measuring=how)
+            for own, told, how in probes
+        ]
+
+    paper = "gammas 0.1, epsilon 1 %, probe of 1000, k = 3"
+    # Such a probe sees the end of learning, but moves by more than 1 % about it.
+    coarse = _row(
+        "coarse_held_out",
+        "epsilon 3 %, held-out probe",
+        "reference",
+        _SAME | {"epsilon": 0.03},
+        measuring=Measuring(held_out=True),
+    )
+    return [
+        _row("paper", paper, "reference", _SAME),
+        *around(gammas + epsilons, _SAME, "", ""),
+        *around(gammas, _FINE, "fine_", "epsilon 0.3 %, "),
+        *(coarse, FIXED),
+    ]
+
+
+def _baselines() -> list[Row]:
+    """What a user would pick instead, each at a rate tuned for it.
+
+    Nothing of the policies is tuned but the bounds, which are the paper's.
+    """
+    sgd = (0.01, 0.03, 0.1, 0.3)
+    tuned = [
+        ("constant", "constant", "constant", sgd),
+        ("warm_up", "warm-up", "tenth_warm_up", sgd),
+        ("cosine", "warm-up and cosine", "cosine", sgd),
+        ("one_cycle", "one-cycle", "one_cycle", sgd),
+        ("plateau", "reduce on plateau (training loss)", "plateau", sgd),
+        ("adam", "Adam", "adam", (3e-4, 1e-3, 3e-3)),
+        ("schedule_free", "schedule-free SGD", "schedule_free", (0.1, 0.3, 1.0)),
+        ("prodigy", "Prodigy", "prodigy", (0.3, 1.0)),
+    ]
+    rows = [_row(name, title, how, {}, grid=grid) for name, title, how, grid in tuned]
+    return [*rows, CHANGE, SAME_RATE, FINE]
+
+
+EXPERIMENTS = {
+    # The paper's captions name neither the policy of Figure 3's third row, which its
+    # text gives to A, nor show B dampened there.
+    "figure3": [FIXED, WARM_UP, CHANGE, DAMPENED, SAME_RATE, FINE],
+    "figure4": [FIXED, WARM_UP, CHANGE_DAMPENED, DAMPENED, SAME_RATE, FINE],
+    "figure5": _figure5(),
+    "figure6": _figure6(),
+    "cifar_allcnn": _allcnn(),
+    "sensitivity": _sensitivity(),
+    "baselines": _baselines(),
+}
+# What the paper reports: the final accuracy, and the best with its epoch.
+PAPER = {
+    ("figure3", "fixed"): "98.94 (98.99 at 38)",
+    ("figure3", "warm_up"): "98.95 (98.99 at 38)",
+    ("figure3", "change"): "99.05 (99.11 at 19)",
+    ("figure3", "same_rate"): "99.22 (99.24 at 25)",
+    ("figure4", "fixed"): "62.99 (63.27 at 115)",
+    ("figure4", "warm_up"): "63.29 (63.36 at 130)",
+    ("figure4", "change_dampened"): "63.11 (63.99 at 43)",
+    ("figure4", "dampened"): "65.61 (65.67 at 42)",
+    ("figure5", "base"): "98.93",
+    ("figure5", "fixed"): "98.68 (98.68 at 49)",
+    ("figure5", "dynamic"): "99.07 (99.09 at 31)",
+    ("figure6", "layerwise"): "98.99 (99.08 at 11)",
+}
+CURVES = ("figure1", "range_test")
+TUNING = "baselines-tuning"  # where the rates of the grids were tried
+# Those that train on nine tenths, so that a probe can be held out.
+HELD_OUT = ("cifar_allcnn", "sensitivity")
+
+
+def score(accuracy: np.ndarray) -> float:
+    """What a rate is judged by: its mean accuracy over the last five epochs.
+
+    Those of single epochs are often equal, as few examples are held out.
+    """
+    return math.fsum(accuracy[-5:]) / len(accuracy[-5:])

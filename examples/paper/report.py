@@ -1,136 +1,262 @@
 """Tables and pictures of all results: `python -m examples.paper.report`.
 
-Reads the JSON files that `examples.paper.run` wrote, and writes a picture for each
-figure and setting and one page of tables beside them.
+Reads the files that `examples.paper.run` wrote, and writes a picture for each
+experiment and setting and one page of tables beside them.
 """
 
 import argparse
+import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import matplotlib as mpl
 import numpy as np
 
 import optax_mi
-from examples.paper import tables
-from examples.paper.baselines import TUNING
-from examples.paper.curves import CURVES
-from examples.paper.dots import dots
-from examples.paper.experiments import Row
-from examples.paper.figures import FIGURES
-from examples.paper.results import (
-    METRIC,
-    Group,
-    Result,
-    Results,
-    final,
-    history,
-    machine,
-    read,
-    rows_of,
-)
+from examples.common.networks import KINDS
+from examples.common.report import dots, markdown, mean
+from examples.common.results import Result, recorded
+from examples.paper.experiments import CURVES, EXPERIMENTS, PAPER, TUNING, Row, score
 from optax_mi import plots
 
-KINDS = {
-    "Conv_0": "convolution layers",
-    "Conv_1": "convolution layers",
-    "Dense_0": "dense layers",
-    "logits": "dense layers",
-}
+METRIC = "test accuracy (%)"
+INTRODUCTION = (
+    "Written by `python -m examples.paper.report` from the `.jsonl` files beside it, "
+    "which hold every number. Accuracies are of the test set, but for "
+    f"`{TUNING}`, whose are of held-out training examples; over seeds as mean and "
+    "standard deviation. Epochs count from 0. Seconds are those of all epochs, by the "
+    "median one, for training, and for measuring where the rate follows it; runs "
+    "beside each other on one machine slow each other down, so that only large "
+    "differences mean something."
+)
 
 
-def draw(rows: Sequence[Row], by_row: tables.Runs, path: Path) -> list[Path]:
-    """Draws one setting: its rows over each other, or each layer-wise one alone."""
-    runs = {row.title: [history(run) for run in by_row[row.name]] for row in rows}
-    if all(seeds[0].layers == [""] for seeds in runs.values()):
-        figure, axes = plots.training(runs, metric=METRIC)
-        # The first epochs would take up the axis; what is compared is the rest.
-        scores = [run.column(METRIC) for seeds in runs.values() for run in seeds]
-        low, high = np.percentile(scores, 10), np.max(scores)
-        axes[1].set_ylim(low, high + 0.1 * (high - low) + 0.01)
-        figure.savefig(path, dpi=100)
-        return [path]
-    paths = []
+class Group(NamedTuple):
+    """What the runs of one table share."""
+
+    figure: str
+    model: str
+    dataset: str
+    train_size: int
+    epochs: int
+    batch_size: int
+
+    @property
+    def data(self) -> str:
+        """What was trained on, and with what."""
+        return f"{self.dataset}, {self.train_size:,} images, model `{self.model}`"
+
+    @property
+    def title(self) -> str:
+        """All of it."""
+        run = f", {self.epochs} epochs, batches of {self.batch_size}"
+        return f"{self.figure}: {self.data}{run if self.epochs else ''}"
+
+    @property
+    def stem(self) -> str:
+        """A name for a file."""
+        data = f"{self.model}-{self.dataset}-{self.train_size}"
+        return f"{self.figure}-{data}-{self.epochs}x{self.batch_size}"
+
+
+Runs = dict[str, list[Result]]  # by row and seed
+
+
+def read(folder: Path) -> dict[Group, Runs]:
+    """All results by setting, their accuracy in percent too.
+
+    Raises:
+      ValueError: If two of them are of one row and seed in the same setting.
+    """
+    groups: dict[Group, Runs] = {}
+    for name in (*CURVES, *EXPERIMENTS, TUNING):
+        path = folder / f"{name}.jsonl"
+        for run in sorted(recorded(path), key=lambda run: run.config["seed"]):
+            config = run.config
+            group = Group(*(config[field] for field in Group._fields))
+            row = Row(config["row"], "", [], tuned_rate=config["tuned_rate"])
+            seeds = groups.setdefault(group, {}).setdefault(row.key, [])
+            if seeds and seeds[-1].config["seed"] == config["seed"]:
+                told = f"{path} has two runs {run.about['name']!r}"
+                raise ValueError(f"{told}: take the line of one of them out.")
+            for epoch in run.history.rows:
+                epoch[METRIC] = 100 * epoch["accuracy"]
+            seeds.append(run)
+    return dict(sorted(groups.items()))
+
+
+def column(runs: Sequence[Result], name: str = METRIC) -> np.ndarray:
+    """A quantity [seeds, epochs], that of the first layer where each has its own."""
+    histories = [run.history for run in runs]
+    return np.stack([each.column(name, each.layers[0]) for each in histories])
+
+
+def final(runs: Sequence[Result]) -> np.ndarray:
+    """The accuracy of each seed after the last epoch, in percent."""
+    return column(runs)[:, -1]
+
+
+def rows_of(group: Group, runs: Runs) -> list[Row]:
+    """The rows that have results, the tuned ones by the rates that were run.
+
+    Raises:
+      ValueError: If there is a result of a row that there is no longer.
+    """
+    known = EXPERIMENTS[group.figure]
+    tuned = [[row.at(rate) for rate in row.grid] or [row] for row in known]
+    rows = [row for each in tuned for row in each if row.key in runs]
+    if strays := set(runs) - {row.key for row in rows}:
+        raise ValueError(f"{group.figure} has results of unknown rows: {strays}")
+    return rows
+
+
+def training_table(group: Group, rows: Sequence[Row], runs: Runs) -> str:
+    """Rows that were trained, and when each was where the first one ends."""
+    header = ["", "seeds", "final accuracy (%)", "best (epoch)"]
+    ends: dict[int, float] = {}
+    if rows[0].name == EXPERIMENTS[group.figure][0].name:
+        header.append(f"epoch that reaches the end of “{rows[0].title}”")
+        first = runs[rows[0].key]
+        ends = {run.config["seed"]: final([run])[0] for run in first}
+    header += ["rates", "seconds", "measuring / training", "the paper"]
+    lines = []
     for row in rows:
-        figure, _ = plots.layers(runs[row.title], kinds=KINDS, metric=METRIC)
-        figure.suptitle(row.title)
-        paths.append(path.with_stem(f"{path.stem}-{row.name}"))
-        figure.savefig(paths[-1], dpi=100)
-    return paths
+        seeds, accuracy = runs[row.key], column(runs[row.key])
+        best = ", ".join(f"{a.max():.2f} ({a.argmax()})" for a in accuracy)
+        line = [row.title, str(len(seeds)), mean(final(seeds)), best]
+        if ends:
+            goals = [ends.get(run.config["seed"], math.nan) for run in seeds]
+            reached = [
+                np.flatnonzero(a >= g) for a, g in zip(accuracy, goals, strict=True)
+            ]
+            line.append(", ".join(str(next(iter(e), "never")) for e in reached))
+        rates = [each["learning_rate"] for run in seeds for each in run.history.rows]
+        # An epoch that compiles, or in which the machine stood still, weighs nothing.
+        parts = ("train_seconds", "measure_seconds")
+        train, measure = (float(np.median(column(seeds, part))) for part in parts)
+        whole = group.epochs * (train + measure * row.takes_mi)
+        # A half is rounded up, as by hand; which side of it a float is on says nothing.
+        whole = math.floor(round(whole, 3) + 0.5)
+        line += [f"{min(rates):.4f} to {max(rates):.4f}", f"{whole}"]
+        paper = PAPER.get((group.figure, row.name), "")
+        lines.append([*line, f"{measure / train:.1%}", paper])
+    return markdown(header, lines)
 
 
-def curve(group: Group, results: Sequence[Result], path: Path) -> str:
+def tuning_table(runs: Runs) -> str:
+    """The mean accuracy on held-out training examples of each rate that was tried."""
+    lines = []
+    for row in EXPERIMENTS["baselines"]:
+        keys = {rate: row.at(rate).key for rate in row.grid}
+        tried = {r: score(column(runs[k])[0]) for r, k in keys.items() if k in runs}
+        if tried:
+            best = max(tried, key=lambda rate: tried[rate])
+            edge = "the grid's edge" if best in (min(tried), max(tried)) else ""
+            told = ", ".join(f"{rate:g}: {value:.2f}" for rate, value in tried.items())
+            lines.append([row.title, told, f"{best:g}", edge])
+    return markdown(["", "rate: accuracy (%)", "best rate", ""], lines)
+
+
+def draw(rows: Sequence[Row], runs: Runs, path: Path) -> list[Path]:
+    """Draws one setting: its rows over each other, or each layer-wise one alone."""
+    histories = {row.title: [run.history for run in runs[row.key]] for row in rows}
+    if rows[0].layers:
+        paths = [path.with_stem(f"{path.stem}-{row.name}") for row in rows]
+        for own, (title, seeds) in zip(paths, histories.items(), strict=True):
+            figure, _ = plots.layers(seeds, kinds=KINDS, metric=METRIC)
+            figure.suptitle(title)
+            figure.savefig(own, dpi=100)
+        return paths
+    figure, axes = plots.training(histories, metric=METRIC)
+    # The first epochs would take up the axis; what is compared is the rest.
+    scores = np.concatenate([column(runs[row.key]) for row in rows])
+    low, high = np.percentile(scores, 10), np.max(scores)
+    axes[1].set_ylim(low, high + 0.1 * (high - low) + 0.01)
+    figure.savefig(path, dpi=100)
+    return [path]
+
+
+def curve(group: Group, runs: Sequence[Result], path: Path) -> str:
     """Draws a curve and says in a table what it holds."""
+    first = runs[0].about
     if group.figure == "figure1":
-        sizes = np.array(results[0]["sizes"])
+        sizes = np.array(first["sizes"])
         # The seeds are repeats as any others.
-        estimates = np.concatenate([r["estimates"] for r in results], axis=1)
-        spread = estimates.std(axis=1, ddof=1)
-        found = optax_mi.SampleSizeCurve(sizes, estimates.mean(1), spread, estimates)
+        estimates = np.concatenate([run.about["estimates"] for run in runs], axis=1)
+        means, spread = estimates.mean(axis=1), estimates.std(axis=1, ddof=1)
+        found = optax_mi.SampleSizeCurve(sizes, means, spread, estimates)
         figure, _ = plots.sample_size({group.dataset: found})
         header = ["sample", "I(X; Y), nats", "standard deviation"]
-        columns = zip(sizes, found.mean, spread, strict=True)
+        columns = zip(sizes, means, spread, strict=True)
         lines = [[str(n), f"{mean:.3f}", f"{std:.3f}"] for n, mean, std in columns]
     else:
-        first = results[0]
-        columns = (first[name] for name in ("learning_rate", "loss", "mi"))
-        rates, loss, mi = (np.array(column, float) for column in columns)
+        names = ("learning_rate", "loss", "mi")
+        rate, loss, mi = (np.array(first[name], float) for name in names)
         bounds = (first["lr_min"], first["lr_max"])
-        figure, _ = plots.range_test(optax_mi.LRRangeTest(rates, loss, mi, *bounds))
+        found = optax_mi.LRRangeTest(rate, loss, mi, *bounds)
+        figure, _ = plots.range_test(found)
         header = ["seed", "suggested lr_min", "suggested lr_max"]
-        lines = [
-            [str(r["config"]["seed"]), f"{r['lr_min']:.2g}", f"{r['lr_max']:.2g}"]
-            for r in results
-        ]
+        told = [(run.config["seed"], run.about) for run in runs]
+        lines = [[f"{s}", f"{x['lr_min']:.2g}", f"{x['lr_max']:.2g}"] for s, x in told]
     figure.savefig(path, dpi=100)
-    return tables.markdown(header, lines)
+    return markdown(header, lines)
 
 
-def section(group: Group, by_row: tables.Runs, out: Path) -> list[str]:
+def section(group: Group, runs: Runs, out: Path) -> list[str]:
     """A setting's paragraphs: its table, its pictures and its machines."""
     path = out / f"{group.stem}.png"
     pictures = [path]
     if group.figure in CURVES:
-        table = curve(group, by_row[group.figure], path)
+        table = curve(group, runs[group.figure], path)
     elif group.figure == TUNING:
-        table, pictures = tables.tuning(by_row), []
+        table, pictures = tuning_table(runs), []
     else:
-        rows = rows_of(group, by_row)
-        tuned = group.figure == "baselines"
-        first = [row for row in rows if row.name.startswith("constant")]
-        goal = FIGURES[group.figure][:1] if not tuned else first
-        goal = next((row for row in goal if row in rows), None)
-        table = tables.training(rows, by_row, goal)
-        if tuned:
-            values = {row.title: final(by_row[row.name]) for row in rows}
-            dots({_panel(group): values}, label=METRIC).savefig(path, dpi=100)
+        rows = rows_of(group, runs)
+        table = training_table(group, rows, runs)
+        if group.figure == "baselines":
+            values = {row.title: final(runs[row.key]) for row in rows}
+            dots({group.data: values}, METRIC).savefig(path, dpi=100)
         else:
-            pictures = draw(rows, by_row, path)
-    machines = sorted({machine(run) for runs in by_row.values() for run in runs})
+            pictures = draw(rows, runs, path)
     images = [f"![{group.title}]({picture.name})" for picture in pictures]
-    return [f"## {group.title}", table, *images, *machines]
+    machines = {machine(run.about["environment"]) for x in runs.values() for run in x}
+    return [f"## {group.title}", table, *images, *sorted(machines)]
 
 
-def _panel(group: Group) -> str:
-    return f"{group.dataset}\n{group.train_size:,} images, {group.epochs} epochs"
+def machine(environment: Mapping[str, Any]) -> str:
+    """Where it was run."""
+    device = " ".join(dict.fromkeys(environment["device"].split()))
+    parts = [environment["machine"], device, f"jax {environment['jax']}"]
+    if "processors" in environment:
+        parts.insert(1, f"processors: {environment['processors']}")
+    return ", ".join(parts) + "."
 
 
-def one_at_a_time(groups: Results, out: Path) -> list[str]:
+def sensitivity(groups: Mapping[Group, Runs], out: Path) -> list[str]:
     """The paragraphs of the sensitivity, its data sets beside each other."""
-    rows = FIGURES["sensitivity"]
+    titles = {row.key: row.title for row in EXPERIMENTS["sensitivity"]}
     panels = {
-        _panel(group): {
-            row.title: final(by_row[row.name]) for row in rows if row.name in by_row
+        f"{group.data}, {group.epochs} epochs": {
+            title: final(runs[key]) for key, title in titles.items() if key in runs
         }
-        for group, by_row in groups.items()
+        for group, runs in groups.items()
     }
-    picture = dots(panels, label=METRIC, mark=rows[0].title)
-    picture.savefig(out / "sensitivity.png", dpi=100)
+    first = titles["paper"]
+    lines = [[title] for title in titles.values()]
+    for line in lines:
+        for values in panels.values():
+            cell = mean(values[line[0]]) if line[0] in values else ""
+            if cell and first in values:
+                change = values[line[0]].mean() - values[first].mean()
+                cell += f" ({round(change, 2) + 0.0:+.2f})"  # no minus zero
+            line.append(cell)
+    dots(panels, METRIC).savefig(out / "sensitivity.png", dpi=100)
     return [
         "## sensitivity: one thing changed at a time",
         "Final test accuracy (%), in brackets its distance from the first row's.",
-        tables.sensitivity(groups),
+        markdown(["", *panels], lines),
         "![sensitivity](sensitivity.png)",
     ]
 
@@ -142,26 +268,22 @@ def main(arguments: list[str] | None = None) -> None:
     )
     parser.add_argument("--out", type=Path, default=Path("docs/results"))
     args = parser.parse_args(arguments)
-    results = read(args.out)
-    if not results:
-        sys.exit(f"There are no results in {args.out}; run examples.paper.run first.")
     mpl.use("agg")
-    page = [
-        "# Tables of results",
-        "Written by `python -m examples.paper.report` from the JSON files beside it, "
-        "which hold every number. Accuracies are of the test set, but for "
-        f"`{TUNING}`, whose are of held-out training examples; over seeds as mean and "
-        "standard deviation. Epochs count from 0. Seconds are those of all epochs, by "
-        "the median one, for training, and for measuring where the rate follows it; "
-        "runs beside each other on one machine slow each other down, so that only "
-        "large differences mean something.",
-    ]
-    beside = {g: r for g, r in sorted(results.items()) if g.figure == "sensitivity"}
-    for group, by_row in sorted(results.items()):
-        if group not in beside:
-            page += section(group, by_row, args.out)
+    page = ["# Tables of results", INTRODUCTION]
+    try:
+        groups = read(args.out)
+        beside = {
+            group: groups[group] for group in groups if group.figure == "sensitivity"
+        }
+        for group, runs in groups.items():
+            if group not in beside:
+                page += section(group, runs, args.out)
+    except ValueError as error:
+        sys.exit(str(error))
+    if not groups:
+        sys.exit(f"There are no results in {args.out}; run examples.paper.run first.")
     if beside:
-        page += one_at_a_time(beside, args.out)
+        page += sensitivity(beside, args.out)
     (args.out / "tables.md").write_text("\n\n".join(page) + "\n", encoding="utf-8")
     print(f"The tables are in {args.out / 'tables.md'}")
 

@@ -5,8 +5,7 @@ file is not done again. Printed and written, never asserted: `make noise`.
 """
 
 import argparse
-import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,11 +14,11 @@ import jax.numpy as jnp
 import numpy as np
 
 import optax_mi
-from examples.cnn import SmallCNN
-from examples.data import Dataset, load
-from examples.training import mi_driven, train
+from examples.common.data import Dataset, load
+from examples.common.networks import SmallCNN
+from examples.common.results import find, recorded
+from examples.common.training import Phase, Task, train
 
-LR_MIN, LR_MAX = 0.001, 0.1  # the paper's bounds
 SETTINGS = {  # training images (None: all), batch size, epochs, seeds
     "digits": (None, 16, 40, (0, 1, 2)),
     "mnist": (12_000, 100, 20, (0,)),
@@ -46,6 +45,13 @@ class Run(NamedTuple):
     smoothing: float
     seed: int
 
+    @property
+    def name(self) -> str:
+        """Its name in the file."""
+        condition = self.condition or "plain"
+        numbers = f"{self.deviation:g}-{self.smoothing:g}-{self.seed}"
+        return f"{self.dataset}-{condition}-{numbers}"
+
 
 def planned() -> Iterator[Run]:
     """All runs, the quick ones first."""
@@ -59,17 +65,9 @@ def planned() -> Iterator[Run]:
                     yield Run(dataset, condition, 0.0, smoothing, seed)
 
 
-class Shifted:
-    """Images that are shifted by up to a pixel whenever they are taken."""
-
-    def __init__(self, images: np.ndarray, seed: int) -> None:
-        self.images, self.rng = images, np.random.default_rng(seed)
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitem__(self, index: Any) -> np.ndarray:
-        return np.roll(self.images[index], self.rng.integers(-1, 2, 2), (1, 2))
+def shifted(key: jax.Array, images: jax.Array) -> jax.Array:
+    """Shifts a batch by up to a pixel."""
+    return jnp.roll(images, jax.random.randint(key, (2,), -1, 2), (1, 2))
 
 
 def prepared(run: Run, data: Dataset) -> tuple[Dataset, optax_mi.Probe]:
@@ -87,8 +85,6 @@ def prepared(run: Run, data: Dataset) -> tuple[Dataset, optax_mi.Probe]:
     probe = optax_mi.sample_probe(key, x[chosen], data.train_y[chosen], size=size)
     if run.condition == "a stale probe":  # as from a camera since replaced
         probe = probe._replace(inputs=0.4 * probe.inputs + 0.3)
-    if run.condition == "augmentation":
-        data = data._replace(train_x=Shifted(x, run.seed))  # pyright: ignore
     return data, probe
 
 
@@ -104,32 +100,24 @@ def noisy(deviation: float) -> optax_mi.Estimator:
     return estimate
 
 
-def done(run: Run, data: Dataset) -> dict[str, Any]:
-    """Trains; the rates and accuracies of the epochs."""
+def trained(run: Run, data: Dataset) -> optax_mi.MIHistory:
+    """Trains; the rates, information and accuracies of the epochs."""
     _, batch_size, epochs, _ = SETTINGS[run.dataset]
     data, probe = prepared(run, data)
-    method = mi_driven(
-        *("B", LR_MIN, LR_MAX),
-        reference=float(optax_mi.reference_mi(probe)),
-        smoothing=run.smoothing,
+    task = Task(
+        SmallCNN(),
+        data,
+        probe,
+        estimator=noisy(run.deviation),
+        augment=shifted if run.condition == "augmentation" else None,
     )
-    records = [
-        *train(
-            *(SmallCNN(), data, method, probe),
-            epochs=epochs,
-            batch_size=batch_size,
-            seed=run.seed,
-            estimator=noisy(run.deviation),
-        )
-    ]
-    return {
-        "rates": [round(record.learning_rate, 5) for record in records],
-        "accuracies": [round(record.accuracy, 4) for record in records],
-        "mi": [round(record.mi, 4) for record in records],
-    }
+    phases = [Phase("dynamic", {"smoothing": run.smoothing})]
+    options: Any = {"epochs": epochs, "batch_size": batch_size, "seeds": [run.seed]}
+    *_, ((history,), _) = train(task, phases, **options)
+    return history
 
 
-def table(results: dict[Run, Any]) -> str:
+def table(results: Mapping[Run, optax_mi.MIHistory]) -> str:
     """A line for each condition, means over seeds, without smoothing and with it."""
     lines = [
         "| | noise, nats | smoothing | mean rate | change of rate per epoch | "
@@ -138,10 +126,11 @@ def table(results: dict[Run, Any]) -> str:
     ]
     kinds = dict.fromkeys(run[:4] for run in results)
     for kind in kinds:
-        found = [result for run, result in results.items() if run[:4] == kind]
+        found = [history for run, history in results.items() if run[:4] == kind]
         # The second half: what the rate does when most is learnt.
-        late = np.array([r["rates"][len(r["rates"]) // 2 :] for r in found])
-        accuracy = np.mean([r["accuracies"][-5:] for r in found])
+        rates = np.stack([history.column("learning_rate") for history in found])
+        late = rates[:, rates.shape[1] // 2 :]
+        accuracy = np.mean([history.column("accuracy")[-5:] for history in found])
         dataset, condition, deviation, smoothing = kind
         lines.append(
             f"| {dataset}{', ' if condition else ''}{condition} | {deviation:g} | "
@@ -158,19 +147,14 @@ def main() -> None:
     parser.add_argument("--dataset", choices=SETTINGS, nargs="+", default=SETTINGS)
     parser.add_argument("--out", type=Path, default=Path("docs/results/noise.jsonl"))
     args = parser.parse_args()
-    results: dict[Run, Any] = {}
-    if args.out.exists():
-        for line in args.out.read_text().splitlines():
-            run, result = json.loads(line)
-            results[Run(*run)] = result
     for dataset in args.dataset:
         data = load(dataset, args.data_dir, SETTINGS[dataset][0])
         for run in planned():
-            if run.dataset == dataset and run not in results:
-                results[run] = done(run, data)
-                print(*run, results[run]["accuracies"][-1], flush=True)
-                with args.out.open("a") as file:
-                    file.write(json.dumps([run, results[run]]) + "\n")
+            if run.dataset == dataset and not find(recorded(args.out), run._asdict()):
+                history = trained(run, data)
+                print(*run, history.column("accuracy")[-1], flush=True)
+                history.append_jsonl(args.out, run.name, config=run._asdict())
+    results = {Run(**result.config): result.history for result in recorded(args.out)}
     print(table({run: results[run] for run in planned() if run in results}))
 
 

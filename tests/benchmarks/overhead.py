@@ -9,9 +9,14 @@ import argparse
 import statistics
 from typing import Any
 
-from examples.data import load
-from examples.paper.figures import FIGURES
-from examples.paper.loop import train_row
+import jax
+
+import optax_mi
+from examples.common.data import load
+from examples.common.networks import NETWORKS
+from examples.common.report import markdown
+from examples.common.training import Task, train
+from examples.paper.experiments import EXPERIMENTS
 
 ROWS = {
     "constant rate": ("figure3", "fixed"),
@@ -29,32 +34,35 @@ def main() -> None:
     parser.add_argument("--model", default="paper")
     args = parser.parse_args()
     dataset = load("mnist", args.data_dir, args.train_size)
-    options: Any = {"model": args.model, "seeds": [0], "epochs": 1 + args.epochs}
-    runs = {
-        title: train_row(
-            next(row for row in FIGURES[figure] if row.name == name), dataset, **options
-        )
-        for title, (figure, name) in ROWS.items()
-    }
+    n = len(dataset.train_x)
+    probe = optax_mi.sample_probe(
+        jax.random.key(0), dataset.train_x, dataset.train_y, size=min(n, 1000)
+    )
+    runs: dict[str, Any] = {}
+    for title, (experiment, name) in ROWS.items():
+        (row,) = (row for row in EXPERIMENTS[experiment] if row.name == name)
+        task = Task(NETWORKS[args.model], dataset, probe, layers=row.layers)
+        runs[title] = train(task, row.phases, epochs=1 + args.epochs, batch_size=100)
     seconds: dict[str, list[tuple[float, float]]] = {title: [] for title in runs}
     for epoch in range(1 + args.epochs):
         for title, run in runs.items():
-            (record,) = next(run)
-            training, measuring = record["train_seconds"], record["measure_seconds"]
+            (history,), _ = next(run)
+            last = history.rows[-1]
+            training, measuring = last["train_seconds"], last["measure_seconds"]
             if title == "constant rate":
                 measuring = 0.0  # not a part of it, though the loop measures
             print(f"epoch {epoch}, {title}: {training:.1f} + {measuring:.2f} s")
             if epoch:
                 seconds[title].append((training, measuring))
     constant = statistics.median(training for training, _ in seconds["constant rate"])
-    n = len(dataset.train_x)
     print(f"\n{n} images, {args.model} network, probe of {min(n, 1000)}\n")
-    print("| | an epoch, s | of that measuring | to a constant rate's |")
-    print("|---|---|---|---|")
+    lines = []
     for title, parts in seconds.items():
         whole = statistics.median(map(sum, parts))
         share = statistics.median(b / (a + b) for a, b in parts)
-        print(f"| {title} | {whole:.1f} | {share:.2%} | {whole / constant:.3f} |")
+        lines.append([title, f"{whole:.1f}", f"{share:.2%}", f"{whole / constant:.3f}"])
+    header = ["", "an epoch, s", "of that measuring", "to a constant rate's"]
+    print(markdown(header, lines))
 
 
 if __name__ == "__main__":

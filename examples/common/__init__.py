@@ -1,0 +1,1 @@
+"""What the programs share: data, networks, methods and training."""

@@ -1,0 +1,282 @@
+"""The training loop: phases, measured after every epoch, their seeds one or several."""
+
+import dataclasses
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+import optax_mi
+from examples.common import methods
+from examples.common.data import Dataset
+
+TEST_BATCH = 1000
+
+
+class SettingError(Exception):
+    """A run cannot be trained like that; the message says why in one sentence."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """What is trained, on what, and how it is measured."""
+
+    model: nn.Module  # with a `train` argument, which turns dropout on
+    data: Dataset  # put on the device as a whole
+    probe: optax_mi.Probe
+    layers: str | tuple[str, ...] = ""  # what is measured; "" is the output
+    estimator: optax_mi.Estimator = optax_mi.ksg_discrete
+    # Makes other images of a batch's, with a random key.
+    augment: Callable[[jax.Array, jax.Array], jax.Array] | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Phase:
+    """A stretch of training by one method and batch size."""
+
+    method: str  # of `examples.common.methods`; its state is made anew
+    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    batches: int = 1  # how many times larger its batches are than the run's
+    start: int = 0  # the epoch it starts at
+    value_only: int = 0  # measurements judged by their value alone from then on
+
+
+class State(NamedTuple):
+    """What a run carries; a leading axis of seeds where several run together."""
+
+    params: Any
+    opt_state: Any
+    key: jax.Array  # of dropout
+
+
+def train(
+    task: Task,
+    phases: Sequence[Phase],
+    *,
+    epochs: int,
+    batch_size: int,
+    seeds: Sequence[int] = (0,),
+) -> Iterator[tuple[list[optax_mi.MIHistory], State]]:
+    """Trains in phases, several seeds together.
+
+    The same seed gives the same initial parameters and the same batches to every
+    method.
+
+    Yields:
+      After each epoch the history of each seed, with a row for each layer that was
+      measured, and the state.
+
+    Raises:
+      SettingError: If a phase has no epoch or no full batch, or the network lacks a
+        layer that is to be measured.
+    """
+    n, together = len(task.data.train_x), len(seeds) > 1
+    _check(phases, n, epochs, batch_size)
+    # One probe for all seeds, as one reference: what differs is the network.
+    reference = float(optax_mi.reference_mi(task.probe))
+    orders = [np.random.default_rng(seed) for seed in seeds]
+    histories = [optax_mi.MIHistory() for _ in seeds]
+    state, mi = None, {}
+    ends = [phase.start for phase in phases[1:]] + [epochs]
+    for phase, end in zip(phases, ends, strict=True):
+        size = batch_size * phase.batches
+        run = methods.Run(epochs, n // size, reference)
+        method = methods.make(phase.method, run, **phase.options)
+        program = Program(task, method, together=together)
+        state = _enter(program, state, seeds, mi, phase.value_only)
+        for epoch in range(phase.start, end):
+            batches = np.stack([shuffled(rng, n, size) for rng in orders])
+            started = time.perf_counter()
+            state, loss = program.train(state, batches if together else batches[0])
+            jax.block_until_ready(state)
+            trained = time.perf_counter()
+            mi = program.measure(state)
+            state, mi = jax.block_until_ready((program.record(state, mi), mi))
+            measured = time.perf_counter()
+            shared = {
+                "reference": reference,
+                "train_seconds": (trained - started) / len(seeds),
+                "measure_seconds": (measured - trained) / len(seeds),
+            }
+            numbers = {"loss": loss, "accuracy": program.evaluate(state)}
+            for i, history in enumerate(histories):
+                opt_state, own_mi, own = jax.tree.map(
+                    lambda a, i=i: a[i] if together else a,
+                    (state.opt_state, mi, numbers),
+                )
+                rates = method.learning_rates(opt_state)
+                for layer, value in own_mi.items():
+                    own |= {
+                        "mi": value,
+                        "learning_rate": rates.get(layer, rates.get("", np.nan)),
+                    }
+                    history.add(epoch=epoch, layer=layer, **own, **shared)
+            yield histories, state
+
+
+def shuffled(rng: np.random.Generator, n: int, batch_size: int) -> np.ndarray:
+    """An epoch's batches in random order, [steps, batch_size]; a rest is left out."""
+    return rng.permutation(n)[: n // batch_size * batch_size].reshape(-1, batch_size)
+
+
+def _check(phases: Sequence[Phase], n: int, epochs: int, batch_size: int) -> None:
+    for phase in phases:
+        start, size = phase.start, phase.batches * batch_size
+        if start >= epochs:
+            told = (
+                f"a phase that starts at epoch {start} needs more epochs than {epochs}"
+            )
+            raise SettingError(told)
+        if size > n:
+            told = f"choose a batch size of at most {n // phase.batches}"
+            raise SettingError(f"batches of {size} are more than {n} images: {told}")
+
+
+def _enter(
+    program: "Program",
+    before: State | None,
+    seeds: Sequence[int],
+    mi: Mapping[str, Any],
+    value_only: int,
+) -> State:
+    """The state at a phase's start: of new networks, or of those from before it."""
+    keys = jnp.stack([jax.random.key(seed) for seed in seeds])
+    state: State = program.init(keys if len(seeds) > 1 else keys[0])
+    try:
+        jax.eval_shape(program.measure, state)
+    except ValueError as error:
+        raise SettingError(f"nothing can be measured: {error}") from error
+    if before is None:
+        return state
+    state = program.record(before._replace(opt_state=state.opt_state), dict(mi))
+    if not value_only:
+        return state
+    # The measurement from before the phase is the first of those that are judged.
+    opt_state = optax_mi.track_value_only(state.opt_state, value_only + 1)
+    return state._replace(opt_state=opt_state)
+
+
+class Program:
+    """The compiled parts of an epoch by one method; what they take stays on the device.
+
+    Args:
+      task: What is trained and measured.
+      method: How its rate is set.
+      together: Whether states, keys and batches have a leading axis of seeds, which
+        are mapped over. Worth it where there is an accelerator.
+      scan: Whether an epoch is one compiled loop. By default where there is an
+        accelerator. XLA's CPU backend is slow at convolutions within a loop (an epoch
+        of `SmallCNN` took ten times as long on two cores, jax 0.10.2), so there steps
+        are dispatched one after the other; nothing returns to the host between them
+        either way.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        method: methods.Method,
+        *,
+        together: bool = False,
+        scan: bool | None = None,
+    ) -> None:
+        def over_seeds(function: Callable[..., Any], axes: Any = 0) -> Any:
+            return jax.vmap(function, in_axes=axes) if together else function
+
+        self._task, self._method = task, method
+        on_accelerator = jax.default_backend() != "cpu"
+        self._scan = (together or on_accelerator) if scan is None else scan
+        # Arguments of what is compiled, not constants in it: those are copied and slow.
+        train_x, train_y, test_x, test_y = map(jnp.asarray, task.data[1:5])
+        self._train_set, self._test_set = (train_x, train_y), (test_x, test_y)
+        self.init = jax.jit(over_seeds(self._init))
+        self.measure = jax.jit(over_seeds(self._measure))
+        self.record = jax.jit(over_seeds(self._record))
+        epoch = over_seeds(self._epoch, (None, 0, 0))
+        self._one_epoch = jax.jit(epoch, donate_argnums=1)
+        self._one_step = jax.jit(self._step, donate_argnums=1)
+        self._hits = jax.jit(over_seeds(self._right, (None, 0)))
+
+    def train(self, state: State, batches: np.ndarray) -> tuple[State, jax.Array]:
+        """Trains on the indices [..., steps, batch_size]; returns the mean loss."""
+        order, losses = jnp.asarray(batches), []
+        if self._scan:
+            state, loss = self._one_epoch(self._train_set, state, order)
+            return state, loss.mean(axis=-1)
+        for batch in order:
+            state, loss = self._one_step(self._train_set, state, batch)
+            losses.append(loss)
+        return state, jnp.stack(losses).mean()
+
+    def evaluate(self, state: State) -> jax.Array:
+        """The share of the test set that is told right."""
+        n, (x, y) = len(self._test_set[0]), self._test_set
+        parts = [slice(i, i + TEST_BATCH) for i in range(0, n, TEST_BATCH)]
+        hits = [self._hits((x[part], y[part]), state) for part in parts]
+        return jnp.stack(hits).sum(0) / n
+
+    def _predict(self, params: Any, x: jax.Array, **options: Any) -> jax.Array:
+        return jnp.asarray(self._task.model.apply({"params": params}, x, **options))
+
+    def _step(self, examples: Any, state: State, batch: jax.Array) -> Any:
+        key, dropout = jax.random.split(state.key)
+        x, y = (array[batch] for array in examples)
+        if self._task.augment:
+            x = self._task.augment(jax.random.fold_in(dropout, 1), x)
+
+        def loss(params: Any) -> jax.Array:
+            logits = self._predict(params, x, train=True, rngs={"dropout": dropout})
+            return optax.softmax_cross_entropy_with_integer_labels(logits, y).mean()
+
+        value, gradients = jax.value_and_grad(loss)(state.params)
+        updates, opt_state = self._method.transformation.update(
+            gradients, state.opt_state, state.params, value=value
+        )
+        params = optax.apply_updates(state.params, updates)
+        return State(params, opt_state, key), value
+
+    def _epoch(self, examples: Any, state: State, batches: jax.Array) -> Any:
+        return jax.lax.scan(partial(self._step, examples), state, batches)
+
+    def _init(self, key: jax.Array) -> State:
+        params = self._task.model.init(key, self._task.probe.inputs[:1])["params"]
+        opt_state = self._method.transformation.init(params)
+        return State(params, opt_state, jax.random.fold_in(key, 1))
+
+    def _measure(self, state: State) -> dict[str, jax.Array]:
+        task, (x, y) = self._task, self._task.probe
+        params = self._method.eval_params(state.opt_state, state.params)
+        found = optax_mi.capture_activations(
+            task.model, {"params": params}, x, layers=task.layers, max_features=1024
+        )
+        return optax_mi.estimate_mi(found, y, estimator=task.estimator)
+
+    def _record(self, state: State, mi: dict[str, jax.Array]) -> State:
+        if not self._method.takes_mi:
+            return state
+        return state._replace(opt_state=optax_mi.record_mi(state.opt_state, mi))
+
+    def _right(self, examples: Any, state: State) -> jax.Array:
+        x, y = examples
+        params = self._method.eval_params(state.opt_state, state.params)
+        return (self._predict(params, x).argmax(axis=-1) == y).sum()
+
+
+def flip_and_shift(key: jax.Array, images: jax.Array, most: int = 5) -> jax.Array:
+    """Flips half of the images, and shifts all by up to `most` pixels either way."""
+    keys = jax.random.split(key)
+    flipped = jax.random.bernoulli(keys[0], shape=(len(images), 1, 1, 1))
+    images = jnp.where(flipped, images[:, :, ::-1], images)
+    corners = jax.random.randint(keys[1], (len(images), 2), 0, 2 * most + 1)
+    padded = jnp.pad(images, ((0, 0), (most, most), (most, most), (0, 0)))
+
+    def crop(image: jax.Array, corner: jax.Array) -> jax.Array:
+        start = (corner[0], corner[1], 0)
+        return jax.lax.dynamic_slice(image, start, images.shape[1:])
+
+    return jax.vmap(crop)(padded, corners)
