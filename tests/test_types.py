@@ -288,6 +288,8 @@ def check_a_history(tmp_path):
     history.to_csv(tmp_path / "history.csv")
     history.to_json(tmp_path / "history.json")
     optax_mi.MIHistory.from_json(tmp_path / "history.json")
+    history.append_jsonl(tmp_path / "history.jsonl", "a run", seed=0)
+    optax_mi.MIHistory.from_jsonl(tmp_path / "history.jsonl")
     history.to_tensorboard(tmp_path)
 
 
