@@ -30,6 +30,10 @@ def table(heading):
     return rows
 
 
+with_results = pytest.mark.skipif(
+    not (pages.DOCS / "results").exists(), reason="the sdist leaves them out"
+)
+
 SIGNALS = table("| under `optax.` | what sets the rate")
 COSTS = table("| under `optax.` | extra forward passes")
 REACHED = table("| | rate | final accuracy")
@@ -115,9 +119,6 @@ METHODS = {
         lambda _, grads, updates: norm_ratio(None, grads["dense"], updates["dense"]),
     ),
 }
-with_results = pytest.mark.skipif(
-    not (pages.DOCS / "results").exists(), reason="left out of the sdist"
-)
 SEARCHES = [name for name in METHODS if name.endswith("linesearch")]
 OPTAX = [name for name in METHODS if not name.startswith("optax_mi.")]
 

@@ -1,4 +1,5 @@
 from functools import partial
+from typing import Any
 
 import compiled
 import jax.numpy as jnp
@@ -24,11 +25,10 @@ def sample(n, d_x, d_y, seed=0, step=None):
     return x.astype(np.float32), y.astype(np.float32)
 
 
-# Algorithm, metric, k.
-OPTIONS = {
-    "algorithm 1": (1, "chebyshev", 3),
-    "euclidean, k = 1": (1, "euclidean", 1),
-    "algorithm 2": (2, "chebyshev", 4),
+OPTIONS: dict[str, dict[str, Any]] = {
+    "algorithm 1": dict(algorithm=1, metric="chebyshev", k=3),
+    "euclidean, k = 1": dict(algorithm=1, metric="euclidean", k=1),
+    "algorithm 2": dict(algorithm=2, metric="chebyshev", k=4),
 }
 
 # Those of one shape share their programs.
@@ -60,7 +60,7 @@ IN_FOUR_FEATURES = ["2 + 2", "coarse", "constant"]
     ],
 )
 def test_counts_equal_the_twins(name, options):
-    algorithm, metric, k = OPTIONS[options]
+    algorithm, metric, k = OPTIONS[options].values()
     x, y = sample(**SHAPES[name])
     counts = compiled.joint_counts(x, y, k=k, metric=metric, edges=algorithm == 2)
     coincident, expected = twins.joint_counts((x, y), ((0,), (1,)), k, metric)
@@ -76,9 +76,8 @@ def test_counts_equal_the_twins(name, options):
 @pytest.mark.parametrize("options", tiers.quick(OPTIONS, "algorithm 1"))
 @pytest.mark.parametrize("name", IN_FOUR_FEATURES)
 def test_the_estimate_agrees_with_the_twin(name, options):
-    algorithm, metric, k = OPTIONS[options]
     x, y = sample(**SHAPES[name])
-    given = dict(k=k, algorithm=algorithm, metric=metric)
+    given = OPTIONS[options]
     np.testing.assert_allclose(
         optax_mi.ksg(x, y, **given), twins.ksg(x, y, **given), rtol=1e-5, atol=2e-6
     )
@@ -86,9 +85,8 @@ def test_the_estimate_agrees_with_the_twin(name, options):
 
 @pytest.mark.parametrize("options", tiers.quick(OPTIONS, "algorithm 1"))
 def test_it_is_symmetric(options):
-    algorithm, metric, k = OPTIONS[options]
     x, y = sample(N, 2, 2)
-    estimate = partial(optax_mi.ksg, algorithm=algorithm, metric=metric, k=k)
+    estimate = partial(optax_mi.ksg, **OPTIONS[options])
     np.testing.assert_allclose(estimate(y, x), estimate(x, y), rtol=1e-6)
 
 
