@@ -238,5 +238,5 @@ HELD_OUT = ("cifar_allcnn", "sensitivity")  # a tenth of the training examples
 
 
 def score(accuracy: np.ndarray) -> float:
-    """The mean over the last five epochs: few examples are held out, single ones tie."""
+    """The mean accuracy of the last five epochs: those of single ones often tie."""
     return math.fsum(accuracy[-5:]) / len(accuracy[-5:])
