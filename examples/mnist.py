@@ -28,10 +28,7 @@ ACCURACY = "test accuracy (%)"
 
 
 class CNN(nn.Module):
-    """Two convolution and two dense layers, small enough for a CPU.
-
-    The paper's network is shown in a picture only (its Figure 2); this one is ours.
-    """
+    """Two convolution and two dense layers; of the paper's there is only a picture."""
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -191,9 +188,7 @@ def main(arguments: list[str] | None = None) -> None:
         parser.add_argument(name, type=positive)
     parser.add_argument("--lr", type=float, default=0.01, help="of the fixed rate")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument(
-        "--out", type=Path, default=Path("runs"), help="for the picture"
-    )
+    parser.add_argument("--out", type=Path, default="runs", help="for the picture")
     args = parser.parse_args(arguments)
     for name, usual in data.USUAL[args.dataset].items():
         if getattr(args, name) is None:

@@ -1,4 +1,4 @@
-"""The training loop: phases, measured after every epoch, their seeds one or several."""
+"""The training loop: phases, a measurement after every epoch, one seed or several."""
 
 import dataclasses
 import time
@@ -20,7 +20,7 @@ TEST_BATCH = 1000
 
 
 class SettingError(Exception):
-    """A run cannot be trained like that; the message says why in one sentence."""
+    """A run cannot be trained with its settings; the message says why."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,8 +32,7 @@ class Task:
     probe: optax_mi.Probe
     layers: str | tuple[str, ...] = ""  # what is measured; "" is the output
     estimator: optax_mi.Estimator = optax_mi.ksg_discrete
-    # Makes other images of a batch's, with a random key.
-    augment: Callable[[jax.Array, jax.Array], jax.Array] | None = None
+    augment: Callable[[jax.Array, jax.Array], jax.Array] | None = None  # key, images
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,9 +41,9 @@ class Phase:
 
     method: str  # of `examples.common.methods`; its state is made anew
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    batches: int = 1  # how many times larger its batches are than the run's
-    start: int = 0  # the epoch it starts at
-    value_only: int = 0  # measurements judged by their value alone from then on
+    batches: int = 1  # multiplies the run's batch size
+    start: int = 0  # epoch
+    value_only: int = 0  # the number of its measurements judged by value alone
 
 
 class State(NamedTuple):
@@ -65,20 +64,17 @@ def train(
 ) -> Iterator[tuple[list[optax_mi.MIHistory], State]]:
     """Trains in phases, several seeds together.
 
-    The same seed gives the same initial parameters and the same batches to every
-    method.
+    Initial parameters and batches depend on the seed alone, not on the method.
 
     Yields:
-      After each epoch the history of each seed, with a row for each layer that was
-      measured, and the state.
+      After each epoch the history of each seed, with a row for each measured layer,
+      and the state.
 
     Raises:
-      SettingError: If a phase has no epoch or no full batch, or the network lacks a
-        layer that is to be measured.
+      SettingError: If a phase has no epoch or no full batch, or a layer is missing.
     """
     n, together = len(task.data.train_x), len(seeds) > 1
     _check(phases, n, epochs, batch_size)
-    # One probe for all seeds, as one reference: what differs is the network.
     reference = float(optax_mi.reference_mi(task.probe))
     orders = [np.random.default_rng(seed) for seed in seeds]
     histories = [optax_mi.MIHistory() for _ in seeds]
@@ -100,24 +96,31 @@ def train(
             state, mi = jax.block_until_ready((program.record(state, mi), mi))
             measured = time.perf_counter()
             shared = {
+                "epoch": epoch,
                 "reference": reference,
                 "train_seconds": (trained - started) / len(seeds),
                 "measure_seconds": (measured - trained) / len(seeds),
             }
             numbers = {"loss": loss, "accuracy": program.evaluate(state)}
-            for i, history in enumerate(histories):
-                opt_state, own_mi, own = jax.tree.map(
-                    lambda a, i=i: a[i] if together else a,
-                    (state.opt_state, mi, numbers),
-                )
-                rates = method.learning_rates(opt_state)
-                for layer, value in own_mi.items():
-                    own |= {
-                        "mi": value,
-                        "learning_rate": rates.get(layer, rates.get("", np.nan)),
-                    }
-                    history.add(epoch=epoch, layer=layer, **own, **shared)
+            _add(histories, method, (state.opt_state, mi, numbers), shared)
             yield histories, state
+
+
+def _add(
+    histories: list[optax_mi.MIHistory],
+    method: methods.Method,
+    arrays: Any,
+    shared: Any,
+) -> None:
+    """Adds an epoch to the history of each seed, its part of the arrays."""
+    for i, history in enumerate(histories):
+        opt_state, mi, numbers = arrays
+        if len(histories) > 1:
+            opt_state, mi, numbers = jax.tree.map(lambda a, i=i: a[i], arrays)
+        rates = method.learning_rates(opt_state)
+        for layer, value in mi.items():
+            rate = rates.get(layer, rates.get("", np.nan))
+            history.add(layer=layer, mi=value, learning_rate=rate, **numbers, **shared)
 
 
 def shuffled(rng: np.random.Generator, n: int, batch_size: int) -> np.ndarray:
@@ -127,12 +130,10 @@ def shuffled(rng: np.random.Generator, n: int, batch_size: int) -> np.ndarray:
 
 def _check(phases: Sequence[Phase], n: int, epochs: int, batch_size: int) -> None:
     for phase in phases:
-        start, size = phase.start, phase.batches * batch_size
-        if start >= epochs:
-            told = (
-                f"a phase that starts at epoch {start} needs more epochs than {epochs}"
-            )
-            raise SettingError(told)
+        size = phase.batches * batch_size
+        if phase.start >= epochs:
+            told = f"starts at epoch {phase.start} needs more epochs than {epochs}"
+            raise SettingError(f"a phase that {told}")
         if size > n:
             told = f"choose a batch size of at most {n // phase.batches}"
             raise SettingError(f"batches of {size} are more than {n} images: {told}")
@@ -142,10 +143,10 @@ def _enter(
     program: "Program",
     before: State | None,
     seeds: Sequence[int],
-    mi: Mapping[str, Any],
+    mi: Any,
     value_only: int,
 ) -> State:
-    """The state at a phase's start: of new networks, or of those from before it."""
+    """The state at a phase's start: initial, or with the parameters from before it."""
     keys = jnp.stack([jax.random.key(seed) for seed in seeds])
     state: State = program.init(keys if len(seeds) > 1 else keys[0])
     try:
@@ -154,27 +155,24 @@ def _enter(
         raise SettingError(f"nothing can be measured: {error}") from error
     if before is None:
         return state
-    state = program.record(before._replace(opt_state=state.opt_state), dict(mi))
-    if not value_only:
-        return state
-    # The measurement from before the phase is the first of those that are judged.
-    opt_state = optax_mi.track_value_only(state.opt_state, value_only + 1)
-    return state._replace(opt_state=opt_state)
+    state = program.record(before._replace(opt_state=state.opt_state), mi)
+    if value_only:  # and one more: the measurement from before the phase
+        opt_state = optax_mi.track_value_only(state.opt_state, value_only + 1)
+        state = state._replace(opt_state=opt_state)
+    return state
 
 
 class Program:
-    """The compiled parts of an epoch by one method; what they take stays on the device.
+    """The compiled parts of an epoch; data and state stay on the device.
 
     Args:
       task: What is trained and measured.
       method: How its rate is set.
       together: Whether states, keys and batches have a leading axis of seeds, which
-        are mapped over. Worth it where there is an accelerator.
-      scan: Whether an epoch is one compiled loop. By default where there is an
-        accelerator. XLA's CPU backend is slow at convolutions within a loop (an epoch
-        of `SmallCNN` took ten times as long on two cores, jax 0.10.2), so there steps
-        are dispatched one after the other; nothing returns to the host between them
-        either way.
+        are mapped over. Worth it on an accelerator.
+      scan: Whether an epoch is one compiled loop, by default on an accelerator. XLA's
+        CPU backend is slow at convolutions within a loop (an epoch of `SmallCNN` took
+        ten times as long on two cores, jax 0.10.2), so there each step is dispatched.
     """
 
     def __init__(
@@ -191,7 +189,7 @@ class Program:
         self._task, self._method = task, method
         on_accelerator = jax.default_backend() != "cpu"
         self._scan = (together or on_accelerator) if scan is None else scan
-        # Arguments of what is compiled, not constants in it: those are copied and slow.
+        # Arguments of the compiled functions: as constants in them they are slow.
         train_x, train_y, test_x, test_y = map(jnp.asarray, task.data[1:5])
         self._train_set, self._test_set = (train_x, train_y), (test_x, test_y)
         self.init = jax.jit(over_seeds(self._init))
@@ -214,7 +212,7 @@ class Program:
         return state, jnp.stack(losses).mean()
 
     def evaluate(self, state: State) -> jax.Array:
-        """The share of the test set that is told right."""
+        """The share of the test set that is classified correctly."""
         n, (x, y) = len(self._test_set[0]), self._test_set
         parts = [slice(i, i + TEST_BATCH) for i in range(0, n, TEST_BATCH)]
         hits = [self._hits((x[part], y[part]), state) for part in parts]
