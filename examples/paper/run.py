@@ -3,8 +3,8 @@
     python -m examples.paper.run figure3 --dataset mnist --data-dir ... --seeds 3
     python -m examples.paper.report
 
-Each row and seed adds a line to the file of its experiment, so a set that was stopped
-goes on.
+Each row and seed adds a line to the file of its experiment: a set that was stopped goes
+on.
 """
 
 import argparse
@@ -32,7 +32,6 @@ from examples.paper.experiments import (
     score,
 )
 
-ON_CIFAR = ("figure4", "cifar_allcnn")
 SIZES, REPEATS = (100, 250, 500, 1000, 2000, 4000), 10  # of figure 1
 
 
@@ -48,15 +47,12 @@ def configs(
 def run_row(
     name: str, row: Row, dataset: data.Dataset, args: argparse.Namespace
 ) -> list[Result]:
-    """Runs the seeds of a row that are not there yet, and returns those of all seeds.
+    """Runs the seeds of a row that have no result yet; returns all seeds' results.
 
     They train together on an accelerator, and one after the other on a CPU.
     """
-    path, wanted = (
-        args.out / f"{name}.jsonl",
-        configs(name, dataset, args, **row.config),
-    )
-    there = recorded(path)
+    path = args.out / f"{name}.jsonl"
+    wanted, there = configs(name, dataset, args, **row.config), recorded(path)
     missing = [config for config in wanted if not find(there, config)]
     for some in [missing] if missing and on_accelerator() else [[x] for x in missing]:
         seeds = [config["seed"] for config in some]
@@ -86,16 +82,16 @@ def trained(
     dataset: data.Dataset,
     args: argparse.Namespace,
 ) -> list[optax_mi.MIHistory]:
-    """Trains one row, and says after an epoch how long the others will take."""
+    """Trains one row; after its first epoch says how long the others will take."""
     from tqdm import tqdm
 
     task = Task(
         NETWORKS[args.model],
         dataset,
         draw_probe(row.measuring, dataset),
-        layers=row.layers,
-        estimator=partial(optax_mi.ksg_discrete, k=row.measuring.k),
-        augment=flip_and_shift if row.augment else None,
+        row.layers,
+        partial(optax_mi.ksg_discrete, k=row.measuring.k),
+        flip_and_shift if row.augment else None,
     )
     title = f"{title} seed {', '.join(map(str, seeds))}"
     sizes = {"epochs": args.epochs, "batch_size": args.batch_size}
@@ -106,9 +102,9 @@ def trained(
             last = histories[0].rows[-1]
             if last["epoch"] == 0:
                 first = time.perf_counter() - started
-                rest = (args.epochs - 1) * first / 60
                 told = f"the first epoch took {first:.1f} s, with compiling"
-                bar.write(f"{title}: {told}; the rest takes {rest:.1f} minutes or less")
+                rest = f"the rest takes {(args.epochs - 1) * first / 60:.1f} minutes"
+                bar.write(f"{title}: {told}; {rest} or less")
             bar.set_postfix(accuracy=f"{last['accuracy']:.2%}")
             bar.update()
     except SettingError as error:
@@ -121,11 +117,10 @@ def keep(
     path: Path, config: Mapping[str, Any], history: optax_mi.MIHistory, **about: Any
 ) -> None:
     """Adds a run, or a curve, to the file of its experiment."""
-    row, rate = config["row"], config["tuned_rate"]
-    row = row if rate is None else f"{row}-{rate:g}"
-    setting = "{model}-{dataset}-{train_size}-{epochs}x{batch_size}-{seed}"
+    rate = "" if config["tuned_rate"] is None else f"-{config['tuned_rate']:g}"
+    name = "{row}{rate}-{model}-{dataset}-{train_size}-{epochs}x{batch_size}-{seed}"
     path.parent.mkdir(parents=True, exist_ok=True)
-    name = f"{row}-{setting.format(**config)}"
+    name = name.format(rate=rate, **config)
     history.append_jsonl(path, name, config=config, **about)
 
 
@@ -135,15 +130,11 @@ def on_accelerator() -> bool:
 
 
 def tuned(row: Row, dataset: data.Dataset, args: argparse.Namespace) -> Row:
-    """The row at the rate of its grid that does best on held-out training examples.
-
-    That of the highest score of one seed; of equals, the lowest.
-    """
+    """The row at its best rate on held-out training examples, the lowest of equals."""
     rest, once = data.hold_out(dataset), argparse.Namespace(**vars(args) | {"seeds": 1})
-    x, y = rest.held_out
+    split = rest._replace(test_x=rest.held_out[0], test_y=rest.held_out[1])
     scores: dict[float, float] = {}
     for rate in row.grid:
-        split = rest._replace(test_x=x, test_y=y)
         (result,) = run_row(TUNING, row.at(rate), split, once)
         scores[rate] = score(result.history.column("accuracy"))
     return row.at(max(scores, key=lambda rate: scores[rate]))
@@ -187,6 +178,7 @@ def _rounded(values: Iterable[Any]) -> list[float]:
 
 CURVES = {"figure1": sample_size, "range_test": range_test}
 NAMES = (*CURVES, *EXPERIMENTS)
+DEFAULTS = {"figure4": ("cifar10", "small"), "cifar_allcnn": ("cifar10", "allcnn")}
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
@@ -206,13 +198,12 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--batch-size", type=int, help="default: 100; digits 16")
     parser.add_argument("--seeds", type=int, default=1, help="0 to one less than this")
     parser.add_argument("--rows", nargs="+", help="only these")
-    parser.add_argument("--out", type=Path, default=Path("docs/results"))
+    parser.add_argument("--out", type=Path, default="docs/results")
     args = parser.parse_args(arguments)
     if args.experiment is None and not args.list:
         parser.error("name an experiment, or --list")
-    on_cifar, allcnn = args.experiment in ON_CIFAR, args.experiment == "cifar_allcnn"
-    args.dataset = args.dataset or ("cifar10" if on_cifar else "mnist")
-    args.model = args.model or ("allcnn" if allcnn else "small")
+    dataset, model = DEFAULTS.get(args.experiment, ("mnist", "small"))
+    args.dataset, args.model = args.dataset or dataset, args.model or model
     if args.batch_size is None:
         args.batch_size = 16 if args.dataset == "digits" else 100
     for name in ("epochs", "seeds", "batch_size"):
@@ -231,10 +222,9 @@ def main(arguments: list[str] | None = None) -> None:
             for row in EXPERIMENTS.get(experiment, []):
                 print(f"  {row.name:16} {row.title}")
         return
-    rows = EXPERIMENTS.get(args.experiment, [])
-    known = [row.name for row in rows]
-    if unknown := [name for name in args.rows or [] if name not in known]:
-        sys.exit(f"{args.experiment} has no rows {unknown}; it has {known}.")
+    rows = {row.name: row for row in EXPERIMENTS.get(args.experiment, [])}
+    if unknown := [name for name in args.rows or [] if name not in rows]:
+        sys.exit(f"{args.experiment} has no rows {unknown}; it has {list(rows)}.")
     try:
         dataset = data.load(args.dataset, args.data_dir, args.train_size)
     except data.DataError as error:
@@ -243,8 +233,8 @@ def main(arguments: list[str] | None = None) -> None:
         run_curve(args.experiment, dataset, args)
     if args.experiment in HELD_OUT:
         dataset = data.hold_out(dataset)
-    for row in rows:
-        if row.name in (args.rows or known):
+    for name, row in rows.items():
+        if not args.rows or name in args.rows:
             row = tuned(row, dataset, args) if row.grid else row
             run_row(args.experiment, row, dataset, args)
 
