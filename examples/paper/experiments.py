@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from examples.common import methods
 from examples.common.methods import LR_MIN
 from examples.common.networks import LAYERS
 from examples.common.training import Phase
@@ -50,11 +49,6 @@ class Row:
         """The name, with the rate if it was chosen from a grid."""
         rate = self.tuned_rate
         return self.name if rate is None else f"{self.name} {rate:g}"
-
-    @property
-    def takes_mi(self) -> bool:
-        """Whether its rates need what is measured."""
-        return any(phase.method in methods.POLICIES for phase in self.phases)
 
     @property
     def config(self) -> dict[str, Any]:
