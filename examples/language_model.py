@@ -151,9 +151,8 @@ def train(
 
 def main(arguments: list[str] | None = None) -> None:
     """Trains both ways and prints the measurements."""
-    parser = argparse.ArgumentParser(
-        prog="python -m examples.language_model", description=__doc__
-    )
+    prog = "python -m examples.language_model"
+    parser = argparse.ArgumentParser(prog=prog, description=__doc__)
     parser.add_argument("--steps", type=int, default=1000)
     parser.add_argument("--fixed", type=float, nargs="*", default=FIXED)
     parser.add_argument("--seed", type=int, default=0)

@@ -52,9 +52,8 @@ def observed(
 
 def main(arguments: list[str] | None = None) -> None:
     """Runs the example on digits."""
-    parser = argparse.ArgumentParser(
-        prog="python -m examples.layerwise", description=__doc__
-    )
+    prog = "python -m examples.layerwise"
+    parser = argparse.ArgumentParser(prog=prog, description=__doc__)
     parser.add_argument("--epochs", type=int, default=40)
     parser.add_argument("--out", type=Path, default=Path("runs/layerwise"))
     args = parser.parse_args(arguments)

@@ -200,8 +200,6 @@ def main(arguments: list[str] | None = None) -> None:
         dataset = data.load(args.dataset, args.data_dir, args.train_size)
     except ImportError as error:
         sys.exit(f"The demo needs {error.name}; {data.INSTALL}")
-    except data.DataError as error:
-        sys.exit(str(error))
     n, size = len(dataset.train_x), args.batch_size
     if size > n:
         sys.exit(f"The batch size, {size}, exceeds the {n} training examples.")

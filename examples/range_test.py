@@ -7,7 +7,6 @@
 """
 
 import argparse
-import sys
 from typing import Any
 
 import jax
@@ -31,21 +30,16 @@ def compare(
     task: Task, seed: int, *, epochs: int, batch_size: int
 ) -> dict[str, optax_mi.MIHistory]:
     """Trains by policy B within the paper's bounds, and within those of a sweep."""
-    found = sweep(task, batch_size=batch_size, seed=seed)
-    runs = {}
-    for name, (lr_min, lr_max) in {
-        "by hand": (LR_MIN, LR_MAX),
-        "suggested": (found.lr_min, found.lr_max),
-    }.items():
-        phase = Phase("dynamic", {"lr_min": lr_min, "lr_max": lr_max})
-        *_, ((run,), _) = train(
-            task, [phase], epochs=epochs, batch_size=batch_size, seeds=[seed]
-        )
-        runs[name] = run
-        print(
-            f"seed {seed}  {name:9}  {lr_min:.4f} to {lr_max:.4f}  "
-            f"final test accuracy {run.column('accuracy')[-1]:.2%}"
-        )
+    found, runs = sweep(task, batch_size=batch_size, seed=seed), {}
+    for name, lr_min, lr_max in [
+        ("by hand", LR_MIN, LR_MAX),
+        ("suggested", found.lr_min, found.lr_max),
+    ]:
+        phases = [Phase("dynamic", {"lr_min": lr_min, "lr_max": lr_max})]
+        options = {"epochs": epochs, "batch_size": batch_size}
+        *_, ((runs[name],), _) = train(task, phases, seeds=[seed], **options)
+        accuracy = f"final test accuracy {runs[name].column('accuracy')[-1]:.2%}"
+        print(f"seed {seed}  {name:9}  {lr_min:.4f} to {lr_max:.4f}  {accuracy}")
     return runs
 
 
@@ -64,10 +58,7 @@ def main(arguments: list[str] | None = None) -> None:
     args = parser.parse_args(arguments)
     usual: dict[str, Any] = data.USUAL[args.dataset]
     epochs, batch_size = args.epochs or usual["epochs"], usual["batch_size"]
-    try:
-        dataset = data.load(args.dataset, args.data_dir, usual["train_size"])
-    except data.DataError as error:
-        sys.exit(str(error))
+    dataset = data.load(args.dataset, args.data_dir, usual["train_size"])
     for seed in range(args.seeds):
         key, x, y = jax.random.key(seed), dataset.train_x, dataset.train_y
         task = Task(SmallCNN(), dataset, optax_mi.sample_probe(key, x, y))

@@ -16,8 +16,8 @@ NAMES = tuple(USUAL)
 _ELSEWHERE = "name a folder of TensorFlow Datasets that holds it with DATA_DIR=..."
 
 
-class DataError(Exception):
-    """A data set cannot be loaded; the message says in one sentence what to do."""
+class DataError(SystemExit):
+    """A data set cannot be loaded; a program ends with what to do, in one sentence."""
 
 
 class Dataset(NamedTuple):
@@ -41,7 +41,10 @@ def load(
     """
     if name not in NAMES:
         raise DataError(f"No data set {name!r}; choose one of {', '.join(NAMES)}.")
-    data = _digits() if name == "digits" else _tfds(name, data_dir)
+    try:
+        data = _digits() if name == "digits" else _tfds(name, data_dir)
+    except ImportError as error:
+        raise DataError(f"{name} cannot be read ({error}); {INSTALL}") from error
     n = len(data.train_x)
     if train_size is not None and not 1 <= train_size <= n:
         told = f"choose a training size from 1 to {n}, not {train_size}."
@@ -58,11 +61,9 @@ def hold_out(dataset: Dataset, parts: int = 10) -> Dataset:
 
 
 def _digits() -> Dataset:
-    try:
-        from sklearn.datasets import load_digits
-        from sklearn.model_selection import train_test_split
-    except ImportError as error:
-        raise DataError(f"digits needs scikit-learn; {INSTALL}") from error
+    from sklearn.datasets import load_digits
+    from sklearn.model_selection import train_test_split
+
     images, labels = load_digits(return_X_y=True)
     x, y = images.reshape(-1, 8, 8, 1).astype(np.float32) / 16, labels.astype(np.int32)
     options: Any = {"test_size": 360, "random_state": 0, "stratify": y}
@@ -72,13 +73,10 @@ def _digits() -> Dataset:
 
 def _tfds(name: str, data_dir: str | None) -> Dataset:
     os.environ.setdefault("TFDS_DISABLE_DOWNLOAD_PROGRESS", "1")
-    try:
-        import array_record  # noqa: F401  (what tfds reads these files with)
-        import PIL  # noqa: F401  (what it decodes images with)
-        import tensorflow_datasets as tfds
-    except ImportError as error:
-        needed = "tensorflow-datasets, array_record and pillow"
-        raise DataError(f"{name} needs {needed}; {INSTALL}") from error
+    import array_record  # noqa: F401  (what tfds reads these files with)
+    import PIL  # noqa: F401  (what it decodes images with)
+    import tensorflow_datasets as tfds
+
     # tfds logs through absl that OpenCV would decode faster than pillow.
     logging.getLogger("absl").setLevel(logging.ERROR)
     if data_dir is None and not _can_prepare(

@@ -66,11 +66,7 @@ Runs = dict[str, list[Result]]  # by row and seed
 
 
 def read(folder: Path) -> dict[Group, Runs]:
-    """All results by setting, their accuracy in percent too.
-
-    Raises:
-      ValueError: If two of them are of one row and seed in the same setting.
-    """
+    """All results by setting, their accuracy in percent too."""
     groups: dict[Group, Runs] = {}
     for name in (*CURVES, *EXPERIMENTS, TUNING):
         path = folder / f"{name}.jsonl"
@@ -81,7 +77,7 @@ def read(folder: Path) -> dict[Group, Runs]:
             seeds = groups.setdefault(group, {}).setdefault(row.key, [])
             if seeds and seeds[-1].config["seed"] == config["seed"]:
                 told = f"{path} has two runs {run.about['name']!r}"
-                raise ValueError(f"{told}: take the line of one of them out.")
+                sys.exit(f"{told}: take the line of one of them out.")
             for epoch in run.history.rows:
                 epoch[METRIC] = 100 * epoch["accuracy"]
             seeds.append(run)
@@ -100,16 +96,12 @@ def final(runs: Sequence[Result]) -> np.ndarray:
 
 
 def rows_of(group: Group, runs: Runs) -> list[Row]:
-    """The rows that have results, each rate of a grid as a row of its own.
-
-    Raises:
-      ValueError: If a result is of an unknown row.
-    """
+    """The rows that have results, each rate of a grid as a row of its own."""
     known = EXPERIMENTS[group.figure]
     tuned = [[row.at(rate) for rate in row.grid] or [row] for row in known]
     rows = [row for each in tuned for row in each if row.key in runs]
     if strays := set(runs) - {row.key for row in rows}:
-        raise ValueError(f"{group.figure} has results of unknown rows: {strays}")
+        sys.exit(f"{group.figure} has results of unknown rows: {strays}")
     return rows
 
 
@@ -265,17 +257,14 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default="docs/results")
     args = parser.parse_args(arguments)
     mpl.use("agg")
-    page = ["# Tables of results", INTRODUCTION]
-    try:
-        groups = read(args.out)
-        beside = {x: groups[x] for x in groups if x.figure == "sensitivity"}
-        for group, runs in groups.items():
-            if group not in beside:
-                page += section(group, runs, args.out)
-    except ValueError as error:
-        sys.exit(str(error))
+    groups = read(args.out)
     if not groups:
         sys.exit(f"There are no results in {args.out}; run examples.paper.run first.")
+    page = ["# Tables of results", INTRODUCTION]
+    beside = {x: groups[x] for x in groups if x.figure == "sensitivity"}
+    for group, runs in groups.items():
+        if group not in beside:
+            page += section(group, runs, args.out)
     if beside:
         page += sensitivity(beside, args.out)
     (args.out / "tables.md").write_text("\n\n".join(page) + "\n", encoding="utf-8")

@@ -162,9 +162,9 @@ def sample_size(dataset: data.Dataset, config: Mapping[str, Any]) -> dict[str, A
 
 def range_test(dataset: data.Dataset, config: Mapping[str, Any]) -> dict[str, Any]:
     """Loss and I(H; Y) in nats over a sweep of plain SGD's rate, and its bounds."""
-    model, probe = NETWORKS[config["model"]], draw_probe(Measuring(), dataset)
-    options = {name: config[name] for name in ("batch_size", "seed")}
-    found = sweep(Task(model, dataset, probe), **options)
+    probe = draw_probe(Measuring(), dataset)
+    task = Task(NETWORKS[config["model"]], dataset, probe)
+    found = sweep(task, batch_size=config["batch_size"], seed=config["seed"])
     names = ("learning_rate", "loss", "mi")
     curves: dict[str, Any] = {name: _rounded(getattr(found, name)) for name in names}
     curves["loss"][0] = None  # before the first step
@@ -225,10 +225,7 @@ def main(arguments: list[str] | None = None) -> None:
     rows = {row.name: row for row in EXPERIMENTS.get(args.experiment, [])}
     if unknown := [name for name in args.rows or [] if name not in rows]:
         sys.exit(f"{args.experiment} has no rows {unknown}; it has {list(rows)}.")
-    try:
-        dataset = data.load(args.dataset, args.data_dir, args.train_size)
-    except data.DataError as error:
-        sys.exit(str(error))
+    dataset = data.load(args.dataset, args.data_dir, args.train_size)
     if args.experiment in CURVES:
         run_curve(args.experiment, dataset, args)
     if args.experiment in HELD_OUT:
