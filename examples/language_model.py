@@ -64,8 +64,8 @@ def load_text() -> tuple[np.ndarray, np.ndarray, int]:
     train = "\n".join(page for i, page in enumerate(pages) if i % 10)
     held_out = "\n".join(pages[::10])
     characters = {c: i for i, c in enumerate(sorted({*train, *held_out}))}
-    coded = (np.array([characters[c] for c in part]) for part in (train, held_out))
-    return *coded, len(characters)
+    coded = [np.array([characters[c] for c in part]) for part in (train, held_out)]
+    return coded[0], coded[1], len(characters)
 
 
 def windows(text: np.ndarray, starts: Any = None) -> tuple[jax.Array, jax.Array]:
@@ -104,11 +104,7 @@ def train(
     fixed: float | None = None,
     seed: int = 0,
 ) -> Iterator[optax_mi.MIHistory]:
-    """Trains with a rate for each block, or with a fixed one.
-
-    Yields:
-      The history after each measurement, with the loss on held-out text.
-    """
+    """Trains with a rate for each block or a fixed one; yields at each measurement."""
     rng, history = np.random.default_rng(seed), optax_mi.MIHistory()
     model, held_out = Transformer(text[2], nnx.Rngs(seed)), windows(text[1])
     # Gammas as large as Adam's rates: the defaults suit plain SGD.

@@ -39,8 +39,7 @@ class CNN(nn.Module):
             # 2.7 times as long (two cores, jax 0.10.2).
             x = jnp.maximum(x[:, :-1:2], x[:, 1::2])
             x = jnp.maximum(x[:, :, :-1:2], x[:, :, 1::2])
-        x = x.reshape(len(x), -1)
-        x = nn.relu(nn.Dense(64)(x))
+        x = nn.relu(nn.Dense(64)(x.reshape(len(x), -1)))
         return nn.Dense(10, name="logits")(x)
 
 
@@ -171,13 +170,6 @@ def picture(runs: Mapping[str, optax_mi.MIHistory], title: str, path: Path) -> N
     figure.savefig(path, dpi=110)
 
 
-def positive(text: str) -> int:
-    """A whole number of the command line that is at least 1."""
-    if int(text) < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, got {text}")
-    return int(text)
-
-
 def main(arguments: list[str] | None = None) -> None:
     """Trains in the four ways and compares them."""
     prog = "python -m examples.mnist"
@@ -185,14 +177,16 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--dataset", choices=data.NAMES, default="digits")
     parser.add_argument("--data-dir", help="TensorFlow Datasets folder; else download")
     for name in ("--epochs", "--train-size", "--batch-size"):
-        parser.add_argument(name, type=positive)
+        parser.add_argument(name, type=int)
     parser.add_argument("--lr", type=float, default=0.01, help="of the fixed rate")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default="runs", help="for the picture")
     args = parser.parse_args(arguments)
     for name, usual in data.USUAL[args.dataset].items():
-        if getattr(args, name) is None:
-            setattr(args, name, usual)
+        given = getattr(args, name)
+        if given is not None and given < 1:
+            parser.error(f"--{name.replace('_', '-')} must be at least 1, got {given}")
+        setattr(args, name, usual if given is None else given)
     try:
         import matplotlib  # noqa: F401
         import tqdm  # noqa: F401

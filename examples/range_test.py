@@ -16,8 +16,7 @@ import optax_mi
 from examples.common import data
 from examples.common.methods import LR_MAX, LR_MIN
 from examples.common.networks import SmallCNN
-from examples.common.sweep import sweep
-from examples.common.training import Phase, Task, train
+from examples.common.training import Phase, Task, sweep, train
 
 BASES = {
     "sgd": optax.sgd(1.0),
@@ -45,10 +44,9 @@ def compare(
 
 def main(arguments: list[str] | None = None) -> None:
     """Prints a line for each seed and set of bounds."""
+    prog, layout = "python -m examples.range_test", argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(
-        prog="python -m examples.range_test",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        prog=prog, description=__doc__, formatter_class=layout
     )
     parser.add_argument("--dataset", choices=data.NAMES, default="digits")
     parser.add_argument("--data-dir", help="TensorFlow Datasets folder")

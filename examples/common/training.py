@@ -1,6 +1,7 @@
-"""The training loop: phases, a measurement after every epoch, one seed or several."""
+"""The training loop, in phases and for one seed or several, and the range test."""
 
 import dataclasses
+import itertools
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
@@ -13,10 +14,11 @@ import numpy as np
 import optax
 
 import optax_mi
-from examples.common import methods
 from examples.common.data import Dataset
+from examples.common.methods import Method, Run, make
 
 TEST_BATCH = 1000
+Histories = list[optax_mi.MIHistory]  # of the seeds
 
 
 class SettingError(Exception):
@@ -61,14 +63,13 @@ def train(
     epochs: int,
     batch_size: int,
     seeds: Sequence[int] = (0,),
-) -> Iterator[tuple[list[optax_mi.MIHistory], State]]:
-    """Trains in phases, several seeds together.
+) -> Iterator[tuple[Histories, State]]:
+    """Trains in phases, several seeds together, and yields after each epoch.
 
     Initial parameters and batches depend on the seed alone, not on the method.
 
     Yields:
-      After each epoch the history of each seed, with a row for each measured layer,
-      and the state.
+      The history of each seed, with a row for each measured layer, and the state.
 
     Raises:
       SettingError: If a phase has no epoch or no full batch, or a layer is missing.
@@ -78,14 +79,15 @@ def train(
     reference = float(optax_mi.reference_mi(task.probe))
     orders = [np.random.default_rng(seed) for seed in seeds]
     histories = [optax_mi.MIHistory() for _ in seeds]
+    keys = jnp.stack([jax.random.key(seed) for seed in seeds])
     state, mi = None, {}
     ends = [phase.start for phase in phases[1:]] + [epochs]
     for phase, end in zip(phases, ends, strict=True):
         size = batch_size * phase.batches
-        run = methods.Run(epochs, n // size, reference)
-        method = methods.make(phase.method, run, **phase.options)
+        run = Run(epochs, n // size, reference)
+        method = make(phase.method, run, **phase.options)
         program = Program(task, method, together=together)
-        state = _enter(program, state, seeds, mi, phase.value_only)
+        state = _enter(program, keys if together else keys[0], state, mi, phase)
         for epoch in range(phase.start, end):
             batches = np.stack([shuffled(rng, n, size) for rng in orders])
             started = time.perf_counter()
@@ -106,12 +108,7 @@ def train(
             yield histories, state
 
 
-def _add(
-    histories: list[optax_mi.MIHistory],
-    method: methods.Method,
-    arrays: Any,
-    shared: Any,
-) -> None:
+def _add(histories: Histories, method: Method, arrays: Any, same: Any) -> None:
     """Adds an epoch to the history of each seed, its part of the arrays."""
     for i, history in enumerate(histories):
         opt_state, mi, numbers = arrays
@@ -120,7 +117,7 @@ def _add(
         rates = method.learning_rates(opt_state)
         for layer, value in mi.items():
             rate = rates.get(layer, rates.get("", np.nan))
-            history.add(layer=layer, mi=value, learning_rate=rate, **numbers, **shared)
+            history.add(layer=layer, mi=value, learning_rate=rate, **numbers, **same)
 
 
 def shuffled(rng: np.random.Generator, n: int, batch_size: int) -> np.ndarray:
@@ -140,15 +137,10 @@ def _check(phases: Sequence[Phase], n: int, epochs: int, batch_size: int) -> Non
 
 
 def _enter(
-    program: "Program",
-    before: State | None,
-    seeds: Sequence[int],
-    mi: Any,
-    value_only: int,
+    program: "Program", keys: jax.Array, before: State | None, mi: Any, phase: Phase
 ) -> State:
     """The state at a phase's start: initial, or with the parameters from before it."""
-    keys = jnp.stack([jax.random.key(seed) for seed in seeds])
-    state: State = program.init(keys if len(seeds) > 1 else keys[0])
+    state: State = program.init(keys)
     try:
         jax.eval_shape(program.measure, state)
     except ValueError as error:
@@ -156,8 +148,8 @@ def _enter(
     if before is None:
         return state
     state = program.record(before._replace(opt_state=state.opt_state), mi)
-    if value_only:  # and one more: the measurement from before the phase
-        opt_state = optax_mi.track_value_only(state.opt_state, value_only + 1)
+    if phase.value_only:  # and one more: the measurement from before the phase
+        opt_state = optax_mi.track_value_only(state.opt_state, phase.value_only + 1)
         state = state._replace(opt_state=opt_state)
     return state
 
@@ -178,8 +170,7 @@ class Program:
     def __init__(
         self,
         task: Task,
-        method: methods.Method,
-        *,
+        method: Method,
         together: bool = False,
         scan: bool | None = None,
     ) -> None:
@@ -274,7 +265,30 @@ def flip_and_shift(key: jax.Array, images: jax.Array, most: int = 5) -> jax.Arra
     padded = jnp.pad(images, ((0, 0), (most, most), (most, most), (0, 0)))
 
     def crop(image: jax.Array, corner: jax.Array) -> jax.Array:
-        start = (corner[0], corner[1], 0)
-        return jax.lax.dynamic_slice(image, start, images.shape[1:])
+        return jax.lax.dynamic_slice(image, (*corner, 0), images.shape[1:])
 
     return jax.vmap(crop)(padded, corners)
+
+
+def sweep(
+    task: Task,
+    *,
+    batch_size: int,
+    seed: int,
+    base: optax.GradientTransformation | None = None,
+    **options: Any,
+) -> optax_mi.LRRangeTest:
+    """A range test of an optimizer's rate; the optimizer is built with a rate of 1."""
+    rate = optax.inject_hyperparams(optax.scale)(1.0)
+    tx = optax.chain(optax.sgd(1.0) if base is None else base, rate)
+    task = dataclasses.replace(task, layers="")  # the output, by which it is judged
+    program = Program(task, Method(optax.with_extra_args_support(tx), lambda _: {}))
+
+    def step(state: State, batch: Any, learning_rate: Any) -> tuple[State, jax.Array]:
+        opt_state = optax.tree.set(state.opt_state, step_size=learning_rate)
+        return program.train(state._replace(opt_state=opt_state), batch[None])
+
+    rng, n = np.random.default_rng(seed), len(task.data.train_x)
+    batches = (x for _ in itertools.count() for x in shuffled(rng, n, batch_size))
+    state = program.init(jax.random.key(seed))
+    return optax_mi.lr_range_test(step, state, batches, program.measure, **options)

@@ -228,7 +228,6 @@ PAPER = {
 }
 CURVES = ("figure1", "range_test")
 TUNING = "baselines-tuning"  # where the rates of the grids were tried
-HELD_OUT = ("cifar_allcnn", "sensitivity")  # a tenth of the training examples
 
 
 def score(accuracy: np.ndarray) -> float:

@@ -129,10 +129,9 @@ def training_table(group: Group, rows: Sequence[Row], runs: Runs) -> str:
         parts = ("train_seconds", "measure_seconds")
         train, measure = (float(np.median(column(seeds, part))) for part in parts)
         takes_mi = any(phase.method in POLICIES for phase in row.phases)
-        whole = group.epochs * (train + measure * takes_mi)
-        # A half is rounded up, as by hand; which side of it a float is on says nothing.
-        whole = math.floor(round(whole, 3) + 0.5)
-        line += [f"{min(rates):.4f} to {max(rates):.4f}", f"{whole}"]
+        # A half is rounded up, as by hand, on whichever side of it the float is.
+        whole = round(group.epochs * (train + measure * takes_mi), 3)
+        line += [f"{min(rates):.4f} to {max(rates):.4f}", f"{math.floor(whole + 0.5)}"]
         paper = PAPER.get((group.figure, row.name), "")
         lines.append([*line, f"{measure / train:.1%}", paper])
     return markdown(header, lines)
@@ -185,8 +184,10 @@ def curve(group: Group, runs: Sequence[Result], path: Path) -> str:
         columns = zip(sizes, means, spread, strict=True)
         lines = [[str(n), f"{mean:.3f}", f"{std:.3f}"] for n, mean, std in columns]
     else:
-        names = ("learning_rate", "loss", "mi", "lr_min", "lr_max")
-        found = optax_mi.LRRangeTest(*(np.array(first[name], float) for name in names))
+        names = ("learning_rate", "loss", "mi")
+        rate, loss, mi = (np.array(first[name], float) for name in names)
+        bounds = (first["lr_min"], first["lr_max"])
+        found = optax_mi.LRRangeTest(rate, loss, mi, *bounds)
         figure, _ = plots.range_test(found)
         header = ["seed", "suggested lr_min", "suggested lr_max"]
         told = [(run.config["seed"], run.about) for run in runs]

@@ -3,13 +3,12 @@
     python -m examples.paper.run figure3 --dataset mnist --data-dir ... --seeds 3
     python -m examples.paper.report
 
-Each row and seed adds a line to the file of its experiment: a set that was stopped goes
-on.
+Each row and seed adds a line to its experiment's file: a set that was stopped goes on.
 """
 
-import argparse
 import sys
 import time
+from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Iterable, Mapping
 from functools import partial
 from pathlib import Path
@@ -19,24 +18,17 @@ import jax
 
 import optax_mi
 from examples.common import data
+from examples.common.data import Dataset
 from examples.common.networks import NETWORKS
 from examples.common.results import Result, environment, find, recorded
-from examples.common.sweep import sweep
-from examples.common.training import SettingError, Task, flip_and_shift, train
-from examples.paper.experiments import (
-    EXPERIMENTS,
-    HELD_OUT,
-    TUNING,
-    Measuring,
-    Row,
-    score,
-)
+from examples.common.training import SettingError, Task, flip_and_shift, sweep, train
+from examples.paper.experiments import EXPERIMENTS, TUNING, Measuring, Row, score
 
 SIZES, REPEATS = (100, 250, 500, 1000, 2000, 4000), 10  # of figure 1
 
 
 def configs(
-    name: str, dataset: data.Dataset, args: argparse.Namespace, **more: Any
+    name: str, dataset: Dataset, args: Namespace, **more: Any
 ) -> list[dict[str, Any]]:
     """What the runs of an experiment depend on, for each seed."""
     given = {key: getattr(args, key) for key in ("model", "epochs", "batch_size")}
@@ -44,9 +36,7 @@ def configs(
     return [{"figure": name, **given, **more, "seed": i} for i in range(args.seeds)]
 
 
-def run_row(
-    name: str, row: Row, dataset: data.Dataset, args: argparse.Namespace
-) -> list[Result]:
+def run_row(name: str, row: Row, dataset: Dataset, args: Namespace) -> list[Result]:
     """Runs the seeds of a row that have no result yet; returns all seeds' results.
 
     They train together on an accelerator, and one after the other on a CPU.
@@ -64,23 +54,17 @@ def run_row(
     return [result for config in wanted if (result := find(there, config))]
 
 
-def draw_probe(measuring: Measuring, dataset: data.Dataset) -> optax_mi.Probe:
+def draw_probe(measuring: Measuring, dataset: Dataset) -> optax_mi.Probe:
     """Draws a row's probe from what it trains on, or from what was held out."""
-    x, y = dataset.train_x, dataset.train_y
-    if measuring.held_out:
-        if not dataset.held_out:
-            raise ValueError("the row measures on held-out examples; there are none")
-        x, y = dataset.held_out
+    if measuring.held_out and not dataset.held_out:
+        raise ValueError("the row measures on held-out examples; there are none")
+    x, y = dataset.held_out if measuring.held_out else dataset[1:3]
     key, size = jax.random.key(measuring.seed), min(measuring.size, len(x))
     return optax_mi.sample_probe(key, x, y, size=size)
 
 
 def trained(
-    title: str,
-    row: Row,
-    seeds: list[int],
-    dataset: data.Dataset,
-    args: argparse.Namespace,
+    title: str, row: Row, seeds: list[int], dataset: Dataset, args: Namespace
 ) -> list[optax_mi.MIHistory]:
     """Trains one row; after its first epoch says how long the others will take."""
     from tqdm import tqdm
@@ -129,9 +113,9 @@ def on_accelerator() -> bool:
     return jax.default_backend() != "cpu"
 
 
-def tuned(row: Row, dataset: data.Dataset, args: argparse.Namespace) -> Row:
+def tuned(row: Row, dataset: Dataset, args: Namespace) -> Row:
     """The row at its best rate on held-out training examples, the lowest of equals."""
-    rest, once = data.hold_out(dataset), argparse.Namespace(**vars(args) | {"seeds": 1})
+    rest, once = data.hold_out(dataset), Namespace(**vars(args) | {"seeds": 1})
     split = rest._replace(test_x=rest.held_out[0], test_y=rest.held_out[1])
     scores: dict[float, float] = {}
     for rate in row.grid:
@@ -140,7 +124,7 @@ def tuned(row: Row, dataset: data.Dataset, args: argparse.Namespace) -> Row:
     return row.at(max(scores, key=lambda rate: scores[rate]))
 
 
-def run_curve(name: str, dataset: data.Dataset, args: argparse.Namespace) -> None:
+def run_curve(name: str, dataset: Dataset, args: Namespace) -> None:
     """Draws the seeds of one curve that are not there yet."""
     more = {"row": name, "tuned_rate": None, "epochs": 0}
     if name == "figure1":
@@ -152,7 +136,7 @@ def run_curve(name: str, dataset: data.Dataset, args: argparse.Namespace) -> Non
             keep(path, config, optax_mi.MIHistory(), **about)
 
 
-def sample_size(dataset: data.Dataset, config: Mapping[str, Any]) -> dict[str, Any]:
+def sample_size(dataset: Dataset, config: Mapping[str, Any]) -> dict[str, Any]:
     """I(X; Y) of raw images and labels against the sample's size, in nats."""
     sizes = [size for size in SIZES if size <= len(dataset.train_x)]
     key, x, y = jax.random.key(config["seed"]), dataset.train_x, dataset.train_y
@@ -160,7 +144,7 @@ def sample_size(dataset: data.Dataset, config: Mapping[str, Any]) -> dict[str, A
     return {"sizes": sizes, "estimates": [_rounded(row) for row in curve.estimates]}
 
 
-def range_test(dataset: data.Dataset, config: Mapping[str, Any]) -> dict[str, Any]:
+def range_test(dataset: Dataset, config: Mapping[str, Any]) -> dict[str, Any]:
     """Loss and I(H; Y) in nats over a sweep of plain SGD's rate, and its bounds."""
     probe = draw_probe(Measuring(), dataset)
     task = Task(NETWORKS[config["model"]], dataset, probe)
@@ -181,13 +165,10 @@ NAMES = (*CURVES, *EXPERIMENTS)
 DEFAULTS = {"figure4": ("cifar10", "small"), "cifar_allcnn": ("cifar10", "allcnn")}
 
 
-def parse(arguments: list[str] | None) -> argparse.Namespace:
+def parse(arguments: list[str] | None) -> Namespace:
     """Reads the command line; what is left open depends on the experiment."""
-    parser = argparse.ArgumentParser(
-        prog="python -m examples.paper.run",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    prog, layout = "python -m examples.paper.run", RawDescriptionHelpFormatter
+    parser = ArgumentParser(prog=prog, description=__doc__, formatter_class=layout)
     parser.add_argument("experiment", nargs="?", choices=NAMES)
     parser.add_argument("--list", action="store_true", help="the rows of all of them")
     parser.add_argument("--dataset", choices=data.NAMES, help="default: the paper's")
@@ -202,14 +183,13 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     args = parser.parse_args(arguments)
     if args.experiment is None and not args.list:
         parser.error("name an experiment, or --list")
-    dataset, model = DEFAULTS.get(args.experiment, ("mnist", "small"))
+    dataset, model = DEFAULTS.get(str(args.experiment), ("mnist", "small"))
     args.dataset, args.model = args.dataset or dataset, args.model or model
     if args.batch_size is None:
         args.batch_size = 16 if args.dataset == "digits" else 100
-    for name in ("epochs", "seeds", "batch_size"):
-        if getattr(args, name) < 1:
-            option = name.replace("_", "-")
-            parser.error(f"--{option} must be at least 1, got {getattr(args, name)}")
+    for option in ("epochs", "seeds", "batch-size"):
+        if (given := getattr(args, option.replace("-", "_"))) < 1:
+            parser.error(f"--{option} must be at least 1, got {given}")
     return args
 
 
@@ -228,7 +208,7 @@ def main(arguments: list[str] | None = None) -> None:
     dataset = data.load(args.dataset, args.data_dir, args.train_size)
     if args.experiment in CURVES:
         run_curve(args.experiment, dataset, args)
-    if args.experiment in HELD_OUT:
+    if any(row.measuring.held_out for row in rows.values()):
         dataset = data.hold_out(dataset)
     for name, row in rows.items():
         if not args.rows or name in args.rows:
