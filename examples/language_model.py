@@ -134,14 +134,13 @@ def train(
         if number % EVERY:
             continue
         mi, loss = measure(model)
-        rates = dict.fromkeys(LAYERS, fixed)
+        rates: Any = dict.fromkeys(LAYERS, fixed)
         if fixed is None:
             rates = optax_mi.learning_rates(optimizer.opt_state)
             optimizer.opt_state = optax_mi.record_mi(optimizer.opt_state, mi)
-        shared = {"epoch": number // EVERY, "step": number, "loss": loss}
+        shared: Any = {"epoch": number // EVERY, "step": number, "loss": loss}
         for layer in LAYERS:
-            own: Any = {"learning_rate": rates[layer], "mi": mi[layer]}
-            history.add(layer=layer, **own, **shared)
+            history.add(layer=layer, learning_rate=rates[layer], mi=mi[layer], **shared)
         yield history
 
 

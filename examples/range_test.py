@@ -63,8 +63,7 @@ def main(arguments: list[str] | None = None) -> None:
         if args.base is None:
             compare(task, seed, epochs=epochs, batch_size=batch_size)
             continue
-        base = BASES[args.base]
-        found = sweep(task, batch_size=batch_size, seed=seed, base=base)
+        found = sweep(task, batch_size=batch_size, seed=seed, base=BASES[args.base])
         print(f"seed {seed}  {args.base}  {found.lr_min:.5f} to {found.lr_max:.4f}")
 
 

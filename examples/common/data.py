@@ -91,10 +91,8 @@ def _tfds(name: str, data_dir: str | None) -> Dataset:
         raise DataError(f"{told}; {_ELSEWHERE}, or leave it out to download.")
     options: Any = {"data_dir": data_dir, "download": data_dir is None}
     try:
-        train, test = (
-            _arrays(tfds.data_source(name, split=split, **options))
-            for split in ("train", "test")
-        )
+        train = _arrays(tfds.data_source(name, split="train", **options))
+        test = _arrays(tfds.data_source(name, split="test", **options))
     except Exception as error:  # tfds raises whatever its many back ends raise
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
         where = f"read from {data_dir!r}" if data_dir else "downloaded"

@@ -171,6 +171,7 @@ class Program:
         self,
         task: Task,
         method: Method,
+        *,
         together: bool = False,
         scan: bool | None = None,
     ) -> None:

@@ -170,13 +170,12 @@ def _sensitivity() -> list[Row]:
     ]
     paper = ("paper", "gammas 0.1, epsilon 1 %, probe of 1000, k = 3", {}, usual)
     # Measured on a held-out probe, the end of learning still moves by more than 1 %.
-    coarse = _SAME | {"epsilon": 0.03}
     rows = [
         _row(start + name, title + told, "reference", options | changed, measuring=how)
         for start, title, options, variations in [
             ("", "", _SAME, [paper, *gammas, *epsilons, *probes]),
             ("fine_", "epsilon 0.3 %, ", _FINE, [*gammas, *probes]),
-            ("coarse_", "epsilon 3 %, ", coarse, probes[-1:]),
+            ("coarse_", "epsilon 3 %, ", _SAME | {"epsilon": 0.03}, probes[-1:]),
         ]
         for name, told, changed, how in variations
     ]

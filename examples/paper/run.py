@@ -69,14 +69,10 @@ def trained(
     """Trains one row; after its first epoch says how long the others will take."""
     from tqdm import tqdm
 
-    task = Task(
-        NETWORKS[args.model],
-        dataset,
-        draw_probe(row.measuring, dataset),
-        row.layers,
-        partial(optax_mi.ksg_discrete, k=row.measuring.k),
-        flip_and_shift if row.augment else None,
-    )
+    model, probe = NETWORKS[args.model], draw_probe(row.measuring, dataset)
+    estimator = partial(optax_mi.ksg_discrete, k=row.measuring.k)
+    augment = flip_and_shift if row.augment else None
+    task = Task(model, dataset, probe, row.layers, estimator, augment)
     title = f"{title} seed {', '.join(map(str, seeds))}"
     sizes = {"epochs": args.epochs, "batch_size": args.batch_size}
     bar = tqdm(total=args.epochs, desc=title, unit="epoch", disable=None)
@@ -104,8 +100,7 @@ def keep(
     rate = "" if config["tuned_rate"] is None else f"-{config['tuned_rate']:g}"
     name = "{row}{rate}-{model}-{dataset}-{train_size}-{epochs}x{batch_size}-{seed}"
     path.parent.mkdir(parents=True, exist_ok=True)
-    name = name.format(rate=rate, **config)
-    history.append_jsonl(path, name, config=config, **about)
+    history.append_jsonl(path, name.format(rate=rate, **config), config=config, **about)
 
 
 def on_accelerator() -> bool:
