@@ -169,7 +169,7 @@ def _sensitivity() -> list[Row]:
         ("held_out", "held-out probe", {}, Measuring(held_out=True)),
     ]
     paper = ("paper", "gammas 0.1, epsilon 1 %, probe of 1000, k = 3", {}, usual)
-    # Measured on a held-out probe, the end of learning still moves by more than 1 %.
+    # On a held-out probe MI still moves by more than 1 % when learning has ended.
     rows = [
         _row(start + name, title + told, "reference", options | changed, measuring=how)
         for start, title, options, variations in [
