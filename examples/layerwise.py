@@ -15,8 +15,7 @@ import matplotlib as mpl
 import optax_mi
 from examples.common import data
 from examples.common.networks import KINDS, LAYERS, SmallCNN
-from examples.common.sweep import sweep
-from examples.common.training import Phase, Task, train
+from examples.common.training import Phase, Task, sweep, train
 from optax_mi import plots
 
 BATCH_SIZE = 16
@@ -25,11 +24,7 @@ BATCH_SIZE = 16
 def observed(
     task: Task, epochs: int, bounds: tuple[float, float]
 ) -> tuple[optax_mi.MIHistory, dict[str, list[float]]]:
-    """Trains layer-wise.
-
-    Returns:
-      The history, and I(H; X) of each layer after each epoch, in nats.
-    """
+    """Trains layer-wise; returns each layer's I(H; X) after each epoch too, in nats."""
     model, x = task.model, task.probe.inputs
 
     @jax.jit
@@ -52,9 +47,8 @@ def observed(
 
 def main(arguments: list[str] | None = None) -> None:
     """Runs the example on digits."""
-    parser = argparse.ArgumentParser(
-        prog="python -m examples.layerwise", description=__doc__
-    )
+    prog = "python -m examples.layerwise"
+    parser = argparse.ArgumentParser(prog=prog, description=__doc__)
     parser.add_argument("--epochs", type=int, default=40)
     parser.add_argument("--out", type=Path, default=Path("runs/layerwise"))
     args = parser.parse_args(arguments)

@@ -1,13 +1,14 @@
 """Trains one network in four ways: fixed rate, warm-up, and the paper's two policies.
 
 `make demo` runs it, by default on scikit-learn's digits, and shows a line for each
-epoch, a table and a picture. All but the reading of the data sets is in this file: copy
-it and change it.
+epoch, a table and a picture. Copy this file and change it: only the data sets are read
+elsewhere.
 """
 
 import argparse
 import sys
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -27,38 +28,31 @@ ACCURACY = "test accuracy (%)"
 
 
 class CNN(nn.Module):
-    """Two convolution and two dense layers, small enough for a CPU.
-
-    The paper's network is shown in a picture only (its Figure 2); this one is ours.
-    """
+    """Two convolution and two dense layers; of the paper's there is only a picture."""
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Maps images [n, height, width, channels] to logits [n, 10]."""
         for features in (16, 32):
             x = nn.relu(nn.Conv(features, (3, 3))(x))
-            # The maxima of 2 x 2 pixels. With `nn.max_pool` a step takes 2.7 times as
-            # long on a CPU, for its gradient (two cores, jax 0.10.2).
+            # 2 x 2 maxima. The gradient of `nn.max_pool` is slow on a CPU: a step takes
+            # 2.7 times as long (two cores, jax 0.10.2).
             x = jnp.maximum(x[:, :-1:2], x[:, 1::2])
             x = jnp.maximum(x[:, :, :-1:2], x[:, :, 1::2])
-        x = x.reshape(len(x), -1)
-        x = nn.relu(nn.Dense(64)(x))
+        x = nn.relu(nn.Dense(64)(x.reshape(len(x), -1)))
         return nn.Dense(10, name="logits")(x)
 
 
 def ways(lr: float, reference: float, steps_per_epoch: int) -> dict[str, Any]:
-    """What multiplies the updates of plain SGD by name, the fixed rate first."""
+    """The transformations that scale the updates of plain SGD, the fixed rate first."""
     scheduled = optax.inject_hyperparams(optax.scale)
     warm_up = optax.linear_schedule(LR_MIN, lr, WARM_UP_EPOCHS * steps_per_epoch)
-    change, both = (
-        optax_mi.mi_dynamic_lr(LR_MIN, LR_MAX, policy=policy, reference=reference)
-        for policy in (optax_mi.change_policy(), optax_mi.reference_policy())
-    )
+    dynamic = partial(optax_mi.mi_dynamic_lr, LR_MIN, LR_MAX, reference=reference)
     return {
         f"fixed {lr}": scheduled(optax.constant_schedule(lr)),
         "linear warm-up": scheduled(warm_up),
-        "MI: change": change,
-        "MI: change and value": both,
+        "MI: change": dynamic(policy=optax_mi.change_policy()),
+        "MI: change and value": dynamic(policy=optax_mi.reference_policy()),
     }
 
 
@@ -83,9 +77,18 @@ def measure(state: TrainState, probe: optax_mi.Probe) -> jax.Array:
     return optax_mi.estimate_mi(layers, probe.outcomes)["logits"]
 
 
+def record(state: TrainState, mi: jax.Array) -> tuple[TrainState, jax.Array]:
+    """Hands a measurement to the policy; returns the rate of the epoch too."""
+    opt_state = cast("Any", state.opt_state)
+    if isinstance(opt_state[1], optax_mi.MIDynamicLRState):
+        recorded = state.replace(opt_state=optax_mi.record_mi(opt_state, mi))
+        return recorded, opt_state[1].learning_rate
+    return state, opt_state[1].hyperparams["step_size"]
+
+
 @jax.jit
 def correct(state: TrainState, x: jax.Array, y: jax.Array) -> jax.Array:
-    """Whether the network tells each image right."""
+    """Whether the network classifies each image correctly."""
     return state.apply_fn(state.params, x).argmax(axis=-1) == y
 
 
@@ -96,19 +99,15 @@ def train(
     probe: optax_mi.Probe,
     args: argparse.Namespace,
 ) -> optax_mi.MIHistory:
-    """Trains in one way, with a progress bar and a line for each epoch.
-
-    The same seed gives the same initial parameters and the same batches to every way.
-    """
+    """Trains in one way, from the seed's initial parameters and on its batches."""
     from tqdm import tqdm
 
     x, y, test_x, test_y = dataset[1:5]
-    state = TrainState.create(
-        apply_fn=CNN().apply,
-        params=CNN().init(jax.random.key(args.seed), x[:1]),
-        tx=optax.chain(optax.sgd(1.0), rate),
-    )
+    params = CNN().init(jax.random.key(args.seed), x[:1])
+    tx = optax.chain(optax.sgd(1.0), rate)
+    state = TrainState.create(apply_fn=CNN().apply, params=params, tx=tx)
     rng, history = np.random.default_rng(args.seed), optax_mi.MIHistory()
+    reference = optax_mi.reference_mi(probe)
     steps = len(x) // args.batch_size  # an epoch's; a rest is left out
     bar = tqdm(total=args.epochs * steps, desc=name, leave=False, disable=None)
     for epoch in range(args.epochs):
@@ -117,25 +116,17 @@ def train(
             state, loss = step(state, x[batch], y[batch])
             losses.append(loss)
             bar.update()
-        mi, opt_state = measure(state, probe), cast("Any", state.opt_state)
-        if isinstance(opt_state[1], optax_mi.MIDynamicLRState):
-            learning_rate = opt_state[1].learning_rate
-            state = state.replace(opt_state=optax_mi.record_mi(opt_state, mi))
-        else:
-            learning_rate = opt_state[1].hyperparams["step_size"]
+        mi = measure(state, probe)
+        state, learning_rate = record(state, mi)
         parts = [slice(i, i + 1000) for i in range(0, len(test_x), 1000)]
         hits = [correct(state, test_x[part], test_y[part]) for part in parts]
-        numbers: dict[str, Any] = {
-            "learning_rate": learning_rate,
-            "mi": mi,
-            "reference": optax_mi.reference_mi(probe),
-            "loss": np.mean(jax.device_get(losses)),
-            ACCURACY: 100 * float(np.mean(np.concatenate(hits))),
-        }
-        history.add(epoch=epoch, **numbers)
+        accuracy = 100 * float(np.mean(np.concatenate(hits)))
+        loss = np.mean(jax.device_get(losses))
+        numbers: Any = {"reference": reference, "loss": loss, ACCURACY: accuracy}
+        history.add(epoch=epoch, learning_rate=learning_rate, mi=mi, **numbers)
         tqdm.write(
             f"{name:22} epoch {epoch:2}  LR {learning_rate:.4f}  I(H;Y) {mi:.3f} nats  "
-            f"test accuracy {numbers[ACCURACY]:.2f}%",
+            f"test accuracy {accuracy:.2f}%",
             file=sys.stdout,
         )
     bar.close()
@@ -143,7 +134,7 @@ def train(
 
 
 def table(runs: Mapping[str, optax_mi.MIHistory]) -> str:
-    """Compares runs in a Markdown table, the others with the first one's end."""
+    """Compares runs in a Markdown table, each with the end of the first one."""
     goal = next(iter(runs.values())).column(ACCURACY)[-1]
     lines = [
         "| learning rate | final test accuracy | best (epoch) "
@@ -179,32 +170,23 @@ def picture(runs: Mapping[str, optax_mi.MIHistory], title: str, path: Path) -> N
     figure.savefig(path, dpi=110)
 
 
-def positive(text: str) -> int:
-    """A whole number of the command line that is at least 1."""
-    if int(text) < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, got {text}")
-    return int(text)
-
-
 def main(arguments: list[str] | None = None) -> None:
     """Trains in the four ways and compares them."""
-    parser = argparse.ArgumentParser(
-        prog="python -m examples.mnist", description=__doc__
-    )
+    prog = "python -m examples.mnist"
+    parser = argparse.ArgumentParser(prog=prog, description=__doc__)
     parser.add_argument("--dataset", choices=data.NAMES, default="digits")
     parser.add_argument("--data-dir", help="TensorFlow Datasets folder; else download")
-    parser.add_argument("--epochs", type=positive, help="epochs of each run")
-    parser.add_argument("--train-size", type=positive, help="training examples used")
-    parser.add_argument("--batch-size", type=positive)
+    for name in ("--epochs", "--train-size", "--batch-size"):
+        parser.add_argument(name, type=int)
     parser.add_argument("--lr", type=float, default=0.01, help="of the fixed rate")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument(
-        "--out", type=Path, default=Path("runs"), help="for the picture"
-    )
+    parser.add_argument("--out", type=Path, default="runs", help="for the picture")
     args = parser.parse_args(arguments)
     for name, usual in data.USUAL[args.dataset].items():
-        if getattr(args, name) is None:
-            setattr(args, name, usual)
+        given = getattr(args, name)
+        if given is not None and given < 1:
+            parser.error(f"--{name.replace('_', '-')} must be at least 1, got {given}")
+        setattr(args, name, usual if given is None else given)
     try:
         import matplotlib  # noqa: F401
         import tqdm  # noqa: F401
@@ -212,23 +194,15 @@ def main(arguments: list[str] | None = None) -> None:
         dataset = data.load(args.dataset, args.data_dir, args.train_size)
     except ImportError as error:
         sys.exit(f"The demo needs {error.name}; {data.INSTALL}")
-    except data.DataError as error:
-        sys.exit(str(error))
     n, size = len(dataset.train_x), args.batch_size
     if size > n:
         sys.exit(f"The batch size, {size}, exceeds the {n} training examples.")
-    probe = optax_mi.sample_probe(
-        jax.random.key(args.seed), dataset.train_x, dataset.train_y, size=min(1000, n)
-    )
-    reference = float(optax_mi.reference_mi(probe))
-    runs = {
-        name: train(name, rate, dataset, probe, args)
-        for name, rate in ways(args.lr, reference, n // size).items()
-    }
-    about = (
-        f"{args.dataset}: {n} training images, {args.epochs} epochs, "
-        f"batches of {size}, seed {args.seed}"
-    )
+    key, x, y = jax.random.key(args.seed), dataset.train_x, dataset.train_y
+    probe = optax_mi.sample_probe(key, x, y, size=min(1000, n))
+    each = ways(args.lr, float(optax_mi.reference_mi(probe)), n // size)
+    runs = {name: train(name, each[name], dataset, probe, args) for name in each}
+    about = f"{args.dataset}: {n} training images, {args.epochs} epochs, "
+    about += f"batches of {size}, seed {args.seed}"
     path = args.out / f"demo_{args.dataset}.png"
     picture(runs, about, path)
     print(f"\n{about}\n\n{table(runs)}\n\nThe picture is at {path.resolve()}")

@@ -7,7 +7,6 @@
 """
 
 import argparse
-import sys
 from typing import Any
 
 import jax
@@ -17,8 +16,7 @@ import optax_mi
 from examples.common import data
 from examples.common.methods import LR_MAX, LR_MIN
 from examples.common.networks import SmallCNN
-from examples.common.sweep import sweep
-from examples.common.training import Phase, Task, train
+from examples.common.training import Phase, Task, sweep, train
 
 BASES = {
     "sgd": optax.sgd(1.0),
@@ -31,30 +29,24 @@ def compare(
     task: Task, seed: int, *, epochs: int, batch_size: int
 ) -> dict[str, optax_mi.MIHistory]:
     """Trains by policy B within the paper's bounds, and within those of a sweep."""
-    found = sweep(task, batch_size=batch_size, seed=seed)
-    runs = {}
-    for name, (lr_min, lr_max) in {
-        "by hand": (LR_MIN, LR_MAX),
-        "suggested": (found.lr_min, found.lr_max),
-    }.items():
-        phase = Phase("dynamic", {"lr_min": lr_min, "lr_max": lr_max})
-        *_, ((run,), _) = train(
-            task, [phase], epochs=epochs, batch_size=batch_size, seeds=[seed]
-        )
-        runs[name] = run
-        print(
-            f"seed {seed}  {name:9}  {lr_min:.4f} to {lr_max:.4f}  "
-            f"final test accuracy {run.column('accuracy')[-1]:.2%}"
-        )
+    found, runs = sweep(task, batch_size=batch_size, seed=seed), {}
+    for name, lr_min, lr_max in [
+        ("by hand", LR_MIN, LR_MAX),
+        ("suggested", found.lr_min, found.lr_max),
+    ]:
+        phases = [Phase("dynamic", {"lr_min": lr_min, "lr_max": lr_max})]
+        options = {"epochs": epochs, "batch_size": batch_size}
+        *_, ((runs[name],), _) = train(task, phases, seeds=[seed], **options)
+        accuracy = f"final test accuracy {runs[name].column('accuracy')[-1]:.2%}"
+        print(f"seed {seed}  {name:9}  {lr_min:.4f} to {lr_max:.4f}  {accuracy}")
     return runs
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Prints a line for each seed and set of bounds."""
+    prog, layout = "python -m examples.range_test", argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(
-        prog="python -m examples.range_test",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        prog=prog, description=__doc__, formatter_class=layout
     )
     parser.add_argument("--dataset", choices=data.NAMES, default="digits")
     parser.add_argument("--data-dir", help="TensorFlow Datasets folder")
@@ -64,18 +56,14 @@ def main(arguments: list[str] | None = None) -> None:
     args = parser.parse_args(arguments)
     usual: dict[str, Any] = data.USUAL[args.dataset]
     epochs, batch_size = args.epochs or usual["epochs"], usual["batch_size"]
-    try:
-        dataset = data.load(args.dataset, args.data_dir, usual["train_size"])
-    except data.DataError as error:
-        sys.exit(str(error))
+    dataset = data.load(args.dataset, args.data_dir, usual["train_size"])
     for seed in range(args.seeds):
         key, x, y = jax.random.key(seed), dataset.train_x, dataset.train_y
         task = Task(SmallCNN(), dataset, optax_mi.sample_probe(key, x, y))
         if args.base is None:
             compare(task, seed, epochs=epochs, batch_size=batch_size)
             continue
-        base = BASES[args.base]
-        found = sweep(task, batch_size=batch_size, seed=seed, base=base)
+        found = sweep(task, batch_size=batch_size, seed=seed, base=BASES[args.base])
         print(f"seed {seed}  {args.base}  {found.lr_min:.5f} to {found.lr_max:.4f}")
 
 

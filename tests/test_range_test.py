@@ -16,8 +16,8 @@ import optax_mi
 from examples import range_test
 from examples.common import data
 from examples.common.networks import SmallCNN
-from examples.common.sweep import sweep as sweep_task
 from examples.common.training import Task
+from examples.common.training import sweep as sweep_task
 from optax_mi import plots
 
 

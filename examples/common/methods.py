@@ -12,7 +12,7 @@ LR_MIN, LR_MAX = 0.001, 0.1  # the paper's bounds
 
 
 class Run(NamedTuple):
-    """What a method has to know of its run."""
+    """What a method needs to know of its run."""
 
     epochs: int
     steps_per_epoch: int
@@ -30,7 +30,7 @@ class Method(NamedTuple):
     transformation: optax.GradientTransformationExtraArgs
     learning_rates: Callable[[Any], Mapping[str, float]]  # those in force
     takes_mi: bool = False
-    # The parameters that are tested and measured.
+    # The parameters to test and to measure.
     eval_params: Callable[[Any, Any], Any] = lambda opt_state, params: params
 
 
@@ -55,8 +55,8 @@ SCHEDULES: Mapping[str, Callable[..., Any]] = {
     "one_cycle": lambda run, rate: optax.cosine_onecycle_schedule(run.steps, rate),
 }
 
-# Other optimizers at a constant rate; that of Prodigy multiplies the one that it finds,
-# and that of "plateau" falls by half after three epochs without a lower training loss.
+# Other optimizers at a constant rate. Prodigy's multiplies its own estimate; "plateau"
+# halves it after three epochs without a lower training loss.
 OPTIMIZERS: Mapping[str, Callable[..., Any]] = {
     "adam": lambda run, rate: optax.adam(rate),
     "prodigy": lambda run, rate: contrib.prodigy(rate),
@@ -71,8 +71,7 @@ OPTIMIZERS: Mapping[str, Callable[..., Any]] = {
     ),
 }
 
-# SGD under the paper's policies A and B, and B with a rate for each layer; "dynamic" is
-# that of any other policy.
+# SGD under the paper's policies A and B, B with a rate for each layer, and any policy.
 POLICIES: Mapping[str, Callable[..., optax_mi.Policy]] = {
     "change": optax_mi.change_policy,
     "reference": optax_mi.reference_policy,
@@ -87,7 +86,7 @@ def make(name: str, run: Run, **options: Any) -> Method:
 
     Args:
       name: One of `SCHEDULES`, `OPTIMIZERS` or `POLICIES`.
-      run: What it is made for.
+      run: The run that it is for.
       **options: Those of its function there. SGD takes `momentum` and `weight_decay`
         too, a policy what `optax_mi.mi_dynamic_lr` takes.
     """
@@ -100,16 +99,13 @@ def make(name: str, run: Run, **options: Any) -> Method:
         if name == "schedule_free":
             return Method(tx, rates, eval_params=contrib.schedule_free_eval_params)
         return Method(tx, rates)
-    decay = options.pop("weight_decay", 0.0)
     sgd = optax.sgd(1.0, momentum=options.pop("momentum", None))
-    if decay:
+    if decay := options.pop("weight_decay", 0.0):
         sgd = optax.chain(optax.add_decayed_weights(decay), sgd)
     if name in SCHEDULES:
         rate = optax.inject_hyperparams(optax.scale)(SCHEDULES[name](run, **options))
-        return Method(
-            optax.with_extra_args_support(optax.chain(sgd, rate)),
-            lambda state: {"": float(state[1].hyperparams["step_size"])},
-        )
+        tx = optax.with_extra_args_support(optax.chain(sgd, rate))
+        return Method(tx, lambda x: {"": float(x[1].hyperparams["step_size"])})
     own = {key: options.pop(key) for key in OF_POLICIES if key in options}
     bounds = (options.pop("lr_min", LR_MIN), options.pop("lr_max", LR_MAX))
     options |= {"policy": POLICIES[name](**own), "reference": run.reference}

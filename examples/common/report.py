@@ -20,15 +20,7 @@ def mean(values: np.ndarray) -> str:
 
 
 def dots(panels: Mapping[str, Mapping[str, np.ndarray]], label: str) -> Any:
-    """Draws each row's mean over seeds and their range; a line through the first mean.
-
-    Args:
-      panels: Values, one for each seed, by panel and row.
-      label: What the values are.
-
-    Returns:
-      The figure.
-    """
+    """A figure of each row's mean over seeds and their range, for each panel."""
     import matplotlib.pyplot as plt
 
     rows = list(dict.fromkeys(row for values in panels.values() for row in values))
@@ -38,12 +30,10 @@ def dots(panels: Mapping[str, Mapping[str, np.ndarray]], label: str) -> Any:
     )
     for axis, (title, values) in zip(axes[0], panels.items(), strict=True):
         heights = [rows.index(row) for row in values]
-        low, mean, high = np.transpose(
-            [(seeds.min(), seeds.mean(), seeds.max()) for seeds in values.values()]
-        )
-        axis.errorbar(
-            mean, heights, xerr=(mean - low, high - mean), fmt="o", ecolor="0.7"
-        )
+        three = [(seeds.min(), seeds.mean(), seeds.max()) for seeds in values.values()]
+        low, mean, high = np.transpose(three)
+        spread = (mean - low, high - mean)
+        axis.errorbar(mean, heights, xerr=spread, fmt="o", ecolor="0.7")
         axis.axvline(mean[0], color="0.5", lw=0.8, ls=":")
         axis.set_title(title, fontsize="medium")
         axis.set_xlabel(label)

@@ -16,14 +16,14 @@ PACKAGES = ("optax_mi", "jax", "jaxlib", "flax", "optax", "numpy")
 
 
 class Result(NamedTuple):
-    """What is known of a run, or of a curve, which has no history."""
+    """A run, or a curve, which has no history."""
 
     about: Mapping[str, Any]  # its name, configuration and environment; a curve
     history: optax_mi.MIHistory
 
     @property
     def config(self) -> dict[str, Any]:
-        """What it depends on."""
+        """The settings that it depends on."""
         return self.about["config"]
 
 
@@ -47,8 +47,7 @@ def environment() -> dict[str, Any]:
     return {
         "device": f"{device.platform} {device.device_kind}",
         "machine": f"{platform.machine()}, {_processor()}",
-        # What it may use, not what there is.
-        "processors": len(affinity(0)) if affinity else os.cpu_count(),
+        "processors": len(affinity(0)) if affinity else os.cpu_count(),  # may be used
         "python": platform.python_version(),
         **{name: importlib.metadata.version(name) for name in PACKAGES},
     }

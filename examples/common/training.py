@@ -1,6 +1,7 @@
-"""The training loop: phases, measured after every epoch, their seeds one or several."""
+"""The training loop, in phases and for one seed or several, and the range test."""
 
 import dataclasses
+import itertools
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
@@ -13,14 +14,15 @@ import numpy as np
 import optax
 
 import optax_mi
-from examples.common import methods
 from examples.common.data import Dataset
+from examples.common.methods import Method, Run, make
 
 TEST_BATCH = 1000
+Histories = list[optax_mi.MIHistory]  # of the seeds
 
 
 class SettingError(Exception):
-    """A run cannot be trained like that; the message says why in one sentence."""
+    """A run cannot be trained with its settings; the message says why."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,8 +34,7 @@ class Task:
     probe: optax_mi.Probe
     layers: str | tuple[str, ...] = ""  # what is measured; "" is the output
     estimator: optax_mi.Estimator = optax_mi.ksg_discrete
-    # Makes other images of a batch's, with a random key.
-    augment: Callable[[jax.Array, jax.Array], jax.Array] | None = None
+    augment: Callable[[jax.Array, jax.Array], jax.Array] | None = None  # key, images
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,9 +43,9 @@ class Phase:
 
     method: str  # of `examples.common.methods`; its state is made anew
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    batches: int = 1  # how many times larger its batches are than the run's
-    start: int = 0  # the epoch it starts at
-    value_only: int = 0  # measurements judged by their value alone from then on
+    batches: int = 1  # multiplies the run's batch size
+    start: int = 0  # epoch
+    value_only: int = 0  # the number of its measurements judged by value alone
 
 
 class State(NamedTuple):
@@ -62,34 +63,31 @@ def train(
     epochs: int,
     batch_size: int,
     seeds: Sequence[int] = (0,),
-) -> Iterator[tuple[list[optax_mi.MIHistory], State]]:
-    """Trains in phases, several seeds together.
+) -> Iterator[tuple[Histories, State]]:
+    """Trains in phases, several seeds together, and yields after each epoch.
 
-    The same seed gives the same initial parameters and the same batches to every
-    method.
+    Initial parameters and batches depend on the seed alone, not on the method.
 
     Yields:
-      After each epoch the history of each seed, with a row for each layer that was
-      measured, and the state.
+      The history of each seed, with a row for each measured layer, and the state.
 
     Raises:
-      SettingError: If a phase has no epoch or no full batch, or the network lacks a
-        layer that is to be measured.
+      SettingError: If a phase has no epoch or no full batch, or a layer is missing.
     """
     n, together = len(task.data.train_x), len(seeds) > 1
     _check(phases, n, epochs, batch_size)
-    # One probe for all seeds, as one reference: what differs is the network.
     reference = float(optax_mi.reference_mi(task.probe))
     orders = [np.random.default_rng(seed) for seed in seeds]
     histories = [optax_mi.MIHistory() for _ in seeds]
+    keys = jnp.stack([jax.random.key(seed) for seed in seeds])
     state, mi = None, {}
     ends = [phase.start for phase in phases[1:]] + [epochs]
     for phase, end in zip(phases, ends, strict=True):
         size = batch_size * phase.batches
-        run = methods.Run(epochs, n // size, reference)
-        method = methods.make(phase.method, run, **phase.options)
+        run = Run(epochs, n // size, reference)
+        method = make(phase.method, run, **phase.options)
         program = Program(task, method, together=together)
-        state = _enter(program, state, seeds, mi, phase.value_only)
+        state = _enter(program, keys if together else keys[0], state, mi, phase)
         for epoch in range(phase.start, end):
             batches = np.stack([shuffled(rng, n, size) for rng in orders])
             started = time.perf_counter()
@@ -100,24 +98,26 @@ def train(
             state, mi = jax.block_until_ready((program.record(state, mi), mi))
             measured = time.perf_counter()
             shared = {
+                "epoch": epoch,
                 "reference": reference,
                 "train_seconds": (trained - started) / len(seeds),
                 "measure_seconds": (measured - trained) / len(seeds),
             }
             numbers = {"loss": loss, "accuracy": program.evaluate(state)}
-            for i, history in enumerate(histories):
-                opt_state, own_mi, own = jax.tree.map(
-                    lambda a, i=i: a[i] if together else a,
-                    (state.opt_state, mi, numbers),
-                )
-                rates = method.learning_rates(opt_state)
-                for layer, value in own_mi.items():
-                    own |= {
-                        "mi": value,
-                        "learning_rate": rates.get(layer, rates.get("", np.nan)),
-                    }
-                    history.add(epoch=epoch, layer=layer, **own, **shared)
+            _add(histories, method, (state.opt_state, mi, numbers), shared)
             yield histories, state
+
+
+def _add(histories: Histories, method: Method, arrays: Any, same: Any) -> None:
+    """Adds an epoch to the history of each seed, its part of the arrays."""
+    for i, history in enumerate(histories):
+        opt_state, mi, numbers = arrays
+        if len(histories) > 1:
+            opt_state, mi, numbers = jax.tree.map(lambda a, i=i: a[i], arrays)
+        rates = method.learning_rates(opt_state)
+        for layer, value in mi.items():
+            rate = rates.get(layer, rates.get("", np.nan))
+            history.add(layer=layer, mi=value, learning_rate=rate, **numbers, **same)
 
 
 def shuffled(rng: np.random.Generator, n: int, batch_size: int) -> np.ndarray:
@@ -127,60 +127,50 @@ def shuffled(rng: np.random.Generator, n: int, batch_size: int) -> np.ndarray:
 
 def _check(phases: Sequence[Phase], n: int, epochs: int, batch_size: int) -> None:
     for phase in phases:
-        start, size = phase.start, phase.batches * batch_size
-        if start >= epochs:
-            told = (
-                f"a phase that starts at epoch {start} needs more epochs than {epochs}"
-            )
-            raise SettingError(told)
+        size = phase.batches * batch_size
+        if phase.start >= epochs:
+            told = f"starts at epoch {phase.start} needs more epochs than {epochs}"
+            raise SettingError(f"a phase that {told}")
         if size > n:
             told = f"choose a batch size of at most {n // phase.batches}"
             raise SettingError(f"batches of {size} are more than {n} images: {told}")
 
 
 def _enter(
-    program: "Program",
-    before: State | None,
-    seeds: Sequence[int],
-    mi: Mapping[str, Any],
-    value_only: int,
+    program: "Program", keys: jax.Array, before: State | None, mi: Any, phase: Phase
 ) -> State:
-    """The state at a phase's start: of new networks, or of those from before it."""
-    keys = jnp.stack([jax.random.key(seed) for seed in seeds])
-    state: State = program.init(keys if len(seeds) > 1 else keys[0])
+    """The state at a phase's start: initial, or with the parameters from before it."""
+    state: State = program.init(keys)
     try:
         jax.eval_shape(program.measure, state)
     except ValueError as error:
         raise SettingError(f"nothing can be measured: {error}") from error
     if before is None:
         return state
-    state = program.record(before._replace(opt_state=state.opt_state), dict(mi))
-    if not value_only:
-        return state
-    # The measurement from before the phase is the first of those that are judged.
-    opt_state = optax_mi.track_value_only(state.opt_state, value_only + 1)
-    return state._replace(opt_state=opt_state)
+    state = program.record(before._replace(opt_state=state.opt_state), mi)
+    if phase.value_only:  # and one more: the measurement from before the phase
+        opt_state = optax_mi.track_value_only(state.opt_state, phase.value_only + 1)
+        state = state._replace(opt_state=opt_state)
+    return state
 
 
 class Program:
-    """The compiled parts of an epoch by one method; what they take stays on the device.
+    """The compiled parts of an epoch; data and state stay on the device.
 
     Args:
       task: What is trained and measured.
       method: How its rate is set.
       together: Whether states, keys and batches have a leading axis of seeds, which
-        are mapped over. Worth it where there is an accelerator.
-      scan: Whether an epoch is one compiled loop. By default where there is an
-        accelerator. XLA's CPU backend is slow at convolutions within a loop (an epoch
-        of `SmallCNN` took ten times as long on two cores, jax 0.10.2), so there steps
-        are dispatched one after the other; nothing returns to the host between them
-        either way.
+        are mapped over. Worth it on an accelerator.
+      scan: Whether an epoch is one compiled loop, by default on an accelerator. XLA's
+        CPU backend is slow at convolutions within a loop (an epoch of `SmallCNN` took
+        ten times as long on two cores, jax 0.10.2), so there each step is dispatched.
     """
 
     def __init__(
         self,
         task: Task,
-        method: methods.Method,
+        method: Method,
         *,
         together: bool = False,
         scan: bool | None = None,
@@ -191,7 +181,7 @@ class Program:
         self._task, self._method = task, method
         on_accelerator = jax.default_backend() != "cpu"
         self._scan = (together or on_accelerator) if scan is None else scan
-        # Arguments of what is compiled, not constants in it: those are copied and slow.
+        # Arguments of the compiled functions: as constants in them they are slow.
         train_x, train_y, test_x, test_y = map(jnp.asarray, task.data[1:5])
         self._train_set, self._test_set = (train_x, train_y), (test_x, test_y)
         self.init = jax.jit(over_seeds(self._init))
@@ -214,7 +204,7 @@ class Program:
         return state, jnp.stack(losses).mean()
 
     def evaluate(self, state: State) -> jax.Array:
-        """The share of the test set that is told right."""
+        """The share of the test set that is classified correctly."""
         n, (x, y) = len(self._test_set[0]), self._test_set
         parts = [slice(i, i + TEST_BATCH) for i in range(0, n, TEST_BATCH)]
         hits = [self._hits((x[part], y[part]), state) for part in parts]
@@ -276,7 +266,30 @@ def flip_and_shift(key: jax.Array, images: jax.Array, most: int = 5) -> jax.Arra
     padded = jnp.pad(images, ((0, 0), (most, most), (most, most), (0, 0)))
 
     def crop(image: jax.Array, corner: jax.Array) -> jax.Array:
-        start = (corner[0], corner[1], 0)
-        return jax.lax.dynamic_slice(image, start, images.shape[1:])
+        return jax.lax.dynamic_slice(image, (*corner, 0), images.shape[1:])
 
     return jax.vmap(crop)(padded, corners)
+
+
+def sweep(
+    task: Task,
+    *,
+    batch_size: int,
+    seed: int,
+    base: optax.GradientTransformation | None = None,
+    **options: Any,
+) -> optax_mi.LRRangeTest:
+    """A range test of an optimizer's rate; the optimizer is built with a rate of 1."""
+    rate = optax.inject_hyperparams(optax.scale)(1.0)
+    tx = optax.chain(optax.sgd(1.0) if base is None else base, rate)
+    task = dataclasses.replace(task, layers="")  # the output, by which it is judged
+    program = Program(task, Method(optax.with_extra_args_support(tx), lambda _: {}))
+
+    def step(state: State, batch: Any, learning_rate: Any) -> tuple[State, jax.Array]:
+        opt_state = optax.tree.set(state.opt_state, step_size=learning_rate)
+        return program.train(state._replace(opt_state=opt_state), batch[None])
+
+    rng, n = np.random.default_rng(seed), len(task.data.train_x)
+    batches = (x for _ in itertools.count() for x in shuffled(rng, n, batch_size))
+    state = program.init(jax.random.key(seed))
+    return optax_mi.lr_range_test(step, state, batches, program.measure, **options)

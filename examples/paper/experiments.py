@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from examples.common import methods
 from examples.common.methods import LR_MIN
 from examples.common.networks import LAYERS
 from examples.common.training import Phase
@@ -31,13 +30,13 @@ class Row:
     """One line of an experiment."""
 
     name: str  # in files
-    title: str  # for readers
-    phases: Sequence[Phase]  # how it trains, in their order
-    layers: str | tuple[str, ...] = ""  # what is measured; "" is the output
+    title: str  # in tables and pictures
+    phases: Sequence[Phase]
+    layers: str | tuple[str, ...] = ""  # that are measured; "" is the output
     measuring: Measuring = Measuring()
     augment: bool = False  # whether training images are flipped and shifted
-    grid: tuple[float, ...] = ()  # rates of which one is to be chosen
-    tuned_rate: float | None = None  # the one that was
+    grid: tuple[float, ...] = ()  # the rates to choose from
+    tuned_rate: float | None = None  # the one chosen
 
     def at(self, rate: float) -> "Row":
         """The row at a rate of its grid."""
@@ -47,14 +46,9 @@ class Row:
 
     @property
     def key(self) -> str:
-        """What tells it apart from the same row at another rate."""
+        """The name, with the rate if it was chosen from a grid."""
         rate = self.tuned_rate
         return self.name if rate is None else f"{self.name} {rate:g}"
-
-    @property
-    def takes_mi(self) -> bool:
-        """Whether its rates need what is measured."""
-        return any(phase.method in methods.POLICIES for phase in self.phases)
 
     @property
     def config(self) -> dict[str, Any]:
@@ -69,64 +63,62 @@ class Row:
         }
 
 
-_GAMMAS = ("gamma_up", "gamma_down", "gamma_over")  # of policy B
-# What the paper gives: "dampened" means smaller steps upwards.
-_SAME = dict.fromkeys(_GAMMAS, 0.1) | {"epsilon": 0.01}
-_DAMPENED = _SAME | {"gamma_up": 0.01, "gamma_down": 0.01}
-_FINE = _SAME | {"epsilon": 0.003}  # ours: 1 % takes a slow start for the end
-_CHANGE = {"gamma_up": 0.1, "gamma_down": 1.0, "epsilon": 0.01}  # policy A
-_WARM_UP = {"start": LR_MIN, "rate": LR, "epochs": 5}
-_FIXED = Phase("constant", {"rate": LR})
-_B = "MI: change and value (B)"
-
-
 def _row(name: str, title: str, method: str, options: Any, **more: Any) -> Row:
     return Row(name, title, [Phase(method, options)], **more)
 
 
-FIXED = _row("fixed", "fixed 0.01", "constant", {"rate": LR})
-WARM_UP = _row("warm_up", "warm-up to 0.01", "warm_up", _WARM_UP)
-CHANGE = _row("change", "MI: change (A)", "change", _CHANGE)
-CHANGE_DAMPENED = _row(
-    "change_dampened",
-    "MI: change (A), increases dampened",
-    "change",
-    _CHANGE | {"gamma_up": 0.01},
+_GAMMAS = ("gamma_up", "gamma_down", "gamma_over")
+_CHANGE = {"gamma_up": 0.1, "gamma_down": 1.0, "epsilon": 0.01}  # policy A
+_SLOW_CHANGE = _CHANGE | {"gamma_up": 0.01}
+_SAME = dict.fromkeys(_GAMMAS, 0.1) | {"epsilon": 0.01}  # policy B
+_DAMPENED = _SAME | {"gamma_up": 0.01, "gamma_down": 0.01}  # smaller steps upwards
+_FINE = _SAME | {"epsilon": 0.003}  # ours: 1 % takes a slow start for the end
+_WARM_UP = {"start": LR_MIN, "rate": LR, "epochs": 5}
+_A, _B = "MI: change (A)", "MI: change and value (B)"
+FIXED, WARM_UP, CHANGE, CHANGE_DAMPENED, DAMPENED, SAME_RATE, FINE = (
+    _row(*row)
+    for row in [
+        ("fixed", "fixed 0.01", "constant", {"rate": LR}),
+        ("warm_up", "warm-up to 0.01", "warm_up", _WARM_UP),
+        ("change", _A, "change", _CHANGE),
+        ("change_dampened", f"{_A}, increases dampened", "change", _SLOW_CHANGE),
+        ("dampened", f"{_B}, increases dampened", "reference", _DAMPENED),
+        ("same_rate", f"{_B}, same rate", "reference", _SAME),
+        ("fine", f"{_B}, epsilon 0.3 %", "reference", _FINE),
+    ]
 )
-DAMPENED = _row("dampened", f"{_B}, increases dampened", "reference", _DAMPENED)
-SAME_RATE = _row("same_rate", f"{_B}, same rate", "reference", _SAME)
-FINE = _row("fine", f"{_B}, epsilon 0.3 %", "reference", _FINE)
 
 
 def _figure5() -> list[Row]:
     """A batch size that changes after three epochs."""
-    larger: Any = {"batches": 5, "start": 3}
+    fixed = Phase("constant", {"rate": LR})
+    larger = replace(fixed, batches=5, start=3)
     same, fine = (
-        Phase("reference", {**options, "init_lr": LR}, **larger, value_only=5)
-        for options in (_SAME, _FINE)
+        replace(larger, method="reference", options=options, value_only=5)
+        for options in ({**_SAME, "init_lr": LR}, {**_FINE, "init_lr": LR})
     )
     change = "batches of 500 from epoch 3"
     return [
-        Row("base", "fixed 0.01, batches of 100", [_FIXED]),
-        Row("fixed", f"fixed 0.01, {change}", [_FIXED, replace(_FIXED, **larger)]),
-        Row("dynamic", f"{_B}, {change}", [_FIXED, same]),
-        Row("fine", "the same, with an epsilon of 0.3 %", [_FIXED, fine]),
+        Row("base", "fixed 0.01, batches of 100", [fixed]),
+        Row("fixed", f"fixed 0.01, {change}", [fixed, larger]),
+        Row("dynamic", f"{_B}, {change}", [fixed, same]),
+        Row("fine", "the same, with an epsilon of 0.3 %", [fixed, fine]),
     ]
 
 
 def _figure6() -> list[Row]:
     """A rate for each layer.
 
-    Wide layers of random weights say nearly all from the start: at the paper's epsilon
-    of 1 % their information never changes.
+    The mutual information of wide layers with random weights is near its maximum from
+    the start, and never changes by the paper's epsilon of 1 %.
     """
-    same = {"lr_max": 0.05, **_SAME}
-    fine, title = same | {"epsilon": 1e-4}, "the same, with an epsilon of 0.01 %"
-    measured: Any = {"method": "layerwise", "layers": LAYERS}
-    return [
-        _row("layerwise", f"{_B}, a rate for each layer", options=same, **measured),
-        _row("layerwise_fine", title, options=fine, **measured),
+    paper = {"lr_max": 0.05, **_SAME}
+    fine, title = paper | {"epsilon": 1e-4}, "the same, with an epsilon of 0.01 %"
+    rows = [
+        _row("layerwise", f"{_B}, a rate for each layer", "layerwise", paper),
+        _row("layerwise_fine", title, "layerwise", fine),
     ]
+    return [replace(row, layers=LAYERS) for row in rows]
 
 
 def _allcnn() -> list[Row]:
@@ -138,82 +130,60 @@ def _allcnn() -> list[Row]:
     sgd = {"momentum": 0.9, "weight_decay": 1e-3}
     fixed = {"rate": 0.05, **sgd}
     warm_up = {"start": LR_MIN, "epochs": 3, **fixed}
-    decayed = {"ends": (200 / 350, 250 / 350, 300 / 350), **fixed}
-    tenths = "0.05, a tenth after 4/7, 5/7 and 6/7"
-    policy = [Phase("reference", {**_FINE, **sgd, "lr_max": 0.05})]
+    decayed = {"ends": (4 / 7, 5 / 7, 6 / 7), **fixed}
+    policy = {**_FINE, **sgd, "lr_max": 0.05}
     title, held_out = f"{FINE.title}, held-out probe", Measuring(held_out=True)
     rows = [
         _row("fixed", "fixed 0.05", "constant", fixed),
         _row("warm_up", "warm-up to 0.05 in 3 epochs", "warm_up", warm_up),
-        _row("decayed", tenths, "decayed", decayed),
-        Row("fine", FINE.title, policy),
-        Row("held_out", title, policy, measuring=held_out),
+        _row("decayed", "0.05, a tenth after 4/7, 5/7 and 6/7", "decayed", decayed),
+        _row("fine", FINE.title, "reference", policy),
+        _row("held_out", title, "reference", policy, measuring=held_out),
     ]
     return [replace(row, augment=True) for row in rows]
 
 
 def _sensitivity() -> list[Row]:
-    """One thing changed at a time, from the paper's values and from a finer epsilon."""
-
-    def times(factor: float, *names: str) -> dict[str, float]:
-        return {name: _SAME[name] * factor for name in names}
-
-    down = ("gamma_down", "gamma_over")
+    """One change at a time, to the paper's values and to those with a finer epsilon."""
+    usual = Measuring()
     gammas = [
-        ("gammas_x3", "gammas, times 3", times(3, *_GAMMAS)),
-        ("gammas_d3", "gammas, over 3", times(1 / 3, *_GAMMAS)),
-        ("up_x3", "upward gamma, times 3", times(3, "gamma_up")),
-        ("up_d3", "upward gamma, over 3", times(1 / 3, "gamma_up")),
-        ("down_x3", "downward gammas, times 3", times(3, *down)),
-        ("down_d3", "downward gammas, over 3", times(1 / 3, *down)),
+        (f"{name}_{sign}3", f"{title}, {told} 3", dict.fromkeys(own, gamma), usual)
+        for name, title, own in [
+            ("gammas", "gammas", _GAMMAS),
+            ("up", "upward gamma", _GAMMAS[:1]),
+            ("down", "downward gammas", _GAMMAS[1:]),
+        ]
+        for sign, told, gamma in [("x", "times", 0.1 * 3), ("d", "over", 0.1 * (1 / 3))]
     ]
     epsilons = [
-        ("epsilon_0.001", "epsilon 0.1 %", {"epsilon": 0.001}),
-        ("epsilon_0.003", "epsilon 0.3 %", {"epsilon": 0.003}),
-        ("epsilon_0.03", "epsilon 3 %", {"epsilon": 0.03}),
+        (f"epsilon_{value}", f"epsilon {100 * value:g} %", {"epsilon": value}, usual)
+        for value in (0.001, 0.003, 0.03)
     ]
-    probes = [
-        ("probe_250", "probe of 250", Measuring(size=250)),
-        ("probe_4000", "probe of 4000", Measuring(size=4000)),
-        ("k_5", "k = 5", Measuring(k=5)),
-        ("k_10", "k = 10", Measuring(k=10)),
-        ("probe_seed_1", "another probe", Measuring(seed=1)),
-        ("probe_seed_2", "a third probe", Measuring(seed=2)),
-        ("held_out", "held-out probe", Measuring(held_out=True)),
+    probes: list[Any] = [
+        ("probe_250", "probe of 250", {}, Measuring(size=250)),
+        ("probe_4000", "probe of 4000", {}, Measuring(size=4000)),
+        ("k_5", "k = 5", {}, Measuring(k=5)),
+        ("k_10", "k = 10", {}, Measuring(k=10)),
+        ("probe_seed_1", "another probe", {}, Measuring(seed=1)),
+        ("probe_seed_2", "a third probe", {}, Measuring(seed=2)),
+        ("held_out", "held-out probe", {}, Measuring(held_out=True)),
     ]
-
-    def around(changes: Any, options: Any, name: str, title: str) -> list[Row]:
-        gammas = [
-            _row(name + own, title + told, "reference", options | changed)
-            for own, told, changed in changes
+    paper = ("paper", "gammas 0.1, epsilon 1 %, probe of 1000, k = 3", {}, usual)
+    # On a held-out probe MI still moves by more than 1 % when learning has ended.
+    rows = [
+        _row(start + name, title + told, "reference", options | changed, measuring=how)
+        for start, title, options, variations in [
+            ("", "", _SAME, [paper, *gammas, *epsilons, *probes]),
+            ("fine_", "epsilon 0.3 %, ", _FINE, [*gammas, *probes]),
+            ("coarse_", "epsilon 3 %, ", _SAME | {"epsilon": 0.03}, probes[-1:]),
         ]
-        return gammas + [
-            _row(name + own, title + told, "reference", options, measuring=how)
-            for own, told, how in probes
-        ]
-
-    paper = "gammas 0.1, epsilon 1 %, probe of 1000, k = 3"
-    # Such a probe sees the end of learning, but moves by more than 1 % about it.
-    coarse = _row(
-        "coarse_held_out",
-        "epsilon 3 %, held-out probe",
-        "reference",
-        _SAME | {"epsilon": 0.03},
-        measuring=Measuring(held_out=True),
-    )
-    return [
-        _row("paper", paper, "reference", _SAME),
-        *around(gammas + epsilons, _SAME, "", ""),
-        *around(gammas, _FINE, "fine_", "epsilon 0.3 %, "),
-        *(coarse, FIXED),
+        for name, told, changed, how in variations
     ]
+    return [*rows, FIXED]
 
 
 def _baselines() -> list[Row]:
-    """What a user would pick instead, each at a rate tuned for it.
-
-    Nothing of the policies is tuned but the bounds, which are the paper's.
-    """
+    """Other methods at a tuned rate, and the policies with the paper's bounds."""
     sgd = (0.01, 0.03, 0.1, 0.3)
     tuned = [
         ("constant", "constant", "constant", sgd),
@@ -257,13 +227,8 @@ PAPER = {
 }
 CURVES = ("figure1", "range_test")
 TUNING = "baselines-tuning"  # where the rates of the grids were tried
-# Those that train on nine tenths, so that a probe can be held out.
-HELD_OUT = ("cifar_allcnn", "sensitivity")
 
 
 def score(accuracy: np.ndarray) -> float:
-    """What a rate is judged by: its mean accuracy over the last five epochs.
-
-    Those of single epochs are often equal, as few examples are held out.
-    """
+    """The mean accuracy of the last five epochs: those of single ones often tie."""
     return math.fsum(accuracy[-5:]) / len(accuracy[-5:])

@@ -15,6 +15,7 @@ import matplotlib as mpl
 import numpy as np
 
 import optax_mi
+from examples.common.methods import POLICIES
 from examples.common.networks import KINDS
 from examples.common.report import dots, markdown, mean
 from examples.common.results import Result, recorded
@@ -45,31 +46,27 @@ class Group(NamedTuple):
 
     @property
     def data(self) -> str:
-        """What was trained on, and with what."""
+        """The data set and the model."""
         return f"{self.dataset}, {self.train_size:,} images, model `{self.model}`"
 
     @property
     def title(self) -> str:
-        """All of it."""
+        """The title of a table."""
         run = f", {self.epochs} epochs, batches of {self.batch_size}"
         return f"{self.figure}: {self.data}{run if self.epochs else ''}"
 
-    @property
-    def stem(self) -> str:
-        """A name for a file."""
+    def picture(self, out: Path, suffix: str = "") -> Path:
+        """The path of a picture."""
         data = f"{self.model}-{self.dataset}-{self.train_size}"
-        return f"{self.figure}-{data}-{self.epochs}x{self.batch_size}"
+        run = f"{self.epochs}x{self.batch_size}"
+        return out / f"{self.figure}-{data}-{run}{suffix}.png"
 
 
 Runs = dict[str, list[Result]]  # by row and seed
 
 
 def read(folder: Path) -> dict[Group, Runs]:
-    """All results by setting, their accuracy in percent too.
-
-    Raises:
-      ValueError: If two of them are of one row and seed in the same setting.
-    """
+    """All results by setting, their accuracy in percent too."""
     groups: dict[Group, Runs] = {}
     for name in (*CURVES, *EXPERIMENTS, TUNING):
         path = folder / f"{name}.jsonl"
@@ -80,7 +77,7 @@ def read(folder: Path) -> dict[Group, Runs]:
             seeds = groups.setdefault(group, {}).setdefault(row.key, [])
             if seeds and seeds[-1].config["seed"] == config["seed"]:
                 told = f"{path} has two runs {run.about['name']!r}"
-                raise ValueError(f"{told}: take the line of one of them out.")
+                sys.exit(f"{told}: take the line of one of them out.")
             for epoch in run.history.rows:
                 epoch[METRIC] = 100 * epoch["accuracy"]
             seeds.append(run)
@@ -99,47 +96,42 @@ def final(runs: Sequence[Result]) -> np.ndarray:
 
 
 def rows_of(group: Group, runs: Runs) -> list[Row]:
-    """The rows that have results, the tuned ones by the rates that were run.
-
-    Raises:
-      ValueError: If there is a result of a row that there is no longer.
-    """
+    """The rows that have results, each rate of a grid as a row of its own."""
     known = EXPERIMENTS[group.figure]
     tuned = [[row.at(rate) for rate in row.grid] or [row] for row in known]
     rows = [row for each in tuned for row in each if row.key in runs]
     if strays := set(runs) - {row.key for row in rows}:
-        raise ValueError(f"{group.figure} has results of unknown rows: {strays}")
+        sys.exit(f"{group.figure} has results of unknown rows: {strays}")
     return rows
 
 
 def training_table(group: Group, rows: Sequence[Row], runs: Runs) -> str:
-    """Rows that were trained, and when each was where the first one ends."""
+    """Trained rows, and when each reaches the first one's final accuracy."""
     header = ["", "seeds", "final accuracy (%)", "best (epoch)"]
-    ends: dict[int, float] = {}
+    goals: dict[int, float] = {}
     if rows[0].name == EXPERIMENTS[group.figure][0].name:
         header.append(f"epoch that reaches the end of “{rows[0].title}”")
         first = runs[rows[0].key]
-        ends = {run.config["seed"]: final([run])[0] for run in first}
+        goals = {run.config["seed"]: final([run])[0] for run in first}
     header += ["rates", "seconds", "measuring / training", "the paper"]
     lines = []
     for row in rows:
         seeds, accuracy = runs[row.key], column(runs[row.key])
         best = ", ".join(f"{a.max():.2f} ({a.argmax()})" for a in accuracy)
         line = [row.title, str(len(seeds)), mean(final(seeds)), best]
-        if ends:
-            goals = [ends.get(run.config["seed"], math.nan) for run in seeds]
-            reached = [
-                np.flatnonzero(a >= g) for a, g in zip(accuracy, goals, strict=True)
-            ]
-            line.append(", ".join(str(next(iter(e), "never")) for e in reached))
+        if goals:
+            own = [goals.get(run.config["seed"], math.nan) for run in seeds]
+            reached = accuracy >= np.array(own)[:, None]
+            epochs = [str(a.argmax()) if a.any() else "never" for a in reached]
+            line.append(", ".join(epochs))
         rates = [each["learning_rate"] for run in seeds for each in run.history.rows]
-        # An epoch that compiles, or in which the machine stood still, weighs nothing.
+        # The median: an epoch that compiles, or that was interrupted, weighs nothing.
         parts = ("train_seconds", "measure_seconds")
         train, measure = (float(np.median(column(seeds, part))) for part in parts)
-        whole = group.epochs * (train + measure * row.takes_mi)
-        # A half is rounded up, as by hand; which side of it a float is on says nothing.
-        whole = math.floor(round(whole, 3) + 0.5)
-        line += [f"{min(rates):.4f} to {max(rates):.4f}", f"{whole}"]
+        takes_mi = any(phase.method in POLICIES for phase in row.phases)
+        # A half is rounded up, as by hand, on whichever side of it the float is.
+        whole = round(group.epochs * (train + measure * takes_mi), 3)
+        line += [f"{min(rates):.4f} to {max(rates):.4f}", f"{math.floor(whole + 0.5)}"]
         paper = PAPER.get((group.figure, row.name), "")
         lines.append([*line, f"{measure / train:.1%}", paper])
     return markdown(header, lines)
@@ -159,31 +151,31 @@ def tuning_table(runs: Runs) -> str:
     return markdown(["", "rate: accuracy (%)", "best rate", ""], lines)
 
 
-def draw(rows: Sequence[Row], runs: Runs, path: Path) -> list[Path]:
+def draw(group: Group, rows: Sequence[Row], runs: Runs, out: Path) -> list[Path]:
     """Draws one setting: its rows over each other, or each layer-wise one alone."""
     histories = {row.title: [run.history for run in runs[row.key]] for row in rows}
     if rows[0].layers:
-        paths = [path.with_stem(f"{path.stem}-{row.name}") for row in rows]
-        for own, (title, seeds) in zip(paths, histories.items(), strict=True):
+        paths = [group.picture(out, f"-{row.name}") for row in rows]
+        for path, (title, seeds) in zip(paths, histories.items(), strict=True):
             figure, _ = plots.layers(seeds, kinds=KINDS, metric=METRIC)
             figure.suptitle(title)
-            figure.savefig(own, dpi=100)
+            figure.savefig(path, dpi=100)
         return paths
     figure, axes = plots.training(histories, metric=METRIC)
     # The first epochs would take up the axis; what is compared is the rest.
     scores = np.concatenate([column(runs[row.key]) for row in rows])
     low, high = np.percentile(scores, 10), np.max(scores)
     axes[1].set_ylim(low, high + 0.1 * (high - low) + 0.01)
-    figure.savefig(path, dpi=100)
-    return [path]
+    figure.savefig(group.picture(out), dpi=100)
+    return [group.picture(out)]
 
 
 def curve(group: Group, runs: Sequence[Result], path: Path) -> str:
-    """Draws a curve and says in a table what it holds."""
+    """Draws a curve and puts it in a table."""
     first = runs[0].about
     if group.figure == "figure1":
         sizes = np.array(first["sizes"])
-        # The seeds are repeats as any others.
+        # The seeds are more repeats.
         estimates = np.concatenate([run.about["estimates"] for run in runs], axis=1)
         means, spread = estimates.mean(axis=1), estimates.std(axis=1, ddof=1)
         found = optax_mi.SampleSizeCurve(sizes, means, spread, estimates)
@@ -206,10 +198,9 @@ def curve(group: Group, runs: Sequence[Result], path: Path) -> str:
 
 def section(group: Group, runs: Runs, out: Path) -> list[str]:
     """A setting's paragraphs: its table, its pictures and its machines."""
-    path = out / f"{group.stem}.png"
-    pictures = [path]
+    pictures = [group.picture(out)]
     if group.figure in CURVES:
-        table = curve(group, runs[group.figure], path)
+        table = curve(group, runs[group.figure], pictures[0])
     elif group.figure == TUNING:
         table, pictures = tuning_table(runs), []
     else:
@@ -217,9 +208,9 @@ def section(group: Group, runs: Runs, out: Path) -> list[str]:
         table = training_table(group, rows, runs)
         if group.figure == "baselines":
             values = {row.title: final(runs[row.key]) for row in rows}
-            dots({group.data: values}, METRIC).savefig(path, dpi=100)
+            dots({group.data: values}, METRIC).savefig(pictures[0], dpi=100)
         else:
-            pictures = draw(rows, runs, path)
+            pictures = draw(group, rows, runs, out)
     images = [f"![{group.title}]({picture.name})" for picture in pictures]
     machines = {machine(run.about["environment"]) for x in runs.values() for run in x}
     return [f"## {group.title}", table, *images, *sorted(machines)]
@@ -243,8 +234,7 @@ def sensitivity(groups: Mapping[Group, Runs], out: Path) -> list[str]:
         }
         for group, runs in groups.items()
     }
-    first = titles["paper"]
-    lines = [[title] for title in titles.values()]
+    first, lines = titles["paper"], [[title] for title in titles.values()]
     for line in lines:
         for values in panels.values():
             cell = mean(values[line[0]]) if line[0] in values else ""
@@ -263,25 +253,19 @@ def sensitivity(groups: Mapping[Group, Runs], out: Path) -> list[str]:
 
 def main(arguments: list[str] | None = None) -> None:
     """Writes the page and the pictures."""
-    parser = argparse.ArgumentParser(
-        prog="python -m examples.paper.report", description=__doc__
-    )
-    parser.add_argument("--out", type=Path, default=Path("docs/results"))
+    prog = "python -m examples.paper.report"
+    parser = argparse.ArgumentParser(prog=prog, description=__doc__)
+    parser.add_argument("--out", type=Path, default="docs/results")
     args = parser.parse_args(arguments)
     mpl.use("agg")
-    page = ["# Tables of results", INTRODUCTION]
-    try:
-        groups = read(args.out)
-        beside = {
-            group: groups[group] for group in groups if group.figure == "sensitivity"
-        }
-        for group, runs in groups.items():
-            if group not in beside:
-                page += section(group, runs, args.out)
-    except ValueError as error:
-        sys.exit(str(error))
+    groups = read(args.out)
     if not groups:
         sys.exit(f"There are no results in {args.out}; run examples.paper.run first.")
+    page = ["# Tables of results", INTRODUCTION]
+    beside = {x: groups[x] for x in groups if x.figure == "sensitivity"}
+    for group, runs in groups.items():
+        if group not in beside:
+            page += section(group, runs, args.out)
     if beside:
         page += sensitivity(beside, args.out)
     (args.out / "tables.md").write_text("\n\n".join(page) + "\n", encoding="utf-8")

@@ -3,13 +3,12 @@
     python -m examples.paper.run figure3 --dataset mnist --data-dir ... --seeds 3
     python -m examples.paper.report
 
-Each row and seed adds a line to the file of its experiment, so a set that was stopped
-goes on.
+Each row and seed adds a line to its experiment's file: a set that was stopped goes on.
 """
 
-import argparse
 import sys
 import time
+from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Iterable, Mapping
 from functools import partial
 from pathlib import Path
@@ -19,25 +18,17 @@ import jax
 
 import optax_mi
 from examples.common import data
+from examples.common.data import Dataset
 from examples.common.networks import NETWORKS
 from examples.common.results import Result, environment, find, recorded
-from examples.common.sweep import sweep
-from examples.common.training import SettingError, Task, flip_and_shift, train
-from examples.paper.experiments import (
-    EXPERIMENTS,
-    HELD_OUT,
-    TUNING,
-    Measuring,
-    Row,
-    score,
-)
+from examples.common.training import SettingError, Task, flip_and_shift, sweep, train
+from examples.paper.experiments import EXPERIMENTS, TUNING, Measuring, Row, score
 
-ON_CIFAR = ("figure4", "cifar_allcnn")
 SIZES, REPEATS = (100, 250, 500, 1000, 2000, 4000), 10  # of figure 1
 
 
 def configs(
-    name: str, dataset: data.Dataset, args: argparse.Namespace, **more: Any
+    name: str, dataset: Dataset, args: Namespace, **more: Any
 ) -> list[dict[str, Any]]:
     """What the runs of an experiment depend on, for each seed."""
     given = {key: getattr(args, key) for key in ("model", "epochs", "batch_size")}
@@ -45,18 +36,13 @@ def configs(
     return [{"figure": name, **given, **more, "seed": i} for i in range(args.seeds)]
 
 
-def run_row(
-    name: str, row: Row, dataset: data.Dataset, args: argparse.Namespace
-) -> list[Result]:
-    """Runs the seeds of a row that are not there yet, and returns those of all seeds.
+def run_row(name: str, row: Row, dataset: Dataset, args: Namespace) -> list[Result]:
+    """Runs the seeds of a row that have no result yet; returns all seeds' results.
 
     They train together on an accelerator, and one after the other on a CPU.
     """
-    path, wanted = (
-        args.out / f"{name}.jsonl",
-        configs(name, dataset, args, **row.config),
-    )
-    there = recorded(path)
+    path = args.out / f"{name}.jsonl"
+    wanted, there = configs(name, dataset, args, **row.config), recorded(path)
     missing = [config for config in wanted if not find(there, config)]
     for some in [missing] if missing and on_accelerator() else [[x] for x in missing]:
         seeds = [config["seed"] for config in some]
@@ -68,35 +54,25 @@ def run_row(
     return [result for config in wanted if (result := find(there, config))]
 
 
-def draw_probe(measuring: Measuring, dataset: data.Dataset) -> optax_mi.Probe:
+def draw_probe(measuring: Measuring, dataset: Dataset) -> optax_mi.Probe:
     """Draws a row's probe from what it trains on, or from what was held out."""
-    x, y = dataset.train_x, dataset.train_y
-    if measuring.held_out:
-        if not dataset.held_out:
-            raise ValueError("the row measures on held-out examples; there are none")
-        x, y = dataset.held_out
+    if measuring.held_out and not dataset.held_out:
+        raise ValueError("the row measures on held-out examples; there are none")
+    x, y = dataset.held_out if measuring.held_out else dataset[1:3]
     key, size = jax.random.key(measuring.seed), min(measuring.size, len(x))
     return optax_mi.sample_probe(key, x, y, size=size)
 
 
 def trained(
-    title: str,
-    row: Row,
-    seeds: list[int],
-    dataset: data.Dataset,
-    args: argparse.Namespace,
+    title: str, row: Row, seeds: list[int], dataset: Dataset, args: Namespace
 ) -> list[optax_mi.MIHistory]:
-    """Trains one row, and says after an epoch how long the others will take."""
+    """Trains one row; after its first epoch says how long the others will take."""
     from tqdm import tqdm
 
-    task = Task(
-        NETWORKS[args.model],
-        dataset,
-        draw_probe(row.measuring, dataset),
-        layers=row.layers,
-        estimator=partial(optax_mi.ksg_discrete, k=row.measuring.k),
-        augment=flip_and_shift if row.augment else None,
-    )
+    model, probe = NETWORKS[args.model], draw_probe(row.measuring, dataset)
+    estimator = partial(optax_mi.ksg_discrete, k=row.measuring.k)
+    augment = flip_and_shift if row.augment else None
+    task = Task(model, dataset, probe, row.layers, estimator, augment)
     title = f"{title} seed {', '.join(map(str, seeds))}"
     sizes = {"epochs": args.epochs, "batch_size": args.batch_size}
     bar = tqdm(total=args.epochs, desc=title, unit="epoch", disable=None)
@@ -106,9 +82,9 @@ def trained(
             last = histories[0].rows[-1]
             if last["epoch"] == 0:
                 first = time.perf_counter() - started
-                rest = (args.epochs - 1) * first / 60
                 told = f"the first epoch took {first:.1f} s, with compiling"
-                bar.write(f"{title}: {told}; the rest takes {rest:.1f} minutes or less")
+                rest = f"the rest takes {(args.epochs - 1) * first / 60:.1f} minutes"
+                bar.write(f"{title}: {told}; {rest} or less")
             bar.set_postfix(accuracy=f"{last['accuracy']:.2%}")
             bar.update()
     except SettingError as error:
@@ -121,12 +97,10 @@ def keep(
     path: Path, config: Mapping[str, Any], history: optax_mi.MIHistory, **about: Any
 ) -> None:
     """Adds a run, or a curve, to the file of its experiment."""
-    row, rate = config["row"], config["tuned_rate"]
-    row = row if rate is None else f"{row}-{rate:g}"
-    setting = "{model}-{dataset}-{train_size}-{epochs}x{batch_size}-{seed}"
+    rate = "" if config["tuned_rate"] is None else f"-{config['tuned_rate']:g}"
+    name = "{row}{rate}-{model}-{dataset}-{train_size}-{epochs}x{batch_size}-{seed}"
     path.parent.mkdir(parents=True, exist_ok=True)
-    name = f"{row}-{setting.format(**config)}"
-    history.append_jsonl(path, name, config=config, **about)
+    history.append_jsonl(path, name.format(rate=rate, **config), config=config, **about)
 
 
 def on_accelerator() -> bool:
@@ -134,22 +108,18 @@ def on_accelerator() -> bool:
     return jax.default_backend() != "cpu"
 
 
-def tuned(row: Row, dataset: data.Dataset, args: argparse.Namespace) -> Row:
-    """The row at the rate of its grid that does best on held-out training examples.
-
-    That of the highest score of one seed; of equals, the lowest.
-    """
-    rest, once = data.hold_out(dataset), argparse.Namespace(**vars(args) | {"seeds": 1})
-    x, y = rest.held_out
+def tuned(row: Row, dataset: Dataset, args: Namespace) -> Row:
+    """The row at its best rate on held-out training examples, the lowest of equals."""
+    rest, once = data.hold_out(dataset), Namespace(**vars(args) | {"seeds": 1})
+    split = rest._replace(test_x=rest.held_out[0], test_y=rest.held_out[1])
     scores: dict[float, float] = {}
     for rate in row.grid:
-        split = rest._replace(test_x=x, test_y=y)
         (result,) = run_row(TUNING, row.at(rate), split, once)
         scores[rate] = score(result.history.column("accuracy"))
     return row.at(max(scores, key=lambda rate: scores[rate]))
 
 
-def run_curve(name: str, dataset: data.Dataset, args: argparse.Namespace) -> None:
+def run_curve(name: str, dataset: Dataset, args: Namespace) -> None:
     """Draws the seeds of one curve that are not there yet."""
     more = {"row": name, "tuned_rate": None, "epochs": 0}
     if name == "figure1":
@@ -161,7 +131,7 @@ def run_curve(name: str, dataset: data.Dataset, args: argparse.Namespace) -> Non
             keep(path, config, optax_mi.MIHistory(), **about)
 
 
-def sample_size(dataset: data.Dataset, config: Mapping[str, Any]) -> dict[str, Any]:
+def sample_size(dataset: Dataset, config: Mapping[str, Any]) -> dict[str, Any]:
     """I(X; Y) of raw images and labels against the sample's size, in nats."""
     sizes = [size for size in SIZES if size <= len(dataset.train_x)]
     key, x, y = jax.random.key(config["seed"]), dataset.train_x, dataset.train_y
@@ -169,11 +139,11 @@ def sample_size(dataset: data.Dataset, config: Mapping[str, Any]) -> dict[str, A
     return {"sizes": sizes, "estimates": [_rounded(row) for row in curve.estimates]}
 
 
-def range_test(dataset: data.Dataset, config: Mapping[str, Any]) -> dict[str, Any]:
+def range_test(dataset: Dataset, config: Mapping[str, Any]) -> dict[str, Any]:
     """Loss and I(H; Y) in nats over a sweep of plain SGD's rate, and its bounds."""
-    model, probe = NETWORKS[config["model"]], draw_probe(Measuring(), dataset)
-    options = {name: config[name] for name in ("batch_size", "seed")}
-    found = sweep(Task(model, dataset, probe), **options)
+    probe = draw_probe(Measuring(), dataset)
+    task = Task(NETWORKS[config["model"]], dataset, probe)
+    found = sweep(task, batch_size=config["batch_size"], seed=config["seed"])
     names = ("learning_rate", "loss", "mi")
     curves: dict[str, Any] = {name: _rounded(getattr(found, name)) for name in names}
     curves["loss"][0] = None  # before the first step
@@ -187,15 +157,13 @@ def _rounded(values: Iterable[Any]) -> list[float]:
 
 CURVES = {"figure1": sample_size, "range_test": range_test}
 NAMES = (*CURVES, *EXPERIMENTS)
+DEFAULTS = {"figure4": ("cifar10", "small"), "cifar_allcnn": ("cifar10", "allcnn")}
 
 
-def parse(arguments: list[str] | None) -> argparse.Namespace:
+def parse(arguments: list[str] | None) -> Namespace:
     """Reads the command line; what is left open depends on the experiment."""
-    parser = argparse.ArgumentParser(
-        prog="python -m examples.paper.run",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    prog, layout = "python -m examples.paper.run", RawDescriptionHelpFormatter
+    parser = ArgumentParser(prog=prog, description=__doc__, formatter_class=layout)
     parser.add_argument("experiment", nargs="?", choices=NAMES)
     parser.add_argument("--list", action="store_true", help="the rows of all of them")
     parser.add_argument("--dataset", choices=data.NAMES, help="default: the paper's")
@@ -206,19 +174,17 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--batch-size", type=int, help="default: 100; digits 16")
     parser.add_argument("--seeds", type=int, default=1, help="0 to one less than this")
     parser.add_argument("--rows", nargs="+", help="only these")
-    parser.add_argument("--out", type=Path, default=Path("docs/results"))
+    parser.add_argument("--out", type=Path, default="docs/results")
     args = parser.parse_args(arguments)
     if args.experiment is None and not args.list:
         parser.error("name an experiment, or --list")
-    on_cifar, allcnn = args.experiment in ON_CIFAR, args.experiment == "cifar_allcnn"
-    args.dataset = args.dataset or ("cifar10" if on_cifar else "mnist")
-    args.model = args.model or ("allcnn" if allcnn else "small")
+    dataset, model = DEFAULTS.get(str(args.experiment), ("mnist", "small"))
+    args.dataset, args.model = args.dataset or dataset, args.model or model
     if args.batch_size is None:
         args.batch_size = 16 if args.dataset == "digits" else 100
-    for name in ("epochs", "seeds", "batch_size"):
-        if getattr(args, name) < 1:
-            option = name.replace("_", "-")
-            parser.error(f"--{option} must be at least 1, got {getattr(args, name)}")
+    for option in ("epochs", "seeds", "batch-size"):
+        if (given := getattr(args, option.replace("-", "_"))) < 1:
+            parser.error(f"--{option} must be at least 1, got {given}")
     return args
 
 
@@ -231,20 +197,16 @@ def main(arguments: list[str] | None = None) -> None:
             for row in EXPERIMENTS.get(experiment, []):
                 print(f"  {row.name:16} {row.title}")
         return
-    rows = EXPERIMENTS.get(args.experiment, [])
-    known = [row.name for row in rows]
-    if unknown := [name for name in args.rows or [] if name not in known]:
-        sys.exit(f"{args.experiment} has no rows {unknown}; it has {known}.")
-    try:
-        dataset = data.load(args.dataset, args.data_dir, args.train_size)
-    except data.DataError as error:
-        sys.exit(str(error))
+    rows = {row.name: row for row in EXPERIMENTS.get(args.experiment, [])}
+    if unknown := [name for name in args.rows or [] if name not in rows]:
+        sys.exit(f"{args.experiment} has no rows {unknown}; it has {list(rows)}.")
+    dataset = data.load(args.dataset, args.data_dir, args.train_size)
     if args.experiment in CURVES:
         run_curve(args.experiment, dataset, args)
-    if args.experiment in HELD_OUT:
+    if any(row.measuring.held_out for row in rows.values()):
         dataset = data.hold_out(dataset)
-    for row in rows:
-        if row.name in (args.rows or known):
+    for name, row in rows.items():
+        if not args.rows or name in args.rows:
             row = tuned(row, dataset, args) if row.grid else row
             run_row(args.experiment, row, dataset, args)
 
