@@ -13,7 +13,7 @@ import jax
 import matplotlib as mpl
 
 import optax_mi
-from examples.common import data
+from examples.common import data, report
 from examples.common.networks import KINDS, LAYERS, SmallCNN
 from examples.common.training import Phase, Task, sweep, train
 from optax_mi import plots
@@ -74,7 +74,7 @@ def main(arguments: list[str] | None = None) -> None:
         "information_plane": plots.information_plane(mi_inputs, mi_outcomes),
         "sample_size": plots.sample_size({"digits": curve}),
     }.items():
-        figure.savefig(args.out / f"{name}.png", dpi=100)
+        report.save(figure, args.out / f"{name}.png")
     print(history.to_table())
     print(f"\nBounds suggested by the range test: {bounds[0]:.2g} to {bounds[1]:.2g}")
     print(f"Pictures, CSV, JSON and TensorBoard events are in {args.out.resolve()}")

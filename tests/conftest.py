@@ -12,10 +12,7 @@ import pytest
 # Before any JAX computation: the tests are for the CPU, and strict about promotion.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 jax.config.update("jax_numpy_rank_promotion", "raise")
-# Virtual devices, for what is sharded over eight. XLA keeps a thread for each; with
-# eight threads, collectives that do not depend on each other may each hold some of them
-# and wait for the rest, for good.
-jax.config.update("jax_num_cpu_devices", 64)
+jax.config.update("jax_num_cpu_devices", 8)  # virtual ones, for what is sharded
 if jax.__version_info__ >= (0, 10):
     # On a busy machine they may wait for each other longer than XLA's 40 s.
     patience = " --xla_cpu_collective_call_terminate_timeout_seconds=600"

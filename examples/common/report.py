@@ -1,6 +1,7 @@
 """Tables and pictures of runs."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,14 @@ def mean(values: np.ndarray) -> str:
     if len(values) == 1:
         return f"{values[0]:.2f}"
     return f"{values.mean():.2f} ± {values.std(ddof=1):.2f}"
+
+
+def save(figure: Any, path: Path) -> None:
+    """Writes a picture and closes it, or pyplot would keep it."""
+    import matplotlib.pyplot as plt
+
+    figure.savefig(path, dpi=100)
+    plt.close(figure)
 
 
 def dots(panels: Mapping[str, Mapping[str, np.ndarray]], label: str) -> Any:

@@ -17,7 +17,7 @@ import numpy as np
 import optax_mi
 from examples.common.methods import POLICIES
 from examples.common.networks import KINDS
-from examples.common.report import dots, markdown, mean
+from examples.common.report import dots, markdown, mean, save
 from examples.common.results import Result, recorded
 from examples.paper.experiments import CURVES, EXPERIMENTS, PAPER, TUNING, Row, score
 from optax_mi import plots
@@ -159,14 +159,14 @@ def draw(group: Group, rows: Sequence[Row], runs: Runs, out: Path) -> list[Path]
         for path, (title, seeds) in zip(paths, histories.items(), strict=True):
             figure, _ = plots.layers(seeds, kinds=KINDS, metric=METRIC)
             figure.suptitle(title)
-            figure.savefig(path, dpi=100)
+            save(figure, path)
         return paths
     figure, axes = plots.training(histories, metric=METRIC)
     # The first epochs would take up the axis; what is compared is the rest.
     scores = np.concatenate([column(runs[row.key]) for row in rows])
     low, high = np.percentile(scores, 10), np.max(scores)
     axes[1].set_ylim(low, high + 0.1 * (high - low) + 0.01)
-    figure.savefig(group.picture(out), dpi=100)
+    save(figure, group.picture(out))
     return [group.picture(out)]
 
 
@@ -192,7 +192,7 @@ def curve(group: Group, runs: Sequence[Result], path: Path) -> str:
         header = ["seed", "suggested lr_min", "suggested lr_max"]
         told = [(run.config["seed"], run.about) for run in runs]
         lines = [[f"{s}", f"{x['lr_min']:.2g}", f"{x['lr_max']:.2g}"] for s, x in told]
-    figure.savefig(path, dpi=100)
+    save(figure, path)
     return markdown(header, lines)
 
 
@@ -208,7 +208,7 @@ def section(group: Group, runs: Runs, out: Path) -> list[str]:
         table = training_table(group, rows, runs)
         if group.figure == "baselines":
             values = {row.title: final(runs[row.key]) for row in rows}
-            dots({group.data: values}, METRIC).savefig(pictures[0], dpi=100)
+            save(dots({group.data: values}, METRIC), pictures[0])
         else:
             pictures = draw(group, rows, runs, out)
     images = [f"![{group.title}]({picture.name})" for picture in pictures]
@@ -242,7 +242,7 @@ def sensitivity(groups: Mapping[Group, Runs], out: Path) -> list[str]:
                 change = values[line[0]].mean() - values[first].mean()
                 cell += f" ({round(change, 2) + 0.0:+.2f})"  # no minus zero
             line.append(cell)
-    dots(panels, METRIC).savefig(out / "sensitivity.png", dpi=100)
+    save(dots(panels, METRIC), out / "sensitivity.png")
     return [
         "## sensitivity: one thing changed at a time",
         "Final test accuracy (%), in brackets its distance from the first row's.",
