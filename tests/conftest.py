@@ -2,6 +2,7 @@ import contextlib
 import os
 import shutil
 import socket
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -92,7 +93,9 @@ def x64():
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _forget_what_was_compiled():
-    """A process may map 65,530 pieces of memory; each program takes several."""
+def _leave_nothing_to_the_next_module():
+    """A process may map 65,530 pieces of memory, and each program takes several."""
     yield
     jax.clear_caches()
+    if pyplot := sys.modules.get("matplotlib.pyplot"):
+        pyplot.close("all")  # it warns of more than twenty
