@@ -9,6 +9,7 @@ from pathlib import Path
 
 import jax
 import pytest
+from jax.experimental.compilation_cache import compilation_cache
 
 # Before any JAX computation: the tests are for the CPU, and strict about promotion.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -90,6 +91,21 @@ def x64():
     jax.config.update("jax_enable_x64", True)
     yield
     jax.config.update("jax_enable_x64", False)
+
+
+@pytest.fixture(scope="module")
+def compiled_afresh():
+    """Leaves the cache of programs alone, for tests of several devices.
+
+    A program that XLA's CPU backend loads from there has lost the order of its
+    collectives: devices that begin with different ones wait for each other for good
+    (jax 0.10.2).
+    """
+    jax.config.update("jax_enable_compilation_cache", False)
+    compilation_cache.reset_cache()
+    yield
+    jax.config.update("jax_enable_compilation_cache", True)
+    compilation_cache.reset_cache()
 
 
 @pytest.fixture(scope="module", autouse=True)

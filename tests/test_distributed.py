@@ -14,6 +14,8 @@ from examples.distributed import launch, layout
 from examples.distributed.train import train
 from optax_mi import _record
 
+pytestmark = pytest.mark.usefixtures("compiled_afresh")
+
 
 def run(devices, epochs, **options):
     mesh = layout.in_a_row(jax.devices()[:devices])

@@ -12,6 +12,8 @@ from jax.sharding import PartitionSpec as P
 from optax_mi._estimators import _neighbours, _ring
 from optax_mi._estimators._distances import ALIGNMENT, FEW_FEATURES
 
+pytestmark = pytest.mark.usefixtures("compiled_afresh")
+
 FARTHEST = np.uint32(2**32 - 1)
 
 # Rows and columns: one tile, several of them, and so many that counts fill their bits.

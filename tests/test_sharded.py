@@ -14,6 +14,8 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 import optax_mi
 from optax_mi._estimators import _ring
 
+pytestmark = pytest.mark.usefixtures("compiled_afresh")
+
 DEVICES = 8
 N = 40 * DEVICES
 EXACT = {"rel": 0, "abs": 1e-6}
