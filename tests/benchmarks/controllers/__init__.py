@@ -1,0 +1,1 @@
+"""Controllers of the learning rate beside tuned schedules: `make controllers`."""
