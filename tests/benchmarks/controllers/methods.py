@@ -10,6 +10,7 @@ from optax import contrib
 
 import optax_mi
 from examples.common.methods import SCHEDULES, Run
+from tests.benchmarks.controllers.greedy import Rule, follow
 
 # Optimizers at a rate of 1, and the bounds of the rate, the same for every method.
 BASES: Mapping[str, Callable[[], optax.GradientTransformation]] = {
@@ -173,107 +174,15 @@ def prodigy() -> Method:
     )
 
 
-class GreedyState(NamedTuple):
-    """Counters, and the losses of the window, 0 where there is none yet."""
-
-    learning_rate: jax.Array
-    best: jax.Array
-    good: jax.Array
-    bad: jax.Array
-    waits: jax.Array  # measurements to ignore, after a change
-    resets_in: jax.Array  # reductions at the lower bound
-    window: jax.Array
-    seen: jax.Array  # losses
-
-
-def greedy_rule(
-    low: float,
-    high: float,
-    start: float,
-    factor: float = 0.95,
-    patience: int = 10,
-    threshold: float = 1e-6,
-    cooldown: int = 0,
-    warmup: int = 0,
-    window: int = 50,
-    reset: int = 500,
-) -> optax.GradientTransformationExtraArgs:
-    """A two-way rule of the loss, after GreedyLR.
-
-    The loss counts as better where it is below the best so far by the threshold. After
-    more than `patience` better ones in a row the rate is divided by `factor`, after
-    more than `patience` others in a row it is multiplied by it, within the bounds; then
-    `warmup` or `cooldown` losses are ignored. After `reset` reductions at the lower
-    bound without a raise in between, all begins anew.
-
-    Rule and defaults are those of `GreedyLR` in Hugging Face's Transformers, after
-    arXiv:2512.14527. Ours is what it leaves to its user: it sees the loss of each
-    training batch (there, by default, that of each evaluation), so the running mean
-    over a window is on (there an option); the bounds are the bench's; the rate starts
-    at `start`, and changes below 1e-8 are made as well.
-    """
-
-    def init(params: Any) -> GreedyState:
-        del params
-        number = jnp.zeros((), jnp.int32)
-        return GreedyState(
-            learning_rate=jnp.float32(start),
-            best=jnp.float32(jnp.inf),
-            good=number,
-            bad=number,
-            waits=number,
-            resets_in=number + reset,
-            window=jnp.zeros(window),
-            seen=number,
-        )
-
-    def judged(state: GreedyState, loss: jax.Array) -> GreedyState:
-        active = state.waits == 0
-        better = loss < state.best - threshold
-        good = jnp.where(active & better, state.good + 1, 0)
-        bad = jnp.where(active & ~better, state.bad + 1, 0)
-        raised, lowered = good > patience, bad > patience
-        rate = state.learning_rate
-        rate = jnp.where(raised, jnp.minimum(rate / factor, high), rate)
-        rate = jnp.where(lowered, jnp.maximum(rate * factor, low), rate)
-        stuck = lowered & (rate <= low)
-        waits = jnp.maximum(state.waits - 1, 0)
-        resets_in = state.resets_in - stuck
-        return state._replace(
-            learning_rate=rate,
-            best=jnp.where(active & better, loss, state.best),
-            good=jnp.where(raised, 0, good),
-            bad=jnp.where(lowered, 0, bad),
-            waits=jnp.where(raised, warmup, jnp.where(lowered, cooldown, waits)),
-            resets_in=jnp.where(raised, reset, resets_in),
-        )
-
-    def update(
-        updates: Any, state: Any, params: Any = None, *, value: Any = None, **_: Any
-    ) -> Any:
-        scaled = jax.tree.map(lambda u: state.learning_rate * u, updates)
-        kept = state.window.at[state.seen % window].set(value)
-        seen = state.seen + 1
-        mean = kept.sum() / jnp.minimum(seen, window)
-        state = judged(state._replace(window=kept, seen=seen), mean)
-        anew = init(params)
-        state = jax.tree.map(
-            lambda a, b: jnp.where(state.resets_in <= 0, a, b), anew, state
-        )
-        return scaled, state
-
-    return optax.GradientTransformationExtraArgs(init, update)
-
-
 def greedy(middle: bool) -> Method:
     """GreedyLR from the lower bound, or from the bounds' geometric middle."""
 
     def make(_: jax.Array, setting: Setting) -> optax.GradientTransformation:
         low, high = setting.bounds
         start = (low * high) ** 0.5 if middle else low
-        return optax.chain(BASES[setting.base](), greedy_rule(low, high, start))
+        return optax.chain(BASES[setting.base](), follow(Rule(low, high, start)))
 
-    # That of the next step, which is not far from it.
+    # That of the next step, which is a twentieth from it at most, or reset.
     return Method(make, lambda state, *_: state[-1].learning_rate)
 
 
