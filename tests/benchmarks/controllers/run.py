@@ -205,7 +205,8 @@ class Program:
 
 
 def parts(steps: int, number: int) -> list[tuple[int, int]]:
-    """An epoch in parts of about equal length."""
+    """An epoch in parts of about equal length, none of them empty."""
+    number = min(number, steps)
     ends = [steps * i // number for i in range(number + 1)]
     return list(zip(ends[:-1], ends[1:], strict=True))
 
