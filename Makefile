@@ -7,7 +7,8 @@
 # make scaling  time and memory against points, features, devices; make overhead: what
 #               steering costs beside a constant rate, on MNIST
 # make soak  the tests of docs/reliability.md in their long form, and its tables; make
-#            noise: what noise does to the rate, on digits and MNIST
+#            noise: what noise does to the rate, on digits and MNIST; make controllers:
+#            rates set by policies beside tuned schedules, on tasks and optimizers (hours)
 # make mutants  changes to the files that set rates and count neighbours, which the
 #               tests should notice
 # Each makes .venv first where it is missing. Needs git, make and a Python >= 3.11.
@@ -19,7 +20,7 @@ venv := .venv
 python := $(venv)/bin/python
 installed := $(venv)/.installed
 
-.PHONY: demo test test-all test-matrix lint types format docs notebooks bench accuracy scaling overhead soak noise mutants clean
+.PHONY: demo test test-all test-matrix lint types format docs notebooks bench accuracy scaling overhead soak noise controllers mutants clean
 
 package := $(wildcard optax_mi/*.py optax_mi/*/*.py)
 notebooks := $(patsubst examples/%,docs/%,$(wildcard examples/notebooks/*.ipynb))
@@ -75,6 +76,10 @@ soak: $(installed)
 
 noise: $(installed)
 	$(python) -m tests.benchmarks.noise $(if $(DATA_DIR),--data-dir "$(DATA_DIR)")
+
+controllers: $(installed)
+	$(python) -m tests.benchmarks.controllers $(if $(DATA_DIR),--data-dir "$(DATA_DIR)") \
+		$(if $(ONLY),--only $(ONLY))
 
 mutants: $(installed)
 	$(python) -m pip install --quiet --group mutants
