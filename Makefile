@@ -79,7 +79,7 @@ noise: $(installed)
 
 controllers: $(installed)
 	$(python) -m tests.benchmarks.controllers $(if $(DATA_DIR),--data-dir "$(DATA_DIR)") \
-		$(if $(ONLY),--only $(ONLY))
+		$(if $(ONLY),--only $(ONLY)) $(if $(METHODS),--methods $(METHODS))
 
 mutants: $(installed)
 	$(python) -m pip install --quiet --group mutants

@@ -149,15 +149,15 @@ def test_runs_that_the_file_has_are_not_done_again(tmp_path, monkeypatch, capsys
             return made_up(90.0 if rate == 0.1 else 80.0), {"epoch": 1.0}
 
     monkeypatch.setattr(run, "Program", Program)
-    monkeypatch.setattr(run, "pairs", lambda _: iter([("sgd", "cosine")]))
-    run.Bench(path, ["digits"], None).run()
+    monkeypatch.setattr(run, "BASES", {"sgd": methods.BASES["sgd"]})
+    run.Bench(path, ["digits"], None, ["cosine"]).run()
     grid = [(rate, 0) for rate in (0.03, 0.1, 0.3, 1.0)]
     assert trained == [*grid, (0.1, 1), (0.1, 2)]
     assert "6/6 digits-sgd-cosine-0.1-2" in capsys.readouterr().out
     lines = path.read_text().splitlines()
     path.write_text("\n".join([*lines[:1], *lines[2:5]]) + "\n")  # two are lost
     trained.clear()
-    run.Bench(path, ["digits"], None).run()
+    run.Bench(path, ["digits"], None, ["cosine"]).run()
     assert trained == [(0.1, 0), (0.1, 2)]
 
 

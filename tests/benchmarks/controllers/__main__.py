@@ -7,6 +7,7 @@ written, never asserted: `make controllers`.
 import argparse
 from pathlib import Path
 
+from tests.benchmarks.controllers.methods import METHODS
 from tests.benchmarks.controllers.report import write
 from tests.benchmarks.controllers.run import Bench
 from tests.benchmarks.controllers.tasks import TASKS
@@ -19,13 +20,14 @@ def main() -> None:
     )
     parser.add_argument("--data-dir")
     parser.add_argument("--only", choices=TASKS, nargs="+", default=list(TASKS))
+    parser.add_argument("--methods", choices=METHODS, nargs="+", default=list(METHODS))
     parser.add_argument(
         "--out", type=Path, default=Path("docs/results/controllers.jsonl")
     )
     parser.add_argument("--report", action="store_true", help="train nothing")
     args = parser.parse_args()
     if not args.report:
-        Bench(args.out, args.only, args.data_dir).run()
+        Bench(args.out, args.only, args.data_dir, args.methods).run()
     write(args.out)
 
 

@@ -2,7 +2,7 @@
 
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -226,26 +226,24 @@ def final(history: optax_mi.MIHistory, part: str) -> float:
     return float(scores[~np.isnan(scores)][-LAST:].mean())
 
 
-def pairs(task: str) -> Iterator[tuple[str, str]]:
+def pairs(methods: Collection[str]) -> Iterator[tuple[str, str]]:
     """The optimizers and methods of a task, in the order of their runs."""
-    del task
     for base in BASES:
         for name, method in METHODS.items():
-            if not method.own:
+            if name in methods and not method.own:
                 yield base, name
     for name, method in METHODS.items():
-        if method.own:
+        if name in methods and method.own:
             yield OWN, name
 
 
-def planned(tasks: list[str]) -> int:
-    """The number of runs, where no best rate lies on its grid's edge."""
-    own = [
+def planned(methods: Collection[str]) -> int:
+    """The number of runs of a task, where no best rate lies on its grid's edge."""
+    return sum(
         len(GRIDS[base]) + len(SEEDS) - 1 if METHODS[name].tuned else len(SEEDS)
-        for base, name in pairs("")
+        for base, name in pairs(methods)
         if not missing(name)
-    ]
-    return len(tasks) * sum(own)
+    )
 
 
 def extended(base: str, scores: dict[float, float]) -> float | None:
@@ -307,16 +305,23 @@ def tried(
 class Bench:
     """Runs what the file lacks, and tells how far it is."""
 
-    def __init__(self, path: Path, tasks: list[str], data_dir: str | None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        tasks: Sequence[str],
+        data_dir: str | None,
+        methods: Collection[str] = tuple(METHODS),
+    ) -> None:
         self.path, self.tasks, self.data_dir = path, tasks, data_dir
-        self.done, self.passed, self.started = results(path), 0, time.perf_counter()
-        self.environment, self.total = environment(), planned(tasks)
+        self.methods, self.done, self.passed = methods, results(path), 0
+        self.environment, self.total = environment(), len(tasks) * planned(methods)
+        self.started = time.perf_counter()
 
     def run(self) -> None:
         """Does all tasks in turn."""
         for name in self.tasks:
             judge = Judge(TASKS[name](self.data_dir))
-            for base, method in pairs(name):
+            for base, method in pairs(self.methods):
                 if missing(method):
                     print(f"{name} {base} {method}: not in this optax_mi, skipped")
                     continue
