@@ -253,12 +253,13 @@ def _with_memory(
         network_mi = _averaged(network_mi, state.network_mi, options.smoothing)
         judged = (is_known(mi) | diverged) & is_known(rate.reference)
         network_mi = jnp.where(is_known(network_mi), network_mi, state.network_mi)
-        current = _first_known(mi, before)
+        # Ones where its answer is then discarded, as policies divide by what they see.
+        current = _first_known(mi, before, otherwise=jnp.where(judged, 0, 1))
         step = _input(rate, options)._replace(
             mi=current,
-            previous_mi=_first_known(before, current),
+            previous_mi=_first_known(before, otherwise=current),
             reference=jnp.where(is_known(rate.reference), rate.reference, 1),
-            network_mi=_first_known(network_mi, current),
+            network_mi=_first_known(network_mi, otherwise=current),
             diverged=diverged,
         )
         answer, memory = policy.update(step, state.memory)
@@ -325,9 +326,9 @@ def _averaged(new: Number, before: Number, smoothing: ScalarLike) -> Number:
     return jnp.where(usable, average, new)
 
 
-def _first_known(*values: Number) -> Number:
-    """The first that is known, or 0."""
-    found = jnp.zeros_like(values[0])
+def _first_known(*values: Number, otherwise: Number) -> Number:
+    """The first value that is known."""
+    found = otherwise
     for value in reversed(values):
         found = jnp.where(is_known(value), value, found)
     return found
