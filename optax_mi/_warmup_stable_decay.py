@@ -16,7 +16,8 @@ class WarmupStableDecayMemory(NamedTuple):
     """What `warmup_stable_decay_policy` remembers; nats are -3.4e38 before any came."""
 
     warming_up: Bool[Array, ""]  #: whether the rate still rises
-    best: Float[Array, ""]  #: the most that the whole network's information was
+    start: Float[Array, ""]  #: the whole network's information at the start
+    best: Float[Array, ""]  #: the most that it was
     reached: Float[Array, ""]  #: its own information at the last rise
     network_reached: Float[Array, ""]  #: the whole network's at the last rise
     waited: Int32[Array, ""]  #: measurements since the last rise, or the last decay
@@ -59,6 +60,11 @@ def warmup_stable_decay_policy(
     stable             no rise for `reset`          warm-up again
                        measurements at `lr_min`
     ================== ============================ ================================
+
+    A network that has learned nothing yet holds information as well, as random features
+    do, and the first steps can cost some of it. So until the information has risen by
+    :math:`fall\,R` above the first measurement, only a fall to half of the best ends
+    the warm-up.
 
     Half of the rate before the fall is a quarter of the largest that was tried: the
     edge of stability lies between the two, and comes nearer as training goes on. After
@@ -121,6 +127,7 @@ def warmup_stable_decay_policy(
     def init() -> WarmupStableDecayMemory:
         return WarmupStableDecayMemory(
             warming_up=jnp.array(True),
+            start=scalar(MISSING),
             best=scalar(MISSING),
             reached=scalar(MISSING),
             network_reached=scalar(MISSING),
@@ -135,7 +142,15 @@ def warmup_stable_decay_policy(
         given = (p.reference > 0) & (p.reference < UNBOUNDED)
         scale = jnp.where(given, p.reference, 1)
         warming_up = memory.warming_up | p.value_only
-        fell = p.diverged | (network < memory.best - fall * scale)
+        start = jnp.where(memory.start > MISSING, memory.start, network)
+        learned = memory.best > start + fall * scale
+        # A fall to half of what there was, where nothing has been learned yet.
+        tolerated = jnp.where(
+            warming_up & ~learned,
+            jnp.maximum(fall * scale, memory.best / 2),
+            fall * scale,
+        )
+        fell = p.diverged | (network < memory.best - tolerated)
         rose = ~fell & (
             (p.mi > memory.reached + rise * scale)
             | (network > memory.network_reached + rise * scale)
@@ -161,6 +176,7 @@ def warmup_stable_decay_policy(
         return PolicyAnswer(p.learning_rate * change, keep, fell), (
             WarmupStableDecayMemory(
                 warming_up=still | begins_again,
+                start=start,
                 best=jnp.where(keep, network, memory.best),
                 reached=last_rise(memory.reached, p.mi),
                 network_reached=last_rise(memory.network_reached, network),

@@ -10,17 +10,19 @@ import optax_mi
 NAN = float("nan")
 
 
-def run(measurements, lr_min=1e-3, lr_max=1.0, init_lr=None, reference=2.0, **options):
-    """The rates after each measurement, and after which the parameters go back."""
+def run(measurements, lr_min=5e-4, lr_max=1.0, reference=2.0, start=0.1, **options):
+    """The rates after each measurement, and after which the parameters go back.
+
+    The start is measured before. Rates are in thousandths.
+    """
+    init_lr = options.pop("init_lr", None)
+    policy = optax_mi.warmup_stable_decay_policy(**options)
     tx = optax_mi.mi_dynamic_lr(
-        lr_min,
-        lr_max,
-        policy=optax_mi.warmup_stable_decay_policy(**options),
-        reference=reference,
-        init_lr=init_lr,
+        lr_min, lr_max, policy=policy, reference=reference, init_lr=init_lr
     )
-    params, state, rates, back = jnp.ones(2), None, [], []
-    state, update = tx.init(params), jax.jit(tx.update)
+    params, update = jnp.ones(2), jax.jit(tx.update)
+    _, state = update(params, tx.init(params), params, mi=start)
+    rates, back = [], []
     for number, mi in enumerate(measurements):
         value = 0.0
         if mi == "diverged":
@@ -31,8 +33,7 @@ def run(measurements, lr_min=1e-3, lr_max=1.0, init_lr=None, reference=2.0, **op
         rates.append(round(1000 * optax_mi.learning_rates(state)[""], 4))
         if state.updates_back:
             back.append(number)
-        # One more, at whose start it is back.
-        _, state = update(params, state, params)
+        _, state = update(params, state, params)  # at whose start it is back
     return rates, back
 
 
@@ -43,7 +44,7 @@ TABLE = {
     "warm-up: it falls": ([0.5, 0.6, 0.5], [2, 4, 1], [2]),
     "warm-up: it falls step by step, from the best": ([1, 0.95, 0.93], [2, 4, 1], [2]),
     "warm-up: training diverges": ([0.5, 0.6, "diverged", 0.6], [2, 4, 1, 1], [2]),
-    "stable: it rises": ([1, 0.5, 1.1, 1.2, 1.3, 1.4], [2, 1, 1, 1, 1, 1], [1]),
+    "stable: it rises": ([1, 0.5, 1.1, 1.2, 1.3], [2, 0.5, 0.5, 0.5, 0.5], [1]),
     "stable: another fall": ([1, 1, 1, 0.5, 1.1, 1], [2, 4, 8, 2, 2, 1], [3, 5]),
     "stable: no rise": (
         [1, 1, 1, 1, 0.5, 1, 1, 1, 1, 1, 1],
@@ -67,9 +68,11 @@ TABLE = {
     ),
     "stable: at the lower bound for long": (
         [1, 0.5] + [1] * 11,
-        [2, 1] + [1] * 10 + [2],
+        [2, 0.5] + [0.5] * 10 + [1],
         [1],
     ),
+    "warm-up: nothing learned yet, it falls": ([0.09, 0.06, 0.051], [2, 4, 8], []),
+    "warm-up: nothing learned yet, it falls to half": ([0.09, 0.03], [2, 0.5], [1]),
     "a larger batch": ([1, 1, 0.5, 1, "larger batch"], [2, 4, 1, 1, 2], [2]),
 }
 
@@ -99,8 +102,10 @@ def test_thresholds_are_nats_without_a_reference():
 
 def test_its_options_are_those_of_the_table():
     options = {"fall": 0.5, "rise": 0.1, "decay": 0.1, "patience": 1, "reset": 1}
-    rates, back = run([2, 1.1, 0.9, 2.1, 2.3, 2.3, 2.3], 1e-4, **options, factor=10)
-    assert rates == [1, 10, 0.5, 0.1, 0.1, 0.1, 1]
+    rates, back = run(
+        [2, 1.1, 0.9, 2.1, 2.3, 2.3, 2.3, 2.3], 1e-4, **options, factor=10
+    )
+    assert rates == [10, 100, 5, 0.5, 0.5, 0.1, 0.1, 1]
     assert back == [2]
 
 
