@@ -23,8 +23,11 @@ from optax_mi._layerwise import layerwise_mi_dynamic_lr as layerwise_mi_dynamic_
 from optax_mi._measure import estimate_mi as estimate_mi
 from optax_mi._measure import reference_mi as reference_mi
 from optax_mi._policies import Policy as Policy
+from optax_mi._policies import PolicyAnswer as PolicyAnswer
 from optax_mi._policies import PolicyInput as PolicyInput
+from optax_mi._policies import PolicyWithMemory as PolicyWithMemory
 from optax_mi._policies import change_policy as change_policy
+from optax_mi._policies import decay_policy as decay_policy
 from optax_mi._policies import reference_policy as reference_policy
 from optax_mi._probe import Probe as Probe
 from optax_mi._probe import sample_probe as sample_probe
@@ -35,8 +38,12 @@ from optax_mi._record import record_mi as record_mi
 from optax_mi._record import track_value_only as track_value_only
 from optax_mi._sample_size import SampleSizeCurve as SampleSizeCurve
 from optax_mi._sample_size import sample_size_curve as sample_size_curve
-from optax_mi._transform import MIDynamicLRState as MIDynamicLRState
+from optax_mi._schedule import measurement_steps as measurement_steps
+from optax_mi._state import MIDynamicLRState as MIDynamicLRState
 from optax_mi._transform import mi_dynamic_lr as mi_dynamic_lr
 from optax_mi._types import Estimator as Estimator
+from optax_mi._warmup_stable_decay import (
+    warmup_stable_decay_policy as warmup_stable_decay_policy,
+)
 
 __version__ = _version("optax_mi")

@@ -44,6 +44,15 @@ def positive(argument: str, value: Any) -> None:
         fail(argument, "finite and > 0", value)
 
 
+def within(argument: str, value: Any, low: float, high: float | None = None) -> None:
+    """Checks for a finite number from low to high, unless traced."""
+    known = _number(argument, value)
+    most = _LARGEST if high is None else high
+    if known is not None and not low <= known <= most:
+        expected = f"finite and >= {low}" if high is None else f"from {low} to {high}"
+        fail(argument, expected, value)
+
+
 def less_than_one(argument: str, value: Any) -> None:
     """Checks for a number < 1, unless traced."""
     known = _number(argument, value)

@@ -18,7 +18,7 @@ from jaxtyping import Shaped
 
 from optax_mi import _checks
 from optax_mi._record import labelled_states, pending_only
-from optax_mi._transform import UNBOUNDED, is_known
+from optax_mi._state import UNBOUNDED, is_known
 from optax_mi._types import Measurement
 
 COLUMNS = ("epoch", "step", "layer", "learning_rate", "mi", "reference")

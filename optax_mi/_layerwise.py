@@ -10,9 +10,11 @@ import optax  # pyright: ignore[reportMissingTypeStubs]
 from jaxtyping import ScalarLike
 
 from optax_mi import _checks
+from optax_mi._going_back import able_to_go_back
 from optax_mi._layers import match, module_paths
-from optax_mi._policies import Policy
-from optax_mi._transform import mi_dynamic_lr
+from optax_mi._policies import AnyPolicy, keeps_parameters, reference_policy
+from optax_mi._state import whole_network
+from optax_mi._transform import rate_alone
 from optax_mi._types import Measurement
 
 
@@ -21,7 +23,7 @@ def layerwise_mi_dynamic_lr(
     lr_min: ScalarLike | Mapping[str, ScalarLike],
     lr_max: ScalarLike | Mapping[str, ScalarLike],
     *,
-    policy: Policy | Mapping[str, Policy] | None = None,
+    policy: AnyPolicy | Mapping[str, AnyPolicy] | None = None,
     reference: ScalarLike | Mapping[str, ScalarLike] | None = None,
     default: str | None = None,
     init_lr: ScalarLike | Mapping[str, ScalarLike] | None = None,
@@ -82,13 +84,15 @@ def layerwise_mi_dynamic_lr(
     options: dict[str, Any] = {
         "lr_min": lr_min,
         "lr_max": lr_max,
-        "policy": policy,
+        "policy": reference_policy() if policy is None else policy,
         "reference": reference,
         "init_lr": init_lr,
         "smoothing": smoothing,
     }
     if not any(isinstance(value, Mapping) for value in options.values()):
-        mi_dynamic_lr(**options)  # refuses bad numbers here and not at the first step
+        rate_alone(
+            layer=None, **options
+        )  # refuses bad numbers here and not at the first step
     automatic = isinstance(param_labels, str)
     if automatic:
         _checks.one_of("param_labels", param_labels, ("auto",))
@@ -111,7 +115,7 @@ def layerwise_mi_dynamic_lr(
             if not isinstance(name, str):
                 _checks.fail("param_labels", "strings", repr(name))
         own = {name: _of_label(name, names, options) for name in names}
-        transforms = {name: mi_dynamic_lr(layer=name, **own[name]) for name in names}
+        transforms = {name: rate_alone(layer=name, **own[name]) for name in names}
         # Labels of an NNX model are one themselves, and may be called.
         return names, optax.partition(transforms, lambda _: labels)
 
@@ -132,10 +136,14 @@ def layerwise_mi_dynamic_lr(
             layers = match(
                 names, mi, default=default, argument="mi", every_layer=not automatic
             )
+            extra_args["network_mi"] = whole_network(mi, default)
             mi = {name: mi[layer] for name, layer in layers.items()}
         return inner.update(updates, state, params, mi=mi, **extra_args)
 
-    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+    rates = optax.GradientTransformationExtraArgs(init_fn, update_fn)
+    policies = options["policy"]
+    each = policies.values() if isinstance(policies, Mapping) else [policies]
+    return able_to_go_back(rates) if any(map(keeps_parameters, each)) else rates
 
 
 def _of_label(

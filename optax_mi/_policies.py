@@ -1,14 +1,18 @@
-"""From mutual information to a learning rate: pure functions of a `PolicyInput`.
+"""From mutual information to a learning rate: policies, with a memory or without.
 
 The paper prescribes no policy and neither does this package: a policy is any function
-from `PolicyInput` to a learning rate that can be traced by JAX. The two here are the
-paper's (appendix).
+from `PolicyInput` to a learning rate that can be traced by JAX, or a pair of functions
+where it has to remember more than two measurements. `change_policy` and
+`reference_policy` are the paper's (appendix), `decay_policy` follows its sequel, and
+`warmup_stable_decay_policy`, in a file of its own, is this package's.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol, runtime_checkable
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, ScalarLike
 
@@ -25,6 +29,23 @@ class PolicyInput(NamedTuple):
     lr_min: Float[Array, ""]  #: the lower bound
     lr_max: Float[Array, ""]  #: the upper bound
     value_only: Bool[Array, ""]  #: judge by the value of mi, not by its change
+    #: the whole network's information, of which mi may be a layer's; None: mi itself
+    network_mi: Float[Array, ""] | None = None
+    #: training has diverged, and there may be no new measurement (with a memory only)
+    diverged: Bool[Array, ""] | bool = False
+
+
+class PolicyAnswer(NamedTuple):
+    """A rate, and what is to become of the parameters.
+
+    A policy with a memory may answer with this in place of a bare rate. The
+    transformation then holds a copy of the parameters: those of the start, until it is
+    told to keep others.
+    """
+
+    learning_rate: Float[Array, ""]  #: in force from now on
+    keep: Bool[Array, ""] | bool = False  #: keep the parameters that were measured
+    go_back: Bool[Array, ""] | bool = False  #: go back to the parameters kept
 
 
 @runtime_checkable
@@ -41,9 +62,53 @@ class Policy(Protocol):
         ...
 
 
+class PolicyWithMemory(NamedTuple):
+    """A policy that remembers: a pair of functions, as an Optax transformation is one.
+
+    A plain pair ``(init, update)`` will do as well. The memory is a pytree of arrays
+    whose structure, shapes and dtypes stay; it lives in the optimizer state, and so
+    survives whatever that does (jit, scan, checkpoints). `update` is called from the
+    first finite measurement on, with `previous_mi` the same as `mi` there, and where
+    training has diverged.
+    """
+
+    init: Callable[[], Any]  #: returns the memory before the first measurement
+    #: from `PolicyInput` and memory to the rate or a `PolicyAnswer`, and the memory
+    update: Callable[[PolicyInput, Any], tuple[Any, Any]]
+    needs_reference: bool = False  #: as the attribute of a policy without a memory
+
+
+AnyPolicy: TypeAlias = Policy | PolicyWithMemory | tuple[Callable[..., Any], ...]
+
+
+def as_policy(policy: Any) -> Policy | PolicyWithMemory:
+    """Returns a policy, a plain pair as a `PolicyWithMemory`."""
+    if isinstance(policy, tuple) and len(policy) in (2, 3):
+        pair = PolicyWithMemory(*policy)
+        is_policy = callable(pair.init) and callable(pair.update)
+        policy = pair
+    else:
+        is_policy = callable(policy)
+    if not is_policy:
+        expected = "a function of a PolicyInput or a pair of functions (init, update)"
+        _checks.fail("policy", expected, _checks.described(policy))
+    return policy
+
+
+def keeps_parameters(policy: Any) -> bool:
+    """Whether a policy answers with a `PolicyAnswer`; it is traced, not run."""
+    policy = as_policy(policy)
+    if not isinstance(policy, PolicyWithMemory):
+        return False
+    step = PolicyInput(*[jnp.ones(()) for _ in range(6)], jnp.array(False))
+    step = step._replace(network_mi=jnp.ones(()), diverged=jnp.array(False))
+    answer, _ = jax.eval_shape(lambda: policy.update(step, policy.init()))
+    return isinstance(answer, PolicyAnswer)
+
+
 def change_policy(
-    gamma_up: ScalarLike = 0.1,
-    gamma_down: ScalarLike = 1.0,
+    gamma_up: ScalarLike | None = None,
+    gamma_down: ScalarLike | None = None,
     epsilon: ScalarLike = 0.01,
 ) -> Policy:
     r"""The paper's first policy: raise the rate while the information changes.
@@ -61,10 +126,12 @@ def change_policy(
     `value_only`.
 
     Args:
-      gamma_up: The paper's gamma_1: 0.1 for MNIST, 0.01 (increases dampened) for
-        CIFAR-10.
-      gamma_down: The paper's gamma_2: 1 for both.
-      epsilon: The relative change up to which the information counts as saturated.
+      gamma_up: The paper's gamma_1, by default `lr_max`: the paper has 0.1 for MNIST,
+        where `lr_max` is 0.1 too, and 0.01 (increases dampened) for CIFAR-10.
+      gamma_down: The paper's gamma_2, by default ten times `lr_max`: the paper's 1.
+      epsilon: The relative change up to which the information counts as saturated,
+        from one measurement to the next. The paper measures once an epoch; with n
+        measurements an epoch, give about an nth.
 
     Returns:
       A policy.
@@ -82,17 +149,14 @@ def change_policy(
       >>> print(f"{policy(step):.3f}")  # 0.01 + 0.1 * |2 - 1| / 2
       0.060
     """
-    for name, value in [
-        ("gamma_up", gamma_up),
-        ("gamma_down", gamma_down),
-        ("epsilon", epsilon),
-    ]:
-        _checks.nonnegative(name, value)
+    _nonnegative(gamma_up=gamma_up, gamma_down=gamma_down, epsilon=epsilon)
 
     def policy(p: PolicyInput) -> Float[Array, ""]:
+        up = p.lr_max if gamma_up is None else gamma_up
+        down = 10 * p.lr_max if gamma_down is None else gamma_down
         delta = _relative_change(p)
-        raised = jnp.minimum(p.lr_max, p.learning_rate + gamma_up * delta)
-        lowered = jnp.maximum(p.lr_min, p.learning_rate - gamma_down * delta)
+        raised = jnp.minimum(p.lr_max, p.learning_rate + up * delta)
+        lowered = jnp.maximum(p.lr_min, p.learning_rate - down * delta)
         learning_rate = jnp.where(delta > epsilon, raised, lowered)
         return jnp.where(p.mi > 0, learning_rate, p.learning_rate)
 
@@ -100,9 +164,9 @@ def change_policy(
 
 
 def reference_policy(
-    gamma_up: ScalarLike = 0.1,
-    gamma_down: ScalarLike = 0.1,
-    gamma_over: ScalarLike = 0.1,
+    gamma_up: ScalarLike | None = None,
+    gamma_down: ScalarLike | None = None,
+    gamma_over: ScalarLike | None = None,
     epsilon: ScalarLike = 0.003,
 ) -> Policy:
     r"""The paper's second policy: change, and value relative to the reference.
@@ -127,17 +191,19 @@ def reference_policy(
     :math:`I_{t-1} \le 0` the rate stays as it is, and so it does where the reference is
     zero or less; a negative :math:`I_{t-2}` counts as zero.
 
-    The gammas are steps of the rate itself, and 0.1 is as large as the paper's upper
-    bound. With bounds far below, as Adam needs them, give gammas near `lr_max`, or the
-    rate will jump from one bound to the other.
+    The gammas are steps of the rate itself, so by default they are `lr_max`. With
+    bounds more than two decades apart the rate is coarse near the lower one;
+    `warmup_stable_decay_policy` steps by factors instead.
 
     Args:
-      gamma_up: The paper's gamma_1: 0.1, or 0.01 (increases dampened).
-      gamma_down: The paper's gamma_2: 0.1, or 0.01 where gamma_1 is.
-      gamma_over: The paper's gamma_3: 0.1.
-      epsilon: The relative change up to which the information counts as saturated. The
-        paper's is 0.01, of which a slow start at `lr_min` can fall short: the rate
-        then stays there.
+      gamma_up: The paper's gamma_1, by default `lr_max`: the paper has 0.1, where
+        `lr_max` is 0.1 too, or 0.01 (increases dampened).
+      gamma_down: The paper's gamma_2, by default `lr_max`; 0.01 where gamma_1 is.
+      gamma_over: The paper's gamma_3, by default `lr_max`.
+      epsilon: The relative change up to which the information counts as saturated,
+        from one measurement to the next. The paper's is 0.01, of which a slow start at
+        `lr_min` can fall short: the rate then stays there. Both are for one
+        measurement an epoch; with n of them, give about an nth.
 
     Returns:
       A policy that needs a reference.
@@ -155,26 +221,86 @@ def reference_policy(
       >>> print(f"{policy(step):.3f}")  # 0.01 + 0.1 * (1 - 1.5 / 2)
       0.035
     """
-    for name, value in [
-        ("gamma_up", gamma_up),
-        ("gamma_down", gamma_down),
-        ("gamma_over", gamma_over),
-        ("epsilon", epsilon),
-    ]:
-        _checks.nonnegative(name, value)
+    _nonnegative(
+        gamma_up=gamma_up,
+        gamma_down=gamma_down,
+        gamma_over=gamma_over,
+        epsilon=epsilon,
+    )
 
     def policy(p: PolicyInput) -> Float[Array, ""]:
+        up, down, above = (
+            p.lr_max if gamma is None else gamma
+            for gamma in (gamma_up, gamma_down, gamma_over)
+        )
         usable = (p.mi > 0) & (p.reference > 0)
         d1 = 1 - p.mi / jnp.where(usable, p.reference, 1)
         growing = (_relative_change(p) > epsilon) | p.value_only
-        raised = jnp.minimum(p.lr_max, p.learning_rate + gamma_up * d1)
-        lowered = jnp.maximum(p.lr_min, p.learning_rate - gamma_down * d1)
-        over = jnp.maximum(p.lr_min, p.learning_rate + gamma_over * d1)
+        raised = jnp.minimum(p.lr_max, p.learning_rate + up * d1)
+        lowered = jnp.maximum(p.lr_min, p.learning_rate - down * d1)
+        over = jnp.maximum(p.lr_min, p.learning_rate + above * d1)
         learning_rate = jnp.where(d1 > 0, jnp.where(growing, raised, lowered), over)
         return jnp.where(usable, learning_rate, p.learning_rate)
 
     policy.needs_reference = True  # pyright: ignore[reportFunctionMemberAccess]
     return policy
+
+
+def decay_policy(gamma: ScalarLike = 0.1, epsilon: ScalarLike = 0.01) -> Policy:
+    r"""A rate that only falls, at a pace set by the relative change of the information.
+
+    .. math::
+        \delta_t &= |I_{t-1} - I_{t-2}| / I_{t-1} \\
+        LR_t &= \max(LR_{min}, LR_{t-1} (1 - \gamma \max(0, 1 - \delta_t / \epsilon)))
+
+    While the information changes by `epsilon` or more the rate stays; the less it
+    changes, the faster it falls. Start at the top: ``init_lr=lr_max``. Under
+    `layerwise_mi_dynamic_lr` each layer's rate falls at its own pace.
+
+    The idea is that of the abstract of the reference below. Its equations could not be
+    had, so this one is ours.
+
+    Args:
+      gamma: The share of the rate that is lost at a measurement without any change.
+      epsilon: The relative change, from one measurement to the next, from which on the
+        rate stays.
+
+    Returns:
+      A policy.
+
+    Raises:
+      ValueError: If gamma is not within 0 and 1, or epsilon is not finite and > 0.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import optax_mi
+      >>> policy = optax_mi.decay_policy(gamma=0.5)
+      >>> step = optax_mi.PolicyInput(
+      ...     learning_rate=0.1, mi=jnp.array(2.0), previous_mi=2.0, reference=2.3,
+      ...     lr_min=0.001, lr_max=0.1, value_only=False)
+      >>> print(f"{policy(step):.3f}")  # no change: 0.1 * (1 - 0.5)
+      0.050
+
+    References:
+      Vasudevan, `Mutual Information Based Learning Rate Decay for Stochastic Gradient
+      Descent Training of Deep Neural Networks <https://doi.org/10.3390/e22050560>`_,
+      Entropy 22(5), 560, 2020.
+    """
+    _checks.within("gamma", gamma, 0, 1)
+    _checks.positive("epsilon", epsilon)
+
+    def policy(p: PolicyInput) -> Float[Array, ""]:
+        stillness = jnp.maximum(0, 1 - _relative_change(p) / epsilon)
+        lowered = jnp.maximum(p.lr_min, p.learning_rate * (1 - gamma * stillness))
+        return jnp.where(p.mi > 0, lowered, p.learning_rate)
+
+    return policy
+
+
+def _nonnegative(**numbers: ScalarLike | None) -> None:
+    for name, value in numbers.items():
+        if value is not None:
+            _checks.nonnegative(name, value)
 
 
 def _relative_change(p: PolicyInput) -> Float[Array, ""]:

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float, ScalarLike
 
 from optax_mi import _checks
-from optax_mi._transform import entry
+from optax_mi._state import entry
 from optax_mi._types import Measurement
 
 State = TypeVar("State")

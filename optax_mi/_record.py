@@ -12,13 +12,15 @@ from jaxtyping import Array, Float
 
 from optax_mi import _checks
 from optax_mi._layers import match, own_label, partition_labels
-from optax_mi._transform import (
+from optax_mi._state import (
     MISSING,
     UNBOUNDED,
     MIDynamicLRState,
+    PolicyState,
     entry,
     is_known,
     require_reference,
+    whole_network,
 )
 from optax_mi._types import Measurement
 
@@ -109,7 +111,13 @@ def record_mi(
         pending = jnp.where(is_known(new_mi), new_mi, state.pending)
         return state._replace(pending=pending)
 
-    return _map_states(record, opt_state)
+    def record_network(labels: tuple[str, ...], pending: Any) -> Any:
+        network = whole_network(mi, default) if labels else own(mi, labels, "mi")
+        if network is None:
+            return pending
+        return jnp.where(is_known(network), network, pending)
+
+    return _map_states(record, opt_state, record_network)
 
 
 def track_value_only(opt_state: Any, measurements: int = 5) -> Any:
@@ -196,11 +204,14 @@ def pending_only(opt_state: Any, mi: Measurement) -> Any:
     def forget(_: Any, state: MIDynamicLRState) -> MIDynamicLRState:
         return state._replace(pending=jnp.full_like(state.pending, MISSING))
 
-    return record_mi(_map_states(forget, opt_state), mi)
+    def forget_network(_: Any, pending: Any) -> Any:
+        return jnp.full_like(pending, MISSING)
+
+    return record_mi(_map_states(forget, opt_state, forget_network), mi)
 
 
 def _is_state(node: Any) -> bool:
-    return isinstance(node, MIDynamicLRState)
+    return isinstance(node, MIDynamicLRState | PolicyState)
 
 
 def _states(opt_state: Any) -> list[tuple[Any, MIDynamicLRState]]:
@@ -218,18 +229,32 @@ def _states(opt_state: Any) -> list[tuple[Any, MIDynamicLRState]]:
 def _map_states(
     fn: Callable[[tuple[str, ...], MIDynamicLRState], MIDynamicLRState],
     opt_state: Any,
+    of_network: Callable[[tuple[str, ...], Any], Any] | None = None,
 ) -> Any:
+    """Maps each rate's state, and what is pending for the network beside a memory."""
     _states(opt_state)
 
     def visit(path: Any, node: Any) -> Any:
-        if not _is_state(node):
+        labels = partition_labels(path)
+        if isinstance(node, MIDynamicLRState):
+            return _like(node, fn(labels, _arrays(node)))
+        if not isinstance(node, PolicyState):
             return node
-        changed = fn(partition_labels(path), _arrays(node))
-        return jax.tree.structure(node).unflatten(changed)
+        changed = node._replace(rate=_like(node.rate, fn(labels, _arrays(node))))
+        if of_network is None:
+            return changed
+        (pending,) = jax.tree.leaves(node.network_pending)
+        pending = _like(node.network_pending, of_network(labels, pending))
+        return changed._replace(network_pending=pending)
 
     return jax.tree_util.tree_map_with_path(visit, opt_state, is_leaf=_is_state)
 
 
-def _arrays(state: MIDynamicLRState) -> MIDynamicLRState:
-    # An `nnx.Optimizer` has put each of them into a variable.
-    return MIDynamicLRState(*jax.tree.leaves(state))
+def _like(node: Any, values: Any) -> Any:
+    """Values in the place of a node's: `nnx.Optimizer` keeps each in a variable."""
+    return jax.tree.structure(node).unflatten(jax.tree.leaves(values))
+
+
+def _arrays(state: MIDynamicLRState | PolicyState) -> MIDynamicLRState:
+    rate = state.rate if isinstance(state, PolicyState) else state
+    return MIDynamicLRState(*jax.tree.leaves(rate))

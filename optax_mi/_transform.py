@@ -2,48 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax  # pyright: ignore[reportMissingTypeStubs]
-from jaxtyping import Array, Bool, Float, Int32, ScalarLike
+from jaxtyping import Array, Bool, Float, ScalarLike
 
 from optax_mi import _checks
-from optax_mi._policies import Policy, PolicyInput, reference_policy
+from optax_mi._going_back import able_to_go_back
+from optax_mi._policies import (
+    AnyPolicy,
+    Policy,
+    PolicyAnswer,
+    PolicyInput,
+    PolicyWithMemory,
+    as_policy,
+    keeps_parameters,
+    reference_policy,
+)
+from optax_mi._state import (
+    MISSING,
+    UNBOUNDED,
+    MIDynamicLRState,
+    PolicyState,
+    entry,
+    is_known,
+    require_reference,
+    scalar,
+)
 from optax_mi._types import Measurement
 
-# What is not there yet. Finite, since a state of NaN or infinities cannot live under
-# ``jax_debug_nans``, and wrappers that choose between states by factors of 0 and 1
-# (``optax.contrib.sam``) would spread it.
-MISSING = float(np.finfo(np.float32).min)
-UNBOUNDED = float(np.finfo(np.float32).max)
-
-
-class MIDynamicLRState(NamedTuple):
-    """State of `mi_dynamic_lr`: finite scalar arrays alone, of fixed dtypes.
-
-    What is not there yet is -3.4e38, the lowest float32.
-    """
-
-    #: updates so far
-    count: Int32[Array, ""]  # pyright: ignore[reportIncompatibleMethodOverride]
-    learning_rate: Float[Array, ""]  #: in force at the next update
-    mi: Float[Array, ""]  #: the last finite measurement in nats
-    previous_mi: Float[Array, ""]  #: the one before it
-    #: in nats, 3.4e38 where the policy needs none, missing where it needs one
-    reference: Float[Array, ""]
-    value_only: Int32[Array, ""]  #: measurements still to be judged by value alone
-    pending: Float[Array, ""]  #: recorded but not yet applied
+Number = Float[Array, ""]
+Flag = Bool[Array, ""]
 
 
 def mi_dynamic_lr(
     lr_min: ScalarLike,
     lr_max: ScalarLike,
     *,
-    policy: Policy | None = None,
+    policy: AnyPolicy | None = None,
     reference: ScalarLike | None = None,
     layer: str | None = None,
     init_lr: ScalarLike | None = None,
@@ -124,6 +122,44 @@ def mi_dynamic_lr(
       Vasudevan, `Dynamic learning rate using Mutual Information
       <https://arxiv.org/abs/1805.07249>`_, 2018.
     """
+    policy = reference_policy() if policy is None else policy
+    rate = rate_alone(
+        lr_min,
+        lr_max,
+        policy=policy,
+        reference=reference,
+        layer=layer,
+        init_lr=init_lr,
+        smoothing=smoothing,
+    )
+    return able_to_go_back(rate) if keeps_parameters(policy) else rate
+
+
+class _Options(NamedTuple):
+    lr_min: ScalarLike
+    lr_max: ScalarLike
+    layer: str | None
+    smoothing: ScalarLike
+
+    def bounds(self) -> tuple[Number, Number]:
+        # Of numbers they were checked; one that is traced may be anything, and then
+        # holds the rate down.
+        low, high = scalar(self.lr_min), scalar(self.lr_max)
+        low = jnp.where(jnp.isfinite(low) & (low >= 0), low, 0)
+        return low, jnp.where(jnp.isfinite(high) & (high >= 0), high, low)
+
+
+def rate_alone(
+    lr_min: ScalarLike,
+    lr_max: ScalarLike,
+    *,
+    policy: AnyPolicy,
+    reference: ScalarLike | None,
+    layer: str | None,
+    init_lr: ScalarLike | None,
+    smoothing: ScalarLike,
+) -> optax.GradientTransformationExtraArgs:
+    """`mi_dynamic_lr` without the means to go back to parameters."""
     options = {"init_lr": init_lr, "reference": reference, "smoothing": smoothing}
     given = {name: value for name, value in options.items() if value is not None}
     for name, value in {"lr_min": lr_min, "lr_max": lr_max, **given}.items():
@@ -133,7 +169,7 @@ def mi_dynamic_lr(
     if init_lr is not None:
         _checks.at_most("init_lr", init_lr, "lr_max", lr_max)
         _checks.at_most("lr_min", lr_min, "init_lr", init_lr)
-    policy = reference_policy() if policy is None else policy
+    policy = as_policy(policy)
     if reference is None:
         needed = getattr(policy, "needs_reference", False)
         reference = MISSING if needed else UNBOUNDED
@@ -151,45 +187,26 @@ def mi_dynamic_lr(
             pending=scalar(MISSING),
         )
 
-    def bounds() -> tuple[Float[Array, ""], Float[Array, ""]]:
-        # Of numbers they were checked; one that is traced may be anything, and then
-        # holds the rate down.
-        low, high = scalar(lr_min), scalar(lr_max)
-        low = jnp.where(jnp.isfinite(low) & (low >= 0), low, 0)
-        return low, jnp.where(jnp.isfinite(high) & (high >= 0), high, low)
+    known = _Options(lr_min, lr_max, layer, smoothing)
+    if isinstance(policy, PolicyWithMemory):
+        return _with_memory(init_fn, policy, known)
+    return _without_memory(init_fn, policy, known)
 
-    def apply_measurement(
-        state: MIDynamicLRState, mi: Float[Array, ""]
-    ) -> MIDynamicLRState:
-        low, high = bounds()
-        measured, compared = is_known(mi), is_known(state.mi)
-        mi = jnp.where(measured, mi, state.mi)
-        average = smoothing * state.mi + (1 - smoothing) * mi
-        averaged = measured & compared & jnp.isfinite(average)
-        mi = jnp.where(averaged, average, mi)
-        judged = measured & compared & is_known(state.reference)
+
+def _without_memory(
+    init_fn: Any, policy: Policy, options: _Options
+) -> optax.GradientTransformationExtraArgs:
+    def apply_measurement(state: MIDynamicLRState, mi: Number) -> MIDynamicLRState:
+        mi = _averaged(mi, state.mi, options.smoothing)
+        judged = is_known(mi) & is_known(state.mi) & is_known(state.reference)
         # A policy sees finite numbers even where its answer is then discarded.
-        answer = policy(
-            PolicyInput(
-                learning_rate=state.learning_rate,
-                mi=jnp.where(judged, mi, 1),
-                previous_mi=jnp.where(judged, state.mi, 1),
-                reference=jnp.where(judged, state.reference, 1),
-                lr_min=low,
-                lr_max=high,
-                value_only=state.value_only > 0,
-            )
+        step = _input(state, options)._replace(
+            mi=jnp.where(judged, mi, 1),
+            previous_mi=jnp.where(judged, state.mi, 1),
+            reference=jnp.where(judged, state.reference, 1),
         )
-        if jnp.ndim(answer) != 0:
-            _checks.fail("policy", "a function to a scalar", jnp.shape(answer))
-        held = jnp.where(jnp.isfinite(state.learning_rate), state.learning_rate, low)
-        learning_rate = jnp.where(judged & jnp.isfinite(answer), answer, held)
-        return state._replace(
-            learning_rate=scalar(jnp.clip(learning_rate, low, high)),
-            mi=mi,
-            previous_mi=jnp.where(measured, state.mi, state.previous_mi),
-            value_only=jnp.maximum(state.value_only - measured.astype(jnp.int32), 0),
-        )
+        answer = policy(step)
+        return _moved(_measured(state, mi), answer, judged, options)
 
     def update_fn(
         updates: optax.Updates,
@@ -202,65 +219,172 @@ def mi_dynamic_lr(
     ) -> tuple[optax.Updates, MIDynamicLRState]:
         del params, extra_args
         state = apply_measurement(state, state.pending)
-        mi = entry(mi, layer)
-        if mi is not None:
+        given = entry(mi, options.layer)
+        if given is not None:
             require_reference(state)
-            state = apply_measurement(state, mi)
-        learning_rate = state.learning_rate
+            state = apply_measurement(state, given)
         if value is not None:
-            diverged = ~jnp.all(jnp.isfinite(jnp.asarray(value)))
-            learning_rate = jnp.where(diverged, bounds()[0], learning_rate)
-            state = state._replace(learning_rate=learning_rate)
-
-        def scaled(update: Any) -> Any:
-            update = jnp.asarray(update)  # NumPy's doubles are floats here
-            return learning_rate.astype(update.dtype) * update
-
-        updates = jax.tree.map(scaled, updates)
-        count = optax.safe_increment(state.count)
-        return updates, state._replace(count=count, pending=scalar(MISSING))
+            low, _ = options.bounds()
+            rate = jnp.where(_diverged(value), low, state.learning_rate)
+            state = state._replace(learning_rate=rate)
+        return _scaled(updates, state.learning_rate), _counted(state)
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 
 
-def scalar(value: Any) -> Float[Array, ""]:
-    """A number as the state holds it."""
-    # A copy: a state that shares a buffer with its hyperparameters cannot be donated.
-    return jnp.array(value, jnp.result_type(float))
+def _with_memory(
+    init_rate: Any, policy: PolicyWithMemory, options: _Options
+) -> optax.GradientTransformationExtraArgs:
+    def init_fn(params: optax.Params) -> PolicyState:
+        return PolicyState(
+            rate=init_rate(params),
+            memory=jax.tree.map(jnp.array, policy.init()),
+            network_mi=scalar(MISSING),
+            network_pending=scalar(MISSING),
+            keep=jnp.array(False),
+            go_back=jnp.array(False),
+        )
+
+    def apply_measurement(
+        state: PolicyState, mi: Number, network_mi: Number, diverged: Flag
+    ) -> PolicyState:
+        rate, before = state.rate, state.rate.mi
+        mi = _averaged(mi, before, options.smoothing)
+        network_mi = _averaged(network_mi, state.network_mi, options.smoothing)
+        judged = (is_known(mi) | diverged) & is_known(rate.reference)
+        network_mi = jnp.where(is_known(network_mi), network_mi, state.network_mi)
+        # Ones where its answer is then discarded, as policies divide by what they see.
+        current = _first_known(mi, before, otherwise=jnp.where(judged, 0, 1))
+        step = _input(rate, options)._replace(
+            mi=current,
+            previous_mi=_first_known(before, otherwise=current),
+            reference=jnp.where(is_known(rate.reference), rate.reference, 1),
+            network_mi=_first_known(network_mi, otherwise=current),
+            diverged=diverged,
+        )
+        answer, memory = policy.update(step, state.memory)
+        if not isinstance(answer, PolicyAnswer):
+            answer = PolicyAnswer(answer)
+        return state._replace(
+            rate=_moved(_measured(rate, mi), answer.learning_rate, judged, options),
+            memory=_remembered(state.memory, memory, judged),
+            network_mi=network_mi,
+            keep=state.keep | (judged & answer.keep),
+            go_back=state.go_back | (judged & answer.go_back),
+        )
+
+    def update_fn(
+        updates: optax.Updates,
+        state: Any,
+        params: optax.Params | None = None,
+        *,
+        mi: Measurement | None = None,
+        network_mi: Number | None = None,
+        diverged: Flag | bool = False,
+        ignore: Flag | bool = False,
+        value: Float[Array, ""] | float | None = None,
+        **extra_args: Any,
+    ) -> tuple[optax.Updates, PolicyState]:
+        del params, extra_args
+        if value is not None:
+            diverged = diverged | _diverged(value)
+        no = jnp.array(False)
+        state = state._replace(keep=no, go_back=no)
+        pending = (state.rate.pending, state.network_pending)
+        pending = [jnp.where(ignore, MISSING, each) for each in pending]
+        state = apply_measurement(state, *pending, jnp.asarray(diverged))
+        given = entry(mi, options.layer)
+        if given is not None:
+            require_reference(state.rate)
+            network_mi = given if network_mi is None else network_mi
+            both = [jnp.where(ignore, MISSING, each) for each in (given, network_mi)]
+            state = apply_measurement(state, *both, no)
+        rate = _counted(state.rate)
+        state = state._replace(rate=rate, network_pending=scalar(MISSING))
+        return _scaled(updates, rate.learning_rate), state
+
+    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 
 
-def is_known(value: Float[Array, "*runs"]) -> Bool[Array, "*runs"]:
-    """Whether a number was given: finite and not the mark of what is missing."""
-    return jnp.isfinite(value) & (value > MISSING)
+def _input(state: MIDynamicLRState, options: _Options) -> PolicyInput:
+    low, high = options.bounds()
+    return PolicyInput(
+        learning_rate=state.learning_rate,
+        mi=state.mi,
+        previous_mi=state.previous_mi,
+        reference=state.reference,
+        lr_min=low,
+        lr_max=high,
+        value_only=state.value_only > 0,
+    )
 
 
-def entry(
-    values: Measurement | None, layer: str | None, argument: str = "mi"
-) -> Float[Array, ""] | None:
-    """The value of one layer from a scalar or a mapping, or None for nothing new."""
-    value: Any = values
-    if isinstance(values, Mapping):
-        if layer is None:
-            layer = next(iter(values)) if len(values) == 1 else ""
-        if layer not in values:
-            wanted = repr(layer) if layer else "the whole network, '',"
-            _checks.fail(argument, f"a mapping with {wanted} in it", list(values))
-        value = values[layer]
-    if value is None:
-        return None
-    if not _checks.is_scalar(value):
+def _averaged(new: Number, before: Number, smoothing: ScalarLike) -> Number:
+    """The new measurement, averaged with those before it where there are any."""
+    average = smoothing * before + (1 - smoothing) * new
+    usable = is_known(new) & is_known(before) & jnp.isfinite(average)
+    return jnp.where(usable, average, new)
+
+
+def _first_known(*values: Number, otherwise: Number) -> Number:
+    """The first value that is known."""
+    found = otherwise
+    for value in reversed(values):
+        found = jnp.where(is_known(value), value, found)
+    return found
+
+
+def _measured(state: MIDynamicLRState, mi: Number) -> MIDynamicLRState:
+    """The history after a measurement, which may be none."""
+    known = is_known(mi)
+    return state._replace(
+        mi=jnp.where(known, mi, state.mi),
+        previous_mi=jnp.where(known, state.mi, state.previous_mi),
+        value_only=jnp.maximum(state.value_only - known.astype(jnp.int32), 0),
+    )
+
+
+def _moved(
+    state: MIDynamicLRState, answer: Any, judged: Flag, options: _Options
+) -> MIDynamicLRState:
+    """The rate that a policy answers with, where it was asked, within the bounds."""
+    if jnp.ndim(answer) != 0:
+        _checks.fail("policy", "a function to a scalar", jnp.shape(answer))
+    low, high = options.bounds()
+    held = jnp.where(jnp.isfinite(state.learning_rate), state.learning_rate, low)
+    learning_rate = jnp.where(judged & jnp.isfinite(answer), answer, held)
+    return state._replace(learning_rate=scalar(jnp.clip(learning_rate, low, high)))
+
+
+def _remembered(before: Any, after: Any, judged: Flag) -> Any:
+    """The memory that a policy answers with, where it was asked."""
+    if jax.tree.map(jnp.shape, after) != jax.tree.map(jnp.shape, before):
         _checks.fail(
-            argument, "a scalar or a mapping of scalars", _checks.described(value)
+            "policy",
+            f"a pair whose memory keeps its structure, {jax.tree.structure(before)}, "
+            "and its shapes",
+            jax.tree.structure(after),
         )
-    return jax.lax.stop_gradient(scalar(value))
+
+    def chosen(old: Array, new: Any) -> Array:
+        return jnp.where(judged, jnp.asarray(new, old.dtype), old)
+
+    return jax.tree.map(chosen, before, after)
 
 
-def require_reference(state: MIDynamicLRState) -> None:
-    """Raises where a needed reference is missing, unless the values are traced."""
-    known = is_known(state.reference)
-    if not _checks.is_traced(known) and not known.all():
-        raise ValueError(
-            "`reference` must be given: the policy compares mutual information with "
-            "it. Pass mi_dynamic_lr(..., reference=optax_mi.reference_mi(probe)) or "
-            "record_mi(opt_state, mi, reference=optax_mi.reference_mi(probe))."
-        )
+def _diverged(value: Any) -> Flag:
+    return ~jnp.all(jnp.isfinite(jnp.asarray(value)))
+
+
+def _scaled(updates: Any, learning_rate: Number) -> Any:
+    def scaled(update: Any) -> Any:
+        update = jnp.asarray(update)  # NumPy's doubles are floats here
+        return learning_rate.astype(update.dtype) * update
+
+    return jax.tree.map(scaled, updates)
+
+
+def _counted(state: MIDynamicLRState) -> MIDynamicLRState:
+    """The state after an update, in which nothing is pending any more."""
+    count = optax.safe_increment(state.count)
+    return state._replace(count=count, pending=scalar(MISSING))

@@ -1,4 +1,4 @@
-"""Measurements, and the rates that the default policy makes of them."""
+"""Measurements, and the rates that policies make of them."""
 
 import functools
 from collections.abc import Callable
@@ -54,4 +54,43 @@ LAYERWISE = Form(
         for dense, head in zip(RATES, HEAD_RATES, strict=True)
     ],
 )
-forms = pytest.mark.parametrize("form", [PLAIN, LAYERWISE], ids=["plain", "layer-wise"])
+
+# Doubled up to a fall by more than 3 % of the reference, from where a quarter is left;
+# halved again after three measurements without a rise.
+WITH_A_MEMORY = Form(
+    functools.partial(
+        optax_mi.mi_dynamic_lr, policy=optax_mi.warmup_stable_decay_policy()
+    ),
+    [0.5, 1.0, 1.5, 1.4, 1.5, 1.5, 1.5],
+    [{"": rate / 1000} for rate in (2, 4, 8, 2, 2, 2, 1)],
+)
+# The least of the layers stands for the network: by it both fall at the fourth. Then
+# the information of "dense" alone rises, which keeps its own rate up.
+LAYERWISE_WITH_A_MEMORY = Form(
+    functools.partial(
+        optax_mi.layerwise_mi_dynamic_lr,
+        "auto",
+        policy=optax_mi.warmup_stable_decay_policy(),
+    ),
+    [
+        {"dense": dense, "head": head}
+        for dense, head in zip(
+            [1.6, 1.6, 1.6, 1.6, 1.6, 1.7, 1.7],
+            WITH_A_MEMORY.measurements,
+            strict=True,
+        )
+    ],
+    [
+        {"dense": dense / 1000, "head": head / 1000}
+        for dense, head in zip(
+            (2, 4, 8, 2, 2, 2, 2), (2, 4, 8, 2, 2, 2, 1), strict=True
+        )
+    ],
+)
+FORMS = {
+    "plain": PLAIN,
+    "layer-wise": LAYERWISE,
+    "with a memory": WITH_A_MEMORY,
+    "layer-wise with a memory": LAYERWISE_WITH_A_MEMORY,
+}
+forms = pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)

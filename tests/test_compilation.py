@@ -26,7 +26,7 @@ def measure(weights):
 
 
 def trained():
-    policy = optax_mi.reference_policy(epsilon=0.1)
+    policy = optax_mi.reference_policy(0.1, 0.1, 0.1, epsilon=0.1)
     rate = optax_mi.mi_dynamic_lr(0.1, 1.0, policy=policy, reference=np.log(3.0))
     tx = optax.chain(optax.sgd(1.0), rate)
 

@@ -14,14 +14,15 @@ import optax_mi
 
 PARAMS = {"conv": {"kernel": jnp.ones(3)}, "dense": {"kernel": jnp.ones(2)}}
 EPOCHS = ({"conv": 0.5, "dense": 1.8}, {"conv": 1.6, "dense": 1.8})
-# Policy B, gammas 0.1, reference 2: 0.001 + 0.1 * (1 - 1.6 / 2); dense has saturated.
+POLICY_B = optax_mi.reference_policy(0.1, 0.1, 0.1)
+# With a reference of 2: 0.001 + 0.1 * (1 - 1.6 / 2); dense has saturated.
 RATES = {"conv": 0.021, "dense": 0.001}
 
 
 def layerwise(
     param_labels: Any = "auto", lr_min: Any = 0.001, lr_max: Any = 0.05, **options: Any
 ) -> optax.GradientTransformationExtraArgs:
-    options.setdefault("reference", 2.0)
+    options = {"reference": 2.0, "policy": POLICY_B, **options}
     return optax.chain(
         optax.sgd(1.0),
         optax_mi.layerwise_mi_dynamic_lr(param_labels, lr_min, lr_max, **options),
@@ -69,7 +70,7 @@ def test_recorded_scanned_and_given_measurements_set_the_same_rates():
 
 def test_arguments_go_by_their_names_and_measurements_by_nothing_else():
     tx = optax_mi.layerwise_mi_dynamic_lr(
-        param_labels="auto", lr_min=0.001, lr_max=0.05, reference=2.0
+        param_labels="auto", lr_min=0.001, lr_max=0.05, reference=2.0, policy=POLICY_B
     )
     state = tx.init(params=PARAMS)
     tx.update(updates=PARAMS, state=state, params=PARAMS, mi=EPOCHS[0])
@@ -180,7 +181,7 @@ def test_bounds_and_policies_may_be_given_for_each_layer():
     tx = layerwise(
         lr_min={"conv": 0.001, "dense": 0.01},
         lr_max={"conv": 0.002, "": 1.0},
-        policy={"conv": optax_mi.reference_policy(), "dense": lambda p: p.lr_max / 2},
+        policy={"conv": POLICY_B, "dense": lambda p: p.lr_max / 2},
         reference={"conv": 2.0, "dense": 3.0},
     )
     _, found = rates(tx, PARAMS, EPOCHS)

@@ -1,0 +1,141 @@
+"""Going back: a copy of good parameters, and updates that lead to it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax  # pyright: ignore[reportMissingTypeStubs]
+from jaxtyping import Array, Bool, Float
+
+from optax_mi import _checks
+from optax_mi._state import KeptParametersState, PolicyState, scalar
+
+# An update of so many times the largest norm that training has lived with means that
+# it diverges. At the edge of stability norms of single batches differ by tens.
+_EXPLODED = 100.0
+# Rounding needs up to four updates; more are not used if something behind in the chain
+# changes them, as weight decay does.
+_MOST_UPDATES = 8
+# For as long, at most, the parameters stay while the base optimizer's moments still
+# hold exploded gradients: a momentum of 0.99 forgets a factor of 1e4 in that time.
+_MOST_WAITING = 1000
+
+
+def able_to_go_back(
+    inner: optax.GradientTransformationExtraArgs,
+) -> optax.GradientTransformationExtraArgs:
+    """Wraps rates whose policies may say to keep parameters and to go back to them.
+
+    The whole tree goes back together, whichever label's policy said so: layers restored
+    at different times would be a network that never was. So it does, unasked, where an
+    update is not finite or its norm is a hundred times the largest that came before the
+    parameters kept; the policy is then told that training has diverged.
+
+    While it goes back, updates are ``kept - params`` (rounding can need more than one)
+    and measurements are ignored. It ends when the parameters are those kept, to the
+    last bit, and the incoming updates are of their usual size again: the base
+    optimizer's momentum must forget the gradients of the diverged steps first.
+
+    Cost: a copy of the parameters, and for each update a norm of the updates.
+    """
+
+    def init_fn(params: optax.Params) -> KeptParametersState:
+        return KeptParametersState(
+            inner=inner.init(params),
+            kept=jax.tree.map(jnp.array, params),
+            updates_back=jnp.zeros((), jnp.int32),
+            usual_norm=scalar(0.0),
+            recent_norm=scalar(0.0),
+        )
+
+    def update_fn(
+        updates: optax.Updates,
+        state: Any,
+        params: optax.Params | None = None,
+        *,
+        value: Any = None,
+        **extra_args: Any,
+    ) -> tuple[optax.Updates, KeptParametersState]:
+        if params is None:
+            _checks.fail(
+                "params", "given to `update`: this policy goes back to them", None
+            )
+        norm = _norm(updates)
+        usual = jnp.isfinite(norm) & (
+            (state.usual_norm == 0) | (norm <= _EXPLODED * state.usual_norm)
+        )
+        back = _still_going(state, params, usual)
+        diverged = ~back & (~usual | ~_finite(value))
+        scaled, rates = inner.update(
+            updates, state.inner, params, diverged=diverged, ignore=back, **extra_args
+        )
+        keep, go_back = _answers(rates)
+        begins = diverged | (go_back & ~back)
+        keep = keep & ~back & ~begins
+        recent = jnp.where(back | begins, state.recent_norm, norm)
+        recent = jnp.maximum(state.recent_norm, recent.astype(state.recent_norm.dtype))
+        kept = _where(keep, params, state.kept)
+        back = back | begins
+        count = jnp.where(begins, 0, state.updates_back) + 1
+        return _lead_back(back, scaled, params, kept), KeptParametersState(
+            inner=rates,
+            kept=kept,
+            updates_back=jnp.where(back, count, 0),
+            usual_norm=jnp.where(keep, recent, state.usual_norm),
+            recent_norm=recent,
+        )
+
+    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+
+
+def _still_going(
+    state: KeptParametersState, params: Any, usual: Bool[Array, ""]
+) -> Bool[Array, ""]:
+    """Whether the way back is not over: see `able_to_go_back`."""
+    count = state.updates_back
+    there = jax.lax.cond(count > 0, _equal, lambda *_: True, params, state.kept)
+    arrived = there | (count > _MOST_UPDATES)
+    return (count > 0) & ~(arrived & (usual | (count > _MOST_WAITING)))
+
+
+def _answers(rates: Any) -> tuple[Bool[Array, ""], Bool[Array, ""]]:
+    """Whether any label's policy says to keep, and whether any says to go back."""
+
+    def is_state(node: Any) -> bool:
+        return isinstance(node, PolicyState)
+
+    nodes = jax.tree.leaves(rates, is_leaf=is_state)
+    states = [node for node in nodes if is_state(node)]
+    keep = jnp.stack([jnp.asarray(state.keep) for state in states])
+    go_back = jnp.stack([jnp.asarray(state.go_back) for state in states])
+    return keep.any(), go_back.any()
+
+
+def _lead_back(back: Bool[Array, ""], updates: Any, params: Any, kept: Any) -> Any:
+    def led(update: Any, param: Any, target: Any) -> Any:
+        if update is None:
+            return None
+        return jnp.where(back, (target - param).astype(update.dtype), update)
+
+    return jax.tree.map(led, updates, params, kept, is_leaf=lambda x: x is None)
+
+
+def _where(condition: Bool[Array, ""], these: Any, those: Any) -> Any:
+    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), these, those)
+
+
+def _equal(params: Any, kept: Any) -> Bool[Array, ""]:
+    same = jax.tree.map(lambda a, b: jnp.all(a == b), params, kept)
+    return jnp.all(jnp.array(jax.tree.leaves(same)))
+
+
+def _norm(updates: Any) -> Float[Array, ""]:
+    leaves = [jnp.asarray(leaf) for leaf in jax.tree.leaves(updates)]
+    dtype = jnp.result_type(float)
+    return jnp.sqrt(sum(jnp.sum(jnp.square(leaf.astype(dtype))) for leaf in leaves))
+
+
+def _finite(value: Any) -> Bool[Array, ""]:
+    return jnp.all(jnp.isfinite(jnp.asarray(0.0 if value is None else value)))

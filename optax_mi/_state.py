@@ -1,0 +1,120 @@
+"""What a rate carries from step to step, and what may be given to it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int32
+
+from optax_mi import _checks
+from optax_mi._types import Measurement
+
+# What is not there yet. Finite, since a state of NaN or infinities cannot live under
+# ``jax_debug_nans``, and wrappers that choose between states by factors of 0 and 1
+# (``optax.contrib.sam``) would spread it.
+MISSING = float(np.finfo(np.float32).min)
+UNBOUNDED = float(np.finfo(np.float32).max)
+
+
+class MIDynamicLRState(NamedTuple):
+    """State of `mi_dynamic_lr`: finite scalar arrays alone, of fixed dtypes.
+
+    What is not there yet is -3.4e38, the lowest float32.
+    """
+
+    #: updates so far
+    count: Int32[Array, ""]  # pyright: ignore[reportIncompatibleMethodOverride]
+    learning_rate: Float[Array, ""]  #: in force at the next update
+    mi: Float[Array, ""]  #: the last finite measurement in nats
+    previous_mi: Float[Array, ""]  #: the one before it
+    #: in nats, 3.4e38 where the policy needs none, missing where it needs one
+    reference: Float[Array, ""]
+    value_only: Int32[Array, ""]  #: measurements still to be judged by value alone
+    pending: Float[Array, ""]  #: recorded but not yet applied
+
+
+class PolicyState(NamedTuple):
+    """State of a rate whose policy has a memory: arrays alone, of fixed dtypes."""
+
+    rate: MIDynamicLRState  #: as without a memory
+    memory: Any  #: the policy's own, a pytree of arrays
+    network_mi: Float[Array, ""]  #: the whole network's last measurement, in nats
+    network_pending: Float[Array, ""]  #: recorded but not yet applied
+    keep: Bool[Array, ""]  #: the policy's last answer: keep these parameters
+    go_back: Bool[Array, ""]  #: the policy's last answer: go back to those kept
+
+
+class KeptParametersState(NamedTuple):
+    """State of a rate, or of one for each layer, that can go back to parameters."""
+
+    inner: Any  #: `PolicyState`, or that of ``optax.partition`` with one for each label
+    kept: Any  #: a copy of the parameters
+    updates_back: Int32[Array, ""]  #: updates since it began to go back; 0: it does not
+    usual_norm: Float[Array, ""]  #: largest norm of incoming updates before `kept`
+    recent_norm: Float[Array, ""]  #: largest norm of incoming updates since then
+
+
+def scalar(value: Any) -> Float[Array, ""]:
+    """A number as the state holds it."""
+    # A copy: a state that shares a buffer with its hyperparameters cannot be donated.
+    return jnp.array(value, jnp.result_type(float))
+
+
+def is_known(value: Float[Array, "*runs"]) -> Bool[Array, "*runs"]:
+    """Whether a number was given: finite and not the mark of what is missing."""
+    return jnp.isfinite(value) & (value > MISSING)
+
+
+def entry(
+    values: Measurement | None, layer: str | None, argument: str = "mi"
+) -> Float[Array, ""] | None:
+    """The value of one layer from a scalar or a mapping, or None for nothing new."""
+    value: Any = values
+    if isinstance(values, Mapping):
+        if layer is None:
+            layer = next(iter(values)) if len(values) == 1 else ""
+        if layer not in values:
+            wanted = repr(layer) if layer else "the whole network, '',"
+            _checks.fail(argument, f"a mapping with {wanted} in it", list(values))
+        value = values[layer]
+    if value is None:
+        return None
+    if not _checks.is_scalar(value):
+        _checks.fail(
+            argument, "a scalar or a mapping of scalars", _checks.described(value)
+        )
+    return jax.lax.stop_gradient(scalar(value))
+
+
+def whole_network(
+    values: Measurement | None, default: str | None = None
+) -> Float[Array, ""] | None:
+    """The network's value: the output's, or the default layer's, or the least.
+
+    No layer holds less than the output that is computed from it (the data processing
+    inequality), so the least of the layers' is the nearest to the output's.
+    """
+    if not isinstance(values, Mapping):
+        return entry(values, None)
+    for name in ("", default):
+        if name is not None and name in values:
+            return entry(values, name)
+    each = [entry(values, name) for name in values]
+    known = jnp.stack([scalar(MISSING if value is None else value) for value in each])
+    least = jnp.min(jnp.where(is_known(known), known, UNBOUNDED))
+    return jnp.where(least < UNBOUNDED, least, MISSING)
+
+
+def require_reference(state: MIDynamicLRState) -> None:
+    """Raises where a needed reference is missing, unless the values are traced."""
+    known = is_known(state.reference)
+    if not _checks.is_traced(known) and not known.all():
+        raise ValueError(
+            "`reference` must be given: the policy compares mutual information with "
+            "it. Pass mi_dynamic_lr(..., reference=optax_mi.reference_mi(probe)) or "
+            "record_mi(opt_state, mi, reference=optax_mi.reference_mi(probe))."
+        )

@@ -1,0 +1,188 @@
+"""A policy whose bounds need no tuning: warm-up, stable, decay, each by information."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int32, ScalarLike
+
+from optax_mi import _checks
+from optax_mi._policies import PolicyAnswer, PolicyInput, PolicyWithMemory
+from optax_mi._state import MISSING, UNBOUNDED, scalar
+
+
+class WarmupStableDecayMemory(NamedTuple):
+    """What `warmup_stable_decay_policy` remembers; nats are -3.4e38 before any came."""
+
+    warming_up: Bool[Array, ""]  #: whether the rate still rises
+    start: Float[Array, ""]  #: the whole network's information at the start
+    best: Float[Array, ""]  #: the most that it was
+    reached: Float[Array, ""]  #: its own information at the last rise
+    network_reached: Float[Array, ""]  #: the whole network's at the last rise
+    waited: Int32[Array, ""]  #: measurements since the last rise, or the last decay
+    at_minimum: Int32[Array, ""]  #: measurements at `lr_min` without a rise
+
+
+def warmup_stable_decay_policy(
+    factor: ScalarLike = 2.0,
+    *,
+    fall: ScalarLike = 0.03,
+    rise: ScalarLike = 0.003,
+    decay: ScalarLike = 0.5,
+    patience: ScalarLike = 3,
+    reset: ScalarLike = 10,
+) -> PolicyWithMemory:
+    r"""Doubles the rate until information falls, goes back, and cools as it saturates.
+
+    The steps are factors, so the bounds may be five decades apart and need no tuning:
+    take an `lr_min` at which nothing can go wrong and an `lr_max` that is surely too
+    high. The shape is the field's warm-up, stable, decay, but each stage ends when the
+    information says so, not after a number of steps. Measure a held-out probe, before
+    the first step, then about ten times an epoch during the first two epochs and once
+    an epoch afterwards (`measurement_steps`).
+
+    With :math:`I` the measurement, :math:`B` the best so far and :math:`R` the
+    reference (1 nat where none was given):
+
+    ================== ============================ ================================
+    stage              when a measurement arrives   what follows
+    ================== ============================ ================================
+    any                :math:`I > B`                these parameters are kept
+    warm-up            :math:`I \ge B - fall\\,R`     :math:`LR \cdot factor`; stable at
+                                                    `lr_max`
+    warm-up            :math:`I < B - fall\\,R`, or   back to the parameters kept;
+                       training diverges            :math:`LR / (2\\,factor)`; stable
+    stable             :math:`I < B - fall\\,R`, or   back to the parameters kept;
+                       training diverges            :math:`LR / 2`
+    stable             no rise by :math:`rise\\,R`    :math:`LR \cdot decay`
+                       for `patience` measurements
+    stable             no rise for `reset`          warm-up again
+                       measurements at `lr_min`
+    ================== ============================ ================================
+
+    A network that has learned nothing yet holds information as well, as random features
+    do, and the first steps can cost some of it. So until the information has risen by
+    :math:`fall\,R` above the first measurement, only a fall to half of the best ends
+    the warm-up.
+
+    Half of the rate before the fall is a quarter of the largest that was tried: the
+    edge of stability lies between the two, and comes nearer as training goes on. After
+    `track_value_only` (a larger batch, say) the warm-up begins again from the rate in
+    force.
+
+    Under `layerwise_mi_dynamic_lr` a fall is the whole network's, and a rise is the
+    layer's own or the whole network's: a wide layer holds nearly all information from
+    the start, and by its own alone it would cool at once.
+
+    With ``mi_dynamic_lr(..., init_lr=lr_max)`` there is no warm-up, and what remains is
+    a reduction on plateaus, as ``optax.contrib.reduce_on_plateau``.
+
+    Args:
+      factor: The rate is multiplied by it at each measurement of the warm-up.
+      fall: A fall by so much of the reference ends the warm-up, and later leads back as
+        well. It must exceed the noise of the measurement: 1 % ended warm-ups too early
+        in one run of three, 3 % in none of 27 (held-out probes of 200 and 1000).
+      rise: A rise by so much of the reference counts as one.
+      decay: The rate is multiplied by it where the information has not risen.
+      patience: For so many measurements.
+      reset: The warm-up begins again after so many measurements at `lr_min` without a
+        rise.
+
+    Returns:
+      A policy with a memory, for which the transformation holds a copy of the
+      parameters. It needs no reference, but with one its thresholds suit the task.
+
+    Raises:
+      ValueError: If factor is below 1, fall or rise is negative, decay is not within 0
+        and 1, or patience or reset is below 1.
+
+    Example:
+      >>> import jax.numpy as jnp, optax, optax_mi
+      >>> policy = optax_mi.warmup_stable_decay_policy()
+      >>> tx = optax.chain(optax.sgd(1.0), optax_mi.mi_dynamic_lr(
+      ...     1e-4, 3.0, policy=policy, reference=2.3))
+      >>> params = jnp.ones(3)
+      >>> state = tx.init(params)
+      >>> for mi in (0.0, 0.2, 0.7, 0.1):  # it falls by more than 3 %
+      ...     updates, state = tx.update(params, state, params, mi=mi)
+      ...     print(f"{optax_mi.learning_rates(state)['']:.4f}")
+      0.0002
+      0.0004
+      0.0008
+      0.0002
+
+    References:
+      Hu et al., `MiniCPM <https://arxiv.org/abs/2404.06395>`_, 2024, for the shape;
+      Vasudevan, `Dynamic learning rate using Mutual Information
+      <https://arxiv.org/abs/1805.07249>`_, 2018, for the measure.
+    """
+    _checks.within("factor", factor, 1)
+    _checks.within("fall", fall, 0)
+    _checks.within("rise", rise, 0)
+    _checks.within("decay", decay, 0, 1)
+    _checks.within("patience", patience, 1)
+    _checks.within("reset", reset, 1)
+
+    def init() -> WarmupStableDecayMemory:
+        return WarmupStableDecayMemory(
+            warming_up=jnp.array(True),
+            start=scalar(MISSING),
+            best=scalar(MISSING),
+            reached=scalar(MISSING),
+            network_reached=scalar(MISSING),
+            waited=jnp.zeros((), jnp.int32),
+            at_minimum=jnp.zeros((), jnp.int32),
+        )
+
+    def update(
+        p: PolicyInput, memory: WarmupStableDecayMemory
+    ) -> tuple[PolicyAnswer, WarmupStableDecayMemory]:
+        network = p.mi if p.network_mi is None else p.network_mi
+        given = (p.reference > 0) & (p.reference < UNBOUNDED)
+        scale = jnp.where(given, p.reference, 1)
+        warming_up = memory.warming_up | p.value_only
+        start = jnp.where(memory.start > MISSING, memory.start, network)
+        learned = memory.best > start + fall * scale
+        # A fall to half of what there was, where nothing has been learned yet.
+        tolerated = jnp.where(
+            warming_up & ~learned,
+            jnp.maximum(fall * scale, memory.best / 2),
+            fall * scale,
+        )
+        fell = p.diverged | (network < memory.best - tolerated)
+        rose = ~fell & (
+            (p.mi > memory.reached + rise * scale)
+            | (network > memory.network_reached + rise * scale)
+        )
+        waited = jnp.where(warming_up | fell | rose, 0, memory.waited + 1)
+        cools = waited >= patience
+        at_minimum = ~(warming_up | fell | rose) & (p.learning_rate <= p.lr_min)
+        at_minimum = jnp.where(at_minimum, memory.at_minimum + 1, 0)
+        begins_again = at_minimum >= reset
+
+        change = jnp.where(
+            warming_up,
+            jnp.where(fell, 0.5 / factor, factor),
+            jnp.where(fell, 0.5, jnp.where(cools, decay, 1.0)),
+        )
+        still = warming_up & ~fell & (p.learning_rate < p.lr_max)
+        keep = ~fell & (network > memory.best)
+
+        def last_rise(before: Float[Array, ""], now: Float[Array, ""]) -> Any:
+            highest = jnp.maximum(before, jnp.where(fell, before, now))
+            return jnp.where(warming_up, highest, jnp.where(rose, now, before))
+
+        return PolicyAnswer(p.learning_rate * change, keep, fell), (
+            WarmupStableDecayMemory(
+                warming_up=still | begins_again,
+                start=start,
+                best=jnp.where(keep, network, memory.best),
+                reached=last_rise(memory.reached, p.mi),
+                network_reached=last_rise(memory.network_reached, network),
+                waited=jnp.where(cools, 0, waited),
+                at_minimum=jnp.where(begins_again, 0, at_minimum),
+            )
+        )
+
+    return PolicyWithMemory(init, update)

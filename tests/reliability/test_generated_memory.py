@@ -1,0 +1,137 @@
+"""The policy with a memory on generated sequences of events, beside a slow twin."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from generated import generated
+from hypothesis import strategies as st
+
+import optax_mi
+
+LOW, HIGH, REFERENCE = 0.001, 0.1, 2.0
+FALL, RISE, PATIENCE, RESET = 0.03, 0.003, 3, 10
+PARAMS = {"w": jnp.array([0.3, -1e-9], jnp.float32)}
+GRADIENTS = {"w": jnp.array([0.5, 0.25], jnp.float32)}
+
+
+class Twin:
+    """`warmup_stable_decay_policy` within `mi_dynamic_lr`, in Python's numbers.
+
+    Parameters are numbered, not computed: by the update that made them.
+    """
+
+    def __init__(self):
+        self.rate, self.warming_up = LOW, True
+        self.start = self.best = self.reached = None
+        self.waited = self.at_minimum = self.value_only = 0
+        self.pending, self.doubtful = None, False
+
+    def less(self, a, b):
+        """Whether a < b; float32 may not agree where they are close."""
+        self.doubtful |= math.isclose(a, b, rel_tol=1e-4, abs_tol=1e-5)
+        return a < b
+
+    def measure(self, mi, diverged=False):
+        """What follows from a measurement: whether to keep, and whether to go back."""
+        if mi is None and not diverged:
+            return False, False
+        if mi is not None:
+            self.start = mi if self.start is None else self.start
+        warming_up = self.warming_up or self.value_only > 0
+        self.value_only = max(self.value_only - (mi is not None), 0)
+        tolerated, fell = FALL * REFERENCE, diverged
+        if self.best is not None and not diverged:
+            learned = self.less(self.start + tolerated, self.best)
+            if warming_up and not learned:
+                tolerated = max(tolerated, self.best / 2)
+            fell = self.less(mi, self.best - tolerated)
+        if fell:
+            self.rate *= 0.25 if warming_up else 0.5
+            self.warming_up, self.waited, self.at_minimum = False, 0, 0
+            self.clip()
+            return False, True
+        keep = self.best is None or mi > self.best
+        rose = self.reached is None or self.less(self.reached + RISE * REFERENCE, mi)
+        if warming_up:
+            self.reached = mi if self.reached is None else max(self.reached, mi)
+            self.warming_up, self.waited, self.at_minimum = self.rate < HIGH, 0, 0
+            self.rate *= 2
+        else:
+            self.reached = mi if rose else self.reached
+            self.waited = 0 if rose else self.waited + 1
+            at_minimum = not rose and self.rate <= LOW
+            self.at_minimum = self.at_minimum + 1 if at_minimum else 0
+            if self.waited >= PATIENCE:
+                self.waited, self.rate = 0, self.rate / 2
+            if self.at_minimum >= RESET:
+                self.at_minimum, self.warming_up = 0, True
+        self.best = mi if keep else self.best
+        self.clip()
+        return keep, False
+
+    def clip(self):
+        self.rate = min(max(self.rate, LOW), HIGH)
+
+
+NATS = st.floats(-0.5, 3, width=32) | st.sampled_from([1.0, 1.5, 2.0, 2.01])
+EVENTS = st.one_of(
+    st.tuples(st.just("update"), NATS),
+    st.tuples(st.just("record"), NATS | st.just(math.nan)),
+    st.tuples(st.just("loss"), st.sampled_from([1.0, math.nan, math.inf])),
+    st.tuples(st.just("value only"), st.integers(0, 3)),
+)
+TX = optax.chain(
+    optax.sgd(1.0),
+    optax_mi.mi_dynamic_lr(
+        LOW,
+        HIGH,
+        policy=optax_mi.warmup_stable_decay_policy(),
+        reference=REFERENCE,
+    ),
+)
+
+
+@jax.jit
+def step(params, state, mi, loss):
+    updates, state = TX.update(GRADIENTS, state, params, mi=mi, value=loss)
+    return optax.apply_updates(params, updates), state
+
+
+@generated(60, 2500, events=st.lists(EVENTS, min_size=1, max_size=40))
+def test_whatever_happens_rate_and_parameters_are_those_of_the_twin(events):
+    twin, params, state = Twin(), PARAMS, TX.init(PARAMS)
+    dtypes, kept = jax.tree.map(jnp.result_type, state), PARAMS
+    for what, value in events:
+        if what == "record":
+            state = optax_mi.record_mi(state, value)
+            twin.pending = value if math.isfinite(value) else twin.pending
+            continue
+        if what == "value only":
+            state = optax_mi.track_value_only(state, value)
+            twin.value_only = value
+            continue
+        mi, loss = (value, 1.0) if what == "update" else (math.nan, value)
+        keep, back = twin.measure(twin.pending, not math.isfinite(loss))
+        twin.pending = None
+        if what == "update":
+            again = twin.measure(mi)
+            keep, back = keep or again[0], back or again[1]
+        kept = params if keep and not back else kept
+        params, state = step(params, state, mi, loss)
+        if twin.doubtful:
+            return
+        assert float(optax_mi.learning_rates(state)[""]) == pytest.approx(twin.rate)
+        assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state))
+        assert jax.tree.map(jnp.result_type, state) == dtypes
+        if back:
+            for _ in range(4):  # to the last bit, in a few updates
+                arrived = (params["w"] == kept["w"]).all()
+                if arrived:
+                    break
+                params, state = step(params, state, math.nan, 1.0)
+            assert arrived
+        np.testing.assert_array_equal(optax.tree.get(state, "kept")["w"], kept["w"])
