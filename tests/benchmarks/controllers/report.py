@@ -99,6 +99,11 @@ def compared(done: Done) -> dict[tuple[str, str], Row]:
     return rows
 
 
+def points(value: float) -> str:
+    """To two places; nothing is -0.00."""
+    return f"{round(value, 2) + 0.0:.2f}"
+
+
 def summary(rows: Mapping[tuple[str, str], Row], names: list[str]) -> list[list[str]]:
     """What the rows come to, for each method."""
     lines = [["**mean**"], ["**largest**"], ["**seeds lost**"]]
@@ -108,8 +113,8 @@ def summary(rows: Mapping[tuple[str, str], Row], names: list[str]) -> list[list[
         regrets = [row.regrets[name] for row in rows.values() if name in row.regrets]
         means, seeds = [each.mean() for each in regrets], np.concatenate(regrets)
         fewer = "" if len(regrets) == len(rows) else f" (of {len(regrets)} rows)"
-        lines[0].append(f"{np.mean(means):.2f}{fewer}")
-        lines[1].append(f"{max(means):.2f}")
+        lines[0].append(points(float(np.mean(means))) + fewer)
+        lines[1].append(points(max(means)))
         lines[2].append(f"{(seeds > LOST).sum()} of {len(seeds)}")
     return lines
 
@@ -134,7 +139,9 @@ def table(rows: Mapping[tuple[str, str], Row]) -> str:
         for name in there:
             seeds = row.regrets.get(name)
             line.append(
-                "" if seeds is None else f"{seeds.mean():.2f} ({seeds.max():.2f})"
+                ""
+                if seeds is None
+                else f"{points(seeds.mean())} ({points(seeds.max())})"
             )
         lines.append(line)
     return markdown(head, [*lines, *summary(rows, there)])
