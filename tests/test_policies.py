@@ -1,5 +1,7 @@
 """The policies against the paper's equations, worked by hand."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -260,9 +262,8 @@ def test_bad_options_of_the_decay_are_refused_with_their_name(argument, value):
 
 def test_gammas_are_the_upper_bound_where_they_are_not_given():
     # Policy B with bounds a tenth of the paper's: 0.005 + 0.01 * (1 - 1.5 / 2).
-    step = optax_mi.PolicyInput(
-        *map(jnp.float32, (0.005, 1.5, 1.0, 2.0, 1e-4, 0.01)), jnp.array(False)
-    )
+    numbers: Any = map(jnp.float32, (0.005, 1.5, 1.0, 2.0, 1e-4, 0.01))
+    step = optax_mi.PolicyInput(*numbers, value_only=jnp.array(False))
     assert optax_mi.reference_policy()(step) == pytest.approx(0.0075)
     assert optax_mi.reference_policy(0.02)(step) == pytest.approx(0.01)
     # Policy A: 0.005 + 0.01 / 3, and ten times as fast down.
