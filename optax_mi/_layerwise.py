@@ -40,6 +40,11 @@ def layerwise_mi_dynamic_lr(
     Give measurements as to `mi_dynamic_lr`, as mappings: ``{layer: nats}``, what
     `estimate_mi` returns. A scalar moves all rates alike.
 
+    A policy that goes back to good parameters takes the whole network there: layers
+    restored at different times would be a network that never was. Such a policy judges
+    the network by its output, "", so measure that too. Without it the default layer
+    stands for it, or else the least of the layers' information.
+
     Args:
       param_labels: "auto": each parameter's label is the path of its Flax module, Linen
         or NNX. Or a pytree like the parameters (or a prefix of it) with strings as
@@ -57,7 +62,8 @@ def layerwise_mi_dynamic_lr(
 
     Returns:
       A ``GradientTransformationExtraArgs`` whose state is that of ``optax.partition``,
-      with an `MIDynamicLRState` for each label; `learning_rates` names them.
+      with an `MIDynamicLRState` for each label; `learning_rates` names them. Where a
+      policy goes back, it lies within a state that holds the parameters kept.
 
     Raises:
       ValueError: As `mi_dynamic_lr`. If labels are not strings, or a mapping lacks one

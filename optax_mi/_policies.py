@@ -100,8 +100,8 @@ def keeps_parameters(policy: Any) -> bool:
     policy = as_policy(policy)
     if not isinstance(policy, PolicyWithMemory):
         return False
-    step = PolicyInput(*[jnp.ones(()) for _ in range(6)], jnp.array(False))
-    step = step._replace(network_mi=jnp.ones(()), diverged=jnp.array(False))
+    one, no = jnp.ones(()), jnp.array(False)
+    step = PolicyInput(one, one, one, one, one, one, no, network_mi=one, diverged=no)
     answer, _ = jax.eval_shape(lambda: policy.update(step, policy.init()))
     return isinstance(answer, PolicyAnswer)
 

@@ -70,6 +70,15 @@ def mi_dynamic_lr(
     ``optax.contrib.reduce_on_plateau``: one that is not finite brings the rate down to
     `lr_min`, from where measurements raise it again (docs/reliability.md).
 
+    A policy may have a memory, and may go back to good parameters, as
+    `warmup_stable_decay_policy` does. For one that goes back
+
+    - ``update`` needs `params`, and the state holds a copy of them;
+    - an update that is not finite, or a hundred times larger than any before, is not
+      applied: the parameters go back and the policy is told;
+    - this transformation must be the last in the chain. What is behind it would change
+      the updates that lead back.
+
     The updates are multiplied by the rate and keep their dtype (the state is float32,
     or float64 under x64). What comes before in the chain must therefore have a rate of
     its own of 1 and carry the minus sign, as with ``optax.contrib.reduce_on_plateau``:
@@ -82,6 +91,8 @@ def mi_dynamic_lr(
         update keeps the rate within those in force.
       policy: A pure function from `PolicyInput` to the new rate, by default
         ``reference_policy()``. Its answer counts from the second finite measurement on.
+        Or a pair ``(init, update)`` with a memory, see `PolicyWithMemory`, whose answer
+        counts from the first.
       reference: What the information can reach, in nats, see `reference_mi`. It may be
         given later by `record_mi`.
       layer: The entry of a mapping to follow. By default the whole network's: the entry
@@ -94,7 +105,9 @@ def mi_dynamic_lr(
         smoothing / (1 - smoothing) measurements (docs/reliability.md).
 
     Returns:
-      A ``GradientTransformationExtraArgs`` with state `MIDynamicLRState`.
+      A ``GradientTransformationExtraArgs`` with state `MIDynamicLRState`, which lies
+      within another where the policy has a memory; `learning_rates`, `record_mi` and
+      ``optax.tree.get(opt_state, "learning_rate")`` find it there.
 
     Raises:
       ValueError: If a bound is not a number (a schedule is none), or is negative, not
@@ -290,15 +303,21 @@ def _with_memory(
             diverged = diverged | _diverged(value)
         no = jnp.array(False)
         state = state._replace(keep=no, go_back=no)
-        pending = (state.rate.pending, state.network_pending)
-        pending = [jnp.where(ignore, MISSING, each) for each in pending]
-        state = apply_measurement(state, *pending, jnp.asarray(diverged))
+
+        def unless_ignored(value: Number) -> Number:
+            return jnp.where(ignore, MISSING, value)
+
+        state = apply_measurement(
+            state,
+            unless_ignored(state.rate.pending),
+            unless_ignored(state.network_pending),
+            jnp.asarray(diverged),
+        )
         given = entry(mi, options.layer)
         if given is not None:
             require_reference(state.rate)
-            network_mi = given if network_mi is None else network_mi
-            both = [jnp.where(ignore, MISSING, each) for each in (given, network_mi)]
-            state = apply_measurement(state, *both, no)
+            network = unless_ignored(given if network_mi is None else network_mi)
+            state = apply_measurement(state, unless_ignored(given), network, no)
         rate = _counted(state.rate)
         state = state._replace(rate=rate, network_pending=scalar(MISSING))
         return _scaled(updates, rate.learning_rate), state

@@ -20,7 +20,8 @@ class WarmupStableDecayMemory(NamedTuple):
     best: Float[Array, ""]  #: the most that it was
     reached: Float[Array, ""]  #: its own information at the last rise
     network_reached: Float[Array, ""]  #: the whole network's at the last rise
-    waited: Int32[Array, ""]  #: measurements since the last rise, or the last decay
+    #: measurements in a row with a rise, or, below zero, without one
+    streak: Int32[Array, ""]
     at_minimum: Int32[Array, ""]  #: measurements at `lr_min` without a rise
 
 
@@ -45,26 +46,29 @@ def warmup_stable_decay_policy(
     With :math:`I` the measurement, :math:`B` the best so far and :math:`R` the
     reference (1 nat where none was given):
 
-    ================== ============================ ================================
-    stage              when a measurement arrives   what follows
-    ================== ============================ ================================
-    any                :math:`I > B`                these parameters are kept
-    warm-up            :math:`I \ge B - fall\\,R`     :math:`LR \cdot factor`; stable at
-                                                    `lr_max`
-    warm-up            :math:`I < B - fall\\,R`, or   back to the parameters kept;
-                       training diverges            :math:`LR / (2\\,factor)`; stable
-    stable             :math:`I < B - fall\\,R`, or   back to the parameters kept;
-                       training diverges            :math:`LR / 2`
-    stable             no rise by :math:`rise\\,R`    :math:`LR \cdot decay`
-                       for `patience` measurements
-    stable             no rise for `reset`          warm-up again
-                       measurements at `lr_min`
-    ================== ============================ ================================
+    ======== =============================== =========================================
+    stage    when a measurement arrives      what follows
+    ======== =============================== =========================================
+    any      :math:`I > B`                   these parameters are kept
+    warm-up  :math:`I \ge B - fall\,R`        :math:`LR \cdot factor`; stable at lr_max
+    warm-up  :math:`I < B - fall\,R`, or      :math:`LR / (2\,factor)`, back to the
+             training diverges               parameters kept; stable
+    stable   :math:`I < B - fall\,R`, or      :math:`LR / 2`, back to the parameters
+             training diverges               kept
+    stable   `patience` rises in a row       :math:`LR \cdot factor`
+    stable   no rise, `patience` times in a  :math:`LR \cdot decay`, and if
+             row                             :math:`I < B - rise\,R` back to those kept
+    stable   no rise, `reset` times in a     warm-up again
+             row, at lr_min
+    ======== =============================== =========================================
+
+    A rise is one by :math:`rise\,R` above the last that counted.
 
     A network that has learned nothing yet holds information as well, as random features
-    do, and the first steps can cost some of it. So until the information has risen by
-    :math:`fall\,R` above the first measurement, only a fall to half of the best ends
-    the warm-up.
+    do, and the first steps can cost some of it: an output of the wrong sign loses all
+    before it gains. So until the information has risen by :math:`fall\,R` above the
+    first measurement, only a fall by the larger of :math:`10\,fall\,R` and half of
+    :math:`B` ends the warm-up, or `lr_max`, reached without such a rise.
 
     Half of the rate before the fall is a quarter of the largest that was tried: the
     edge of stability lies between the two, and comes nearer as training goes on. After
@@ -85,7 +89,8 @@ def warmup_stable_decay_policy(
         in one run of three, 3 % in none of 27 (held-out probes of 200 and 1000).
       rise: A rise by so much of the reference counts as one.
       decay: The rate is multiplied by it where the information has not risen.
-      patience: For so many measurements.
+      patience: After so many measurements in a row with a rise the rate is raised, and
+        after so many without one it is lowered.
       reset: The warm-up begins again after so many measurements at `lr_min` without a
         rise.
 
@@ -131,7 +136,7 @@ def warmup_stable_decay_policy(
             best=scalar(MISSING),
             reached=scalar(MISSING),
             network_reached=scalar(MISSING),
-            waited=jnp.zeros((), jnp.int32),
+            streak=jnp.zeros((), jnp.int32),
             at_minimum=jnp.zeros((), jnp.int32),
         )
 
@@ -142,21 +147,27 @@ def warmup_stable_decay_policy(
         given = (p.reference > 0) & (p.reference < UNBOUNDED)
         scale = jnp.where(given, p.reference, 1)
         warming_up = memory.warming_up | p.value_only
-        start = jnp.where(memory.start > MISSING, memory.start, network)
+        begun = memory.start > MISSING
+        start = jnp.where(begun, memory.start, network)
         learned = memory.best > start + fall * scale
-        # A fall to half of what there was, where nothing has been learned yet.
-        tolerated = jnp.where(
-            warming_up & ~learned,
-            jnp.maximum(fall * scale, memory.best / 2),
-            fall * scale,
+        without_effect = warming_up & ~learned & begun
+        tolerated = jnp.maximum(10 * fall * scale, memory.best / 2)
+        tolerated = jnp.where(without_effect, tolerated, fall * scale)
+        at_maximum = p.learning_rate >= p.lr_max
+        fell = (
+            p.diverged
+            | (network < memory.best - tolerated)
+            | (without_effect & at_maximum)
         )
-        fell = p.diverged | (network < memory.best - tolerated)
         rose = ~fell & (
             (p.mi > memory.reached + rise * scale)
             | (network > memory.network_reached + rise * scale)
         )
-        waited = jnp.where(warming_up | fell | rose, 0, memory.waited + 1)
-        cools = waited >= patience
+        streak = jnp.where(
+            rose, jnp.maximum(memory.streak, 0) + 1, jnp.minimum(memory.streak, 0) - 1
+        )
+        streak = jnp.where(warming_up | fell, 0, streak)
+        climbs, cools = streak >= patience, streak <= -patience
         at_minimum = ~(warming_up | fell | rose) & (p.learning_rate <= p.lr_min)
         at_minimum = jnp.where(at_minimum, memory.at_minimum + 1, 0)
         begins_again = at_minimum >= reset
@@ -164,23 +175,26 @@ def warmup_stable_decay_policy(
         change = jnp.where(
             warming_up,
             jnp.where(fell, 0.5 / factor, factor),
-            jnp.where(fell, 0.5, jnp.where(cools, decay, 1.0)),
+            jnp.where(
+                fell, 0.5, jnp.where(climbs, factor, jnp.where(cools, decay, 1.0))
+            ),
         )
-        still = warming_up & ~fell & (p.learning_rate < p.lr_max)
+        still = warming_up & ~fell & ~at_maximum
         keep = ~fell & (network > memory.best)
 
         def last_rise(before: Float[Array, ""], now: Float[Array, ""]) -> Any:
             highest = jnp.maximum(before, jnp.where(fell, before, now))
             return jnp.where(warming_up, highest, jnp.where(rose, now, before))
 
-        return PolicyAnswer(p.learning_rate * change, keep, fell), (
+        go_back = fell | (cools & (network < memory.best - rise * scale))
+        return PolicyAnswer(p.learning_rate * change, keep, go_back), (
             WarmupStableDecayMemory(
                 warming_up=still | begins_again,
-                start=start,
+                start=jnp.where(p.diverged, memory.start, start),
                 best=jnp.where(keep, network, memory.best),
                 reached=last_rise(memory.reached, p.mi),
                 network_reached=last_rise(memory.network_reached, network),
-                waited=jnp.where(cools, 0, waited),
+                streak=jnp.where(climbs | cools, 0, streak),
                 at_minimum=jnp.where(begins_again, 0, at_minimum),
             )
         )

@@ -25,8 +25,12 @@ LAYERS = 2
 FORMS = {
     "plain": optax_mi.mi_dynamic_lr,
     "layer-wise": functools.partial(optax_mi.layerwise_mi_dynamic_lr, "auto"),
+    "with a memory": functools.partial(
+        optax_mi.mi_dynamic_lr, policy=optax_mi.warmup_stable_decay_policy()
+    ),
 }
 forms = pytest.mark.parametrize("form", FORMS)
+forms_of_the_page = pytest.mark.parametrize("form", ["plain", "layer-wise"])
 MODEL = nn.Sequential([nn.Dense(4), nn.relu, nn.Dense(2)])
 
 
@@ -118,7 +122,11 @@ def run(program, **names) -> Any:
 
 
 @forms
-@pytest.mark.parametrize("measurements", [(), (0.5,), (0.5, 1.0)])
+@pytest.mark.parametrize(
+    "measurements",
+    [(), (0.5,), (0.5, 1.0), (0.5, 1.5, 1.0), (0.5, 1.5, 1.0, 1.5, 1.5, 1.5)],
+    ids=["new", "one", "warm-up", "gone back", "cooled"],
+)
 def test_what_is_restored_is_what_was_saved_to_the_last_bit(
     tmp_path, form, measurements
 ):
@@ -129,12 +137,12 @@ def test_what_is_restored_is_what_was_saved_to_the_last_bit(
     assert bits(found["params"]) == bits(params)
     assert bits(found["opt_state"]) == bits(opt_state)
     states = mi_states(found["opt_state"])
-    assert len(states) == (1 if form == "plain" else LAYERS)
+    assert len(states) == (LAYERS if form == "layer-wise" else 1)
     for state in states:
         assert state.pending == 1.25
         (fresh, *_) = mi_states(tx.init(params))
         missing = [fresh.mi == mi for mi in (state.mi, state.previous_mi)]
-        assert sum(missing) == 2 - len(measurements)
+        assert sum(missing) == max(2 - len(measurements), 0)
     after = update(tx, found["params"], found["opt_state"])
     assert bits(after) == bits(update(tx, params, opt_state))
     assert {float(state.mi) for state in mi_states(after)} == {1.25}
@@ -150,7 +158,7 @@ def test_an_nnx_model_and_its_optimizer_are_restored_to_the_last_bit(tmp_path, f
         assert bits(nnx.state(have)) == bits(nnx.state(want))
     have, want = found["optimizer"].opt_state, optimizer.opt_state
     assert jax.tree.structure(have) == jax.tree.structure(want)
-    assert len(mi_states(have)) == (1 if form == "plain" else 3)
+    assert len(mi_states(have)) == (3 if form == "layer-wise" else 1)
     for _ in range(2):
         step(model, optimizer)
         step(found["model"], found["optimizer"])
@@ -231,7 +239,7 @@ def assert_taken_over(found, old_tx, params, opt_state, rate):
     )
 
 
-@forms
+@forms_of_the_page
 def test_a_run_of_sgd_is_taken_over_with_its_rate_and_momentum(tmp_path, form):
     old_tx = optax.sgd(0.02, momentum=0.9)
     params, opt_state = trained(old_tx)
@@ -243,7 +251,7 @@ def test_a_run_of_sgd_is_taken_over_with_its_rate_and_momentum(tmp_path, form):
     assert_taken_over(found, old_tx, params, opt_state, 0.02)
 
 
-@forms
+@forms_of_the_page
 def test_a_run_of_scheduled_adam_is_taken_over_with_its_rate_and_moments(
     tmp_path, form
 ):
@@ -264,7 +272,7 @@ def test_injected_hyperparameters_are_taken_over_by_their_inner_state():
     assert old.hyperparams["learning_rate"] == np.float32(0.02)
 
 
-@forms
+@forms_of_the_page
 def test_an_nnx_run_of_sgd_is_taken_over_with_its_rate_and_momentum(form):
     def sgd():
         model = Model(nnx.Rngs(0))

@@ -1,5 +1,7 @@
 """The policies against the paper's equations, worked by hand."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -155,3 +157,116 @@ def test_only_the_second_policy_needs_a_reference():
 def test_bad_rates_are_refused_with_their_name(factory, name, bad):
     with pytest.raises(ValueError, match=f"`{name}` must be finite and >= 0"):
         factory(**{name: bad})
+
+
+@pytest.mark.parametrize("bad", [0.1, "warm-up", (), (None, None), (lambda: 0,), None])
+def test_what_is_no_policy_is_refused_with_its_name(bad):
+    if bad is None:  # the default
+        optax_mi.mi_dynamic_lr(0.1, 0.2, policy=None)
+        return
+    with pytest.raises(
+        ValueError, match="`policy` must be a function of a PolicyInput"
+    ):
+        optax_mi.mi_dynamic_lr(0.1, 0.2, policy=bad)
+
+
+PAIRS = {
+    "a plain pair": lambda init, update: (init, update),
+    "named": optax_mi.PolicyWithMemory,
+}
+
+
+@pytest.mark.parametrize("make", PAIRS.values(), ids=PAIRS)
+def test_a_pair_remembers_from_the_first_measurement_on(make):
+    def update(step, memory):
+        total = memory["total"] + step.mi
+        return total / 10, {"total": total, "first": memory["first"] | (step.mi < 1)}
+
+    pair = make(lambda: {"total": jnp.zeros(()), "first": jnp.array(False)}, update)
+    tx = optax_mi.mi_dynamic_lr(0.001, 1.0, policy=pair)
+    state, rates = tx.init(jnp.ones(2)), []
+    for mi in (0.5, None, np.nan, 1.0, 1.5):
+        _, state = jax.jit(tx.update)(jnp.ones(2), state, mi=mi)
+        rates.append(optax_mi.learning_rates(state)[""])
+    np.testing.assert_allclose(rates, [0.05, 0.05, 0.05, 0.15, 0.3], rtol=1e-6)
+
+
+def test_an_answer_that_is_not_finite_changes_no_rate_of_a_pair():
+    pair = (lambda: (), lambda step, memory: (step.mi * np.nan, memory))
+    tx = optax_mi.mi_dynamic_lr(0.001, 1.0, policy=pair, init_lr=0.02)
+    _, state = tx.update(jnp.ones(2), tx.init(jnp.ones(2)), mi=1.0)
+    assert optax_mi.learning_rates(state)[""] == pytest.approx(0.02)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [lambda memory: (memory, memory), lambda memory: jnp.ones(3)],
+    ids=["structure", "shape"],
+)
+def test_a_memory_that_changes_its_form_is_refused(changed):
+    pair = (lambda: jnp.zeros(()), lambda step, memory: (step.mi, changed(memory)))
+    tx = optax_mi.mi_dynamic_lr(0.001, 1.0, policy=pair)
+    with pytest.raises(ValueError, match="`policy` must be a pair whose memory keeps"):
+        tx.update(jnp.ones(2), tx.init(jnp.ones(2)), mi=1.0)
+
+
+def test_a_pair_may_need_a_reference():
+    pair = optax_mi.PolicyWithMemory(lambda: (), lambda p, m: (p.lr_max, m), True)
+    tx = optax_mi.mi_dynamic_lr(0.001, 1.0, policy=pair)
+    with pytest.raises(ValueError, match="`reference` must be given"):
+        optax_mi.record_mi(tx.init(jnp.ones(2)), 1.0)
+
+
+def test_a_diverged_loss_asks_a_pair_and_not_without_one():
+    pair = (lambda: (), lambda p, m: (jnp.where(p.diverged, 0.5, p.learning_rate), m))
+    tx = optax_mi.mi_dynamic_lr(0.001, 1.0, policy=pair)
+    _, state = tx.update(jnp.ones(2), tx.init(jnp.ones(2)), value=1.0)
+    assert optax_mi.learning_rates(state)[""] == pytest.approx(0.001)
+    _, state = tx.update(jnp.ones(2), state, value=jnp.inf)
+    assert optax_mi.learning_rates(state)[""] == pytest.approx(0.5)
+
+
+def test_the_state_of_a_policy_without_a_memory_is_that_of_version_0_1_0():
+    fields = "count learning_rate mi previous_mi reference value_only pending"
+    state = optax_mi.mi_dynamic_lr(0.1, 0.2, policy=optax_mi.change_policy()).init({})
+    assert type(state) is optax_mi.MIDynamicLRState
+    assert " ".join(state._fields) == fields
+
+
+DECAY = {
+    "no change: 0.05 * (1 - 0.5)": (2.0, 2.0, 0.025),
+    "half of epsilon: 0.05 * (1 - 0.25)": (2.0, 1.99, 0.0375),
+    "epsilon or more: stays": (2.0, 1.9, 0.05),
+    "a fall by as much: stays": (2.0, 2.1, 0.05),
+    "zero information: stays": (0.0, 1.0, 0.05),
+}
+
+
+@pytest.mark.parametrize(("mi", "previous", "expected"), DECAY.values(), ids=DECAY)
+def test_decay_policy(mi, previous, expected):
+    policy = optax_mi.decay_policy(gamma=0.5)
+    assert decide(policy, mi, previous) == pytest.approx(expected, rel=1e-4)
+
+
+def test_decay_policy_lowers_to_lr_min_at_most():
+    assert decide(optax_mi.decay_policy(1.0), 2.0, 2.0) == pytest.approx(0.001)
+
+
+@pytest.mark.parametrize(
+    ("argument", "value"), [("gamma", -0.1), ("gamma", 1.1), ("epsilon", 0.0)]
+)
+def test_bad_options_of_the_decay_are_refused_with_their_name(argument, value):
+    with pytest.raises(ValueError, match=f"`{argument}` must be "):
+        optax_mi.decay_policy(**{argument: value})
+
+
+def test_gammas_are_the_upper_bound_where_they_are_not_given():
+    # Policy B with bounds a tenth of the paper's: 0.005 + 0.01 * (1 - 1.5 / 2).
+    numbers: Any = map(jnp.float32, (0.005, 1.5, 1.0, 2.0, 1e-4, 0.01))
+    step = optax_mi.PolicyInput(*numbers, value_only=jnp.array(False))
+    assert optax_mi.reference_policy()(step) == pytest.approx(0.0075)
+    assert optax_mi.reference_policy(0.02)(step) == pytest.approx(0.01)
+    # Policy A: 0.005 + 0.01 / 3, and ten times as fast down.
+    assert optax_mi.change_policy()(step) == pytest.approx(0.005 + 0.01 / 3)
+    still = step._replace(previous_mi=jnp.float32(1.4925))
+    assert optax_mi.change_policy()(still) == pytest.approx(0.0045, rel=1e-3)

@@ -1,5 +1,7 @@
 """Each row of the table of `warmup_stable_decay_policy`, worked by hand."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,7 +12,14 @@ import optax_mi
 NAN = float("nan")
 
 
-def run(measurements, lr_min=5e-4, lr_max=1.0, reference=2.0, start=0.1, **options):
+def run(
+    measurements: Any,
+    lr_min: float = 5e-4,
+    lr_max: float = 1.0,
+    reference: float | None = 2.0,
+    start: float = 0.1,
+    **options: Any,
+) -> tuple[list[float], list[int]]:
     """The rates after each measurement, and after which the parameters go back.
 
     The start is measured before. Rates are in thousandths.
@@ -44,7 +53,16 @@ TABLE = {
     "warm-up: it falls": ([0.5, 0.6, 0.5], [2, 4, 1], [2]),
     "warm-up: it falls step by step, from the best": ([1, 0.95, 0.93], [2, 4, 1], [2]),
     "warm-up: training diverges": ([0.5, 0.6, "diverged", 0.6], [2, 4, 1, 1], [2]),
-    "stable: it rises": ([1, 0.5, 1.1, 1.2, 1.3], [2, 0.5, 0.5, 0.5, 0.5], [1]),
+    "stable: it rises, at the third time in a row the rate does too": (
+        [1, 0.5, 1.1, 1.2, 1.2, 1.3, 1.4, 1.5],
+        [2, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 1],
+        [1],
+    ),
+    "stable: no rise, and below the best": (
+        [1, 1, 1, 0.5, 1, 1, 0.99],
+        [2, 4, 8, 2, 2, 2, 1],
+        [3, 6],
+    ),
     "stable: another fall": ([1, 1, 1, 0.5, 1.1, 1], [2, 4, 8, 2, 2, 1], [3, 5]),
     "stable: no rise": (
         [1, 1, 1, 1, 0.5, 1, 1, 1, 1, 1, 1],
@@ -71,8 +89,8 @@ TABLE = {
         [2, 0.5] + [0.5] * 10 + [1],
         [1],
     ),
-    "warm-up: nothing learned yet, it falls": ([0.09, 0.06, 0.051], [2, 4, 8], []),
-    "warm-up: nothing learned yet, it falls to half": ([0.09, 0.03], [2, 0.5], [1]),
+    "warm-up: nothing learned yet, it falls": ([0.09, 0.0, -0.1], [2, 4, 8], []),
+    "warm-up: nothing learned yet, it falls a lot": ([0.09, -0.55], [2, 0.5], [1]),
     "a larger batch": ([1, 1, 0.5, 1, "larger batch"], [2, 4, 1, 1, 2], [2]),
 }
 
@@ -87,6 +105,17 @@ def test_each_row_of_the_table(measurements, rates, back):
 def test_the_warm_up_ends_at_the_upper_bound():
     rates, _ = run([1, 1, 1, 1, 1, 1, 1], lr_max=0.004)
     assert rates == [2, 4, 4, 4, 4, 2, 2]
+
+
+def test_a_warm_up_that_ends_at_the_upper_bound_without_effect_goes_back():
+    rates, back = run([0.1, 0.1, 0.1, 0.5], lr_max=0.004)
+    assert rates == [2, 4, 1, 1]
+    assert back == [2]
+
+
+def test_much_information_at_the_start_may_fall_by_half_before_it_rises():
+    assert run([1.5, 1.1, 1.8], start=2.0) == ([2, 4, 8], [])
+    assert run([1.5, 0.9], start=2.0)[1] == [1]
 
 
 def test_from_the_top_it_reduces_on_plateaus():
@@ -105,7 +134,7 @@ def test_its_options_are_those_of_the_table():
     rates, back = run(
         [2, 1.1, 0.9, 2.1, 2.3, 2.3, 2.3, 2.3], 1e-4, **options, factor=10
     )
-    assert rates == [10, 100, 5, 0.5, 0.5, 0.1, 0.1, 1]
+    assert rates == [10, 100, 5, 0.5, 5, 0.5, 0.1, 0.1]
     assert back == [2]
 
 

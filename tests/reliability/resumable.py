@@ -1,8 +1,9 @@
 """Trains by the loop of docs/guides/checkpoints.md, as a process that may be killed.
 
-Usage: resumable.py {plain,layer-wise} CHECKPOINTS RESULTS [PAUSE_AFTER [EPOCHS]]
+Usage: resumable.py {plain,layer-wise,memory} CHECKPOINTS RESULTS [PAUSE_AFTER [EPOCHS]]
 
-RESULTS/log has a line for each step: every leaf of the optimizer's MI states.
+RESULTS/log has a line for each step: every leaf of the optimizer's MI states, and of
+what a policy remembers.
 """
 
 import json
@@ -41,14 +42,16 @@ def main(
     model = Model()
     params = jax.jit(model.init)(jax.random.key(0), x[:1])
     probe = optax_mi.sample_probe(jax.random.key(1), x, y, size=400)
-    make, layers = {
-        "plain": (optax_mi.mi_dynamic_lr, ""),
-        "layer-wise": (layerwise, ["Dense_0", "Dense_1"]),
+    policy_b = optax_mi.reference_policy(epsilon=1e-4)
+    remembers = optax_mi.warmup_stable_decay_policy(factor=1.5, patience=1)
+    make, layers, bounds, policy = {
+        "plain": (optax_mi.mi_dynamic_lr, "", BOUNDS, policy_b),
+        "layer-wise": (layerwise, ["Dense_0", "Dense_1"], BOUNDS, policy_b),
+        "memory": (optax_mi.mi_dynamic_lr, "", (0.01, 1.0), remembers),
     }[form]
     reference = optax_mi.reference_mi(probe)
-    policy = optax_mi.reference_policy(epsilon=1e-4)
     tx = optax.chain(
-        optax.sgd(1.0, momentum=0.9), make(*BOUNDS, reference=reference, policy=policy)
+        optax.sgd(1.0, momentum=0.9), make(*bounds, reference=reference, policy=policy)
     )
 
     @jax.jit
@@ -71,6 +74,8 @@ def main(
             params, opt_state = compiled_step(*arguments)
             states = _record.labelled_states(opt_state)
             line = {k: [leaf.item() for leaf in states[k]] for k in states}
+            memory = jax.tree.leaves(optax.tree.get(opt_state, "memory"))
+            line |= {"memory": [leaf.item() for leaf in memory]} if memory else {}
             print(json.dumps(line), file=log, flush=True)
             (step,) = {int(state.count) for state in states.values()}
             if str(step) == pause_after:

@@ -30,7 +30,11 @@ RESUMABLE = TESTS / "reliability" / "resumable.py"
 # Epochs have 40 steps, and every 25th is saved: after the 200th, the end of an epoch,
 # with a measurement pending. By form the step after which a run is killed, the one from
 # which it must go on, and how often it is killed at random after that.
-KILLS = {"plain": (212, 200, 0), "layer-wise": (137, 125, 19 if SOAK else 1)}
+KILLS = {
+    "plain": (212, 200, 0),
+    "layer-wise": (137, 125, 19 if SOAK else 1),
+    "memory": (137, 125, 0),  # in the warm-up
+}
 EPOCHS = 20 if SOAK else 7
 
 
