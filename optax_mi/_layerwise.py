@@ -12,10 +12,11 @@ from jaxtyping import ScalarLike
 from optax_mi import _checks
 from optax_mi._going_back import able_to_go_back
 from optax_mi._layers import match, module_paths
-from optax_mi._policies import AnyPolicy, keeps_parameters, reference_policy
+from optax_mi._policies import AnyPolicy, keeps_parameters
 from optax_mi._state import whole_network
 from optax_mi._transform import rate_alone
 from optax_mi._types import Measurement
+from optax_mi._warmup_stable_decay import warmup_stable_decay_policy
 
 
 def layerwise_mi_dynamic_lr(
@@ -90,7 +91,7 @@ def layerwise_mi_dynamic_lr(
     options: dict[str, Any] = {
         "lr_min": lr_min,
         "lr_max": lr_max,
-        "policy": reference_policy() if policy is None else policy,
+        "policy": warmup_stable_decay_policy() if policy is None else policy,
         "reference": reference,
         "init_lr": init_lr,
         "smoothing": smoothing,

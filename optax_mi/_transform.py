@@ -19,7 +19,6 @@ from optax_mi._policies import (
     PolicyWithMemory,
     as_policy,
     keeps_parameters,
-    reference_policy,
 )
 from optax_mi._state import (
     MISSING,
@@ -32,6 +31,7 @@ from optax_mi._state import (
     scalar,
 )
 from optax_mi._types import Measurement
+from optax_mi._warmup_stable_decay import warmup_stable_decay_policy
 
 Number = Float[Array, ""]
 Flag = Bool[Array, ""]
@@ -89,10 +89,11 @@ def mi_dynamic_lr(
       lr_max: Upper bound. Bounds may be traced and may change, as in
         ``optax.inject_hyperparams(mi_dynamic_lr, static_args="policy")(...)``: every
         update keeps the rate within those in force.
-      policy: A pure function from `PolicyInput` to the new rate, by default
-        ``reference_policy()``. Its answer counts from the second finite measurement on.
-        Or a pair ``(init, update)`` with a memory, see `PolicyWithMemory`, whose answer
-        counts from the first.
+      policy: What follows from a measurement, by default
+        ``warmup_stable_decay_policy()``. A pure function from `PolicyInput` to the new
+        rate, as the paper's `change_policy` and `reference_policy`, whose answer counts
+        from the second finite measurement on; or a pair ``(init, update)`` with a
+        memory, see `PolicyWithMemory`, whose answer counts from the first.
       reference: What the information can reach, in nats, see `reference_mi`. It may be
         given later by `record_mi`.
       layer: The entry of a mapping to follow. By default the whole network's: the entry
@@ -135,7 +136,7 @@ def mi_dynamic_lr(
       Vasudevan, `Dynamic learning rate using Mutual Information
       <https://arxiv.org/abs/1805.07249>`_, 2018.
     """
-    policy = reference_policy() if policy is None else policy
+    policy = warmup_stable_decay_policy() if policy is None else policy
     rate = rate_alone(
         lr_min,
         lr_max,

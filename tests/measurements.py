@@ -26,8 +26,14 @@ HEAD_MEASUREMENTS = [1.5, 1.5, 1.5, 0.5, 1.0]
 HEAD_RATES = [0.001, 0.001, 0.001, 0.076, 0.1]
 
 
+single = functools.partial(optax_mi.mi_dynamic_lr, policy=optax_mi.reference_policy())
+layerwise = functools.partial(
+    optax_mi.layerwise_mi_dynamic_lr, "auto", policy=optax_mi.reference_policy()
+)
+
+
 def transform(
-    make: Callable[..., Any] = optax_mi.mi_dynamic_lr, base: Any = None, **options: Any
+    make: Callable[..., Any] = single, base: Any = None, **options: Any
 ) -> optax.GradientTransformationExtraArgs:
     options = {"reference": 2.0, **options}
     base = optax.sgd(1.0) if base is None else base
@@ -42,9 +48,9 @@ class Form(NamedTuple):
     rates: list[dict[str, float]]
 
 
-PLAIN = Form(optax_mi.mi_dynamic_lr, MEASUREMENTS, [{"": rate} for rate in RATES])
+PLAIN = Form(single, MEASUREMENTS, [{"": rate} for rate in RATES])
 LAYERWISE = Form(
-    functools.partial(optax_mi.layerwise_mi_dynamic_lr, "auto"),
+    layerwise,
     [
         {"dense": dense, "head": head}
         for dense, head in zip(MEASUREMENTS, HEAD_MEASUREMENTS, strict=True)

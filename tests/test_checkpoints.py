@@ -23,8 +23,12 @@ SAVE, RESTORE, SAVE_NNX, RESTORE_NNX, _, _, FROM_SGD, FROM_ADAM, FROM_SGD_NNX = 
 X = np.random.default_rng(0).normal(size=(8, 3)).astype(np.float32)
 LAYERS = 2
 FORMS = {
-    "plain": optax_mi.mi_dynamic_lr,
-    "layer-wise": functools.partial(optax_mi.layerwise_mi_dynamic_lr, "auto"),
+    "plain": functools.partial(
+        optax_mi.mi_dynamic_lr, policy=optax_mi.reference_policy()
+    ),
+    "layer-wise": functools.partial(
+        optax_mi.layerwise_mi_dynamic_lr, "auto", policy=optax_mi.reference_policy()
+    ),
     "with a memory": functools.partial(
         optax_mi.mi_dynamic_lr, policy=optax_mi.warmup_stable_decay_policy()
     ),
@@ -190,7 +194,9 @@ def test_flax_bytes_give_the_state_back_to_the_last_bit(form):
 def test_the_saved_reference_counts_until_another_is_recorded(tmp_path):
     tx, params, opt_state = measured("plain")
     run(SAVE, directory=tmp_path, params=params, opt_state=opt_state)
-    other = optax_mi.mi_dynamic_lr(0.2, 0.3, reference=5.0)
+    other = optax_mi.mi_dynamic_lr(
+        0.2, 0.3, reference=5.0, policy=optax_mi.reference_policy()
+    )
     tx = optax.chain(optax.sgd(1.0, momentum=0.9), other)
     opt_state = run(RESTORE, directory=tmp_path, tx=tx)["opt_state"]
     (state,) = mi_states(opt_state)

@@ -108,13 +108,20 @@ METHODS = {
         lambda _, grads, updates: norm_ratio(None, grads["dense"], updates["dense"]),
     ),
     "optax_mi.mi_dynamic_lr": lambda: (
-        optax.chain(optax.sgd(1.0), optax_mi.mi_dynamic_lr(1e-4, 0.02, reference=2.0)),
+        optax.chain(
+            optax.sgd(1.0),
+            optax_mi.mi_dynamic_lr(
+                1e-4, 0.02, reference=2.0, policy=optax_mi.reference_policy()
+            ),
+        ),
         norm_ratio,
     ),
     "optax_mi.layerwise_mi_dynamic_lr": lambda: (
         optax.chain(
             optax.sgd(1.0),
-            optax_mi.layerwise_mi_dynamic_lr("auto", 1e-4, 0.02, reference=2.0),
+            optax_mi.layerwise_mi_dynamic_lr(
+                "auto", 1e-4, 0.02, reference=2.0, policy=optax_mi.reference_policy()
+            ),
         ),
         lambda _, grads, updates: norm_ratio(None, grads["dense"], updates["dense"]),
     ),

@@ -196,7 +196,9 @@ def test_injected_bounds_share_no_buffer_with_the_state_and_hold_at_every_update
 
 
 def test_it_runs_under_vmap():
-    tx = optax_mi.mi_dynamic_lr(1e-3, 0.1, reference=2.0)
+    tx = optax_mi.mi_dynamic_lr(
+        1e-3, 0.1, reference=2.0, policy=optax_mi.reference_policy()
+    )
     params = {"w": jnp.ones((3, 4))}
     state = jax.vmap(tx.init)(params)
     for mi in ([0.5, 0.5, jnp.nan], [1.0, 0.5, jnp.nan]):
@@ -206,7 +208,7 @@ def test_it_runs_under_vmap():
 
 
 def test_recording_keeps_the_shapes_of_a_vmapped_state():
-    tx = optax_mi.mi_dynamic_lr(1e-3, 0.1)
+    tx = optax_mi.mi_dynamic_lr(1e-3, 0.1, policy=optax_mi.reference_policy())
     gradients = {"w": jnp.ones((4, 3))}
     state = jax.vmap(tx.init)(gradients)
     for mi in (0.5, 1.0):

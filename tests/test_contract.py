@@ -39,12 +39,16 @@ def by_leaf(params):
 
 
 def mi_wrapper(base, lr_min, lr_max):
-    rate = optax_mi.mi_dynamic_lr(lr_min, lr_max, reference=2.0)
+    rate = optax_mi.mi_dynamic_lr(
+        lr_min, lr_max, reference=2.0, policy=optax_mi.reference_policy()
+    )
     return optax.chain(base, measured(rate))
 
 
 def layerwise_mi_wrapper(base, lr_min, lr_max):
-    rates = optax_mi.layerwise_mi_dynamic_lr(by_leaf, lr_min, lr_max, reference=2.0)
+    rates = optax_mi.layerwise_mi_dynamic_lr(
+        by_leaf, lr_min, lr_max, reference=2.0, policy=optax_mi.reference_policy()
+    )
     return optax.chain(base, measured(rates))
 
 

@@ -116,7 +116,9 @@ def test_the_demo_trains_in_one_way_and_tells_each_epoch(capsys):
     digits = data.load("digits", train_size=200)
     probe = optax_mi.sample_probe(jax.random.key(0), digits.train_x, digits.train_y, 50)
     args = argparse.Namespace(epochs=1, batch_size=50, seed=0)
-    rate = optax_mi.mi_dynamic_lr(1e-3, 0.1, reference=2.0)
+    rate = optax_mi.mi_dynamic_lr(
+        1e-3, 0.1, reference=2.0, policy=optax_mi.reference_policy()
+    )
     history = mnist.train("by information", rate, digits, probe, args)
     ((row),) = history.rows
     assert row["learning_rate"] == pytest.approx(1e-3)

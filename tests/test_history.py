@@ -28,7 +28,9 @@ def run():
     """A layer-wise history of three epochs of two steps."""
     tx = optax.chain(
         optax.sgd(1.0),
-        optax_mi.layerwise_mi_dynamic_lr("auto", 0.001, 0.05, reference=2.0),
+        optax_mi.layerwise_mi_dynamic_lr(
+            "auto", 0.001, 0.05, reference=2.0, policy=optax_mi.reference_policy()
+        ),
     )
     state, history, rates = tx.init(PARAMS), optax_mi.MIHistory(), []
     for epoch, mi in enumerate(MEASURED):
@@ -68,7 +70,9 @@ def test_a_measurement_given_in_the_step_is_recorded_too():
 
 
 def test_states_of_a_compiled_run_are_recorded_one_by_one():
-    tx = optax_mi.mi_dynamic_lr(0.001, 0.1, reference=2.0)
+    tx = optax_mi.mi_dynamic_lr(
+        0.001, 0.1, reference=2.0, policy=optax_mi.reference_policy()
+    )
 
     def epoch(state, mi):
         _, state = tx.update(PARAMS, state, mi=mi)
@@ -392,7 +396,9 @@ def test_the_program_of_the_docs_runs_as_it_stands(tmp_path, monkeypatch, capsys
 
 
 def test_a_measurement_that_failed_is_none_where_it_is_given():
-    tx = optax_mi.mi_dynamic_lr(0.001, 0.1, reference=2.0)
+    tx = optax_mi.mi_dynamic_lr(
+        0.001, 0.1, reference=2.0, policy=optax_mi.reference_policy()
+    )
     state, history = tx.init(PARAMS), optax_mi.MIHistory()
     for epoch, mi in enumerate((1.5, np.nan, {"": 1.6})):
         state = optax_mi.record_mi(state, mi)

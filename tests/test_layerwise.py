@@ -204,8 +204,20 @@ def test_bad_arguments_are_named():
 def test_labels_of_which_none_is_measured_do_not_all_follow_the_output():
     tx = optax.partition(
         {
-            "body": optax_mi.mi_dynamic_lr(1e-3, 0.1, reference=2.0, layer="conv"),
-            "head": optax_mi.mi_dynamic_lr(1e-3, 0.1, reference=2.0, layer="dense"),
+            "body": optax_mi.mi_dynamic_lr(
+                1e-3,
+                0.1,
+                reference=2.0,
+                policy=optax_mi.reference_policy(),
+                layer="conv",
+            ),
+            "head": optax_mi.mi_dynamic_lr(
+                1e-3,
+                0.1,
+                reference=2.0,
+                policy=optax_mi.reference_policy(),
+                layer="dense",
+            ),
         },
         {"conv": "body", "dense": "head"},
     )
@@ -220,7 +232,9 @@ class Pair(NamedTuple):
 
 
 def test_named_tuples_and_nnx_models_are_labelled_by_their_paths():
-    tx = optax_mi.layerwise_mi_dynamic_lr("auto", 1e-3, 0.1, reference=2.0)
+    tx = optax_mi.layerwise_mi_dynamic_lr(
+        "auto", 1e-3, 0.1, reference=2.0, policy=optax_mi.reference_policy()
+    )
     pair = Pair(jnp.ones(1), jnp.ones(2))
     rates = optax_mi.learning_rates(tx.init({"a": pair, "b": pair}))
     assert list(rates) == ["a", "b"]

@@ -86,7 +86,9 @@ def test_a_mapping_gives_the_layer_named_or_the_whole_network_or_the_only_entry(
 
 
 def test_a_measurement_is_given_by_its_name_and_by_nothing_else():
-    tx = optax_mi.mi_dynamic_lr(1e-3, 0.1, reference=2.0)
+    tx = optax_mi.mi_dynamic_lr(
+        1e-3, 0.1, reference=2.0, policy=optax_mi.reference_policy()
+    )
     state = tx.init(params=PARAMS)
     tx.update(updates=GRADS, state=state, params=PARAMS, mi=1.0)
     with pytest.raises(TypeError, match="positional"):
@@ -129,7 +131,7 @@ def test_track_value_only_counts_finite_measurements():
 
 
 def test_a_missing_reference_is_an_error_where_values_are_concrete():
-    tx = optax_mi.mi_dynamic_lr(1e-3, 0.1)
+    tx = optax_mi.mi_dynamic_lr(1e-3, 0.1, policy=optax_mi.reference_policy())
     state = tx.init(PARAMS)
     with pytest.raises(ValueError, match="`reference` must be given"):
         optax_mi.record_mi(state, 1.0)
@@ -139,7 +141,9 @@ def test_a_missing_reference_is_an_error_where_values_are_concrete():
 
 
 def test_a_missing_reference_keeps_the_rate_in_a_compiled_update():
-    tx = optax_mi.mi_dynamic_lr(1e-3, 0.1, init_lr=0.02)
+    tx = optax_mi.mi_dynamic_lr(
+        1e-3, 0.1, init_lr=0.02, policy=optax_mi.reference_policy()
+    )
     update = jax.jit(tx.update)
     state = tx.init(PARAMS)
     for mi in (0.5, 1.0):
@@ -193,13 +197,20 @@ def test_updates_under_x64_keep_float32_parameters_float32(x64):
 
 
 def test_rates_that_share_a_label_are_told_apart_by_their_place():
-    two = optax.chain(transform(), optax_mi.mi_dynamic_lr(0.5, 1.0, reference=1.0))
+    two = optax.chain(
+        transform(),
+        optax_mi.mi_dynamic_lr(
+            0.5, 1.0, reference=1.0, policy=optax_mi.reference_policy()
+        ),
+    )
     found = optax_mi.learning_rates(two.init(PARAMS))
     assert list(found.values()) == pytest.approx([0.001, 0.5])
 
 
 def test_updates_are_counted_and_the_count_saturates():
-    tx = optax_mi.mi_dynamic_lr(1e-3, 0.1, reference=2.0)
+    tx = optax_mi.mi_dynamic_lr(
+        1e-3, 0.1, reference=2.0, policy=optax_mi.reference_policy()
+    )
     state = tx.init(PARAMS)
     for count in (1, 2):
         state = tx.update(GRADS, state)[1]
@@ -273,7 +284,9 @@ def test_a_state_without_the_transformation_is_refused(call):
 
 def test_a_callers_array_outlives_donation_of_the_state():
     low = jnp.float32(1e-3)
-    tx = optax_mi.mi_dynamic_lr(low, 0.1, reference=2.0)
+    tx = optax_mi.mi_dynamic_lr(
+        low, 0.1, reference=2.0, policy=optax_mi.reference_policy()
+    )
     step = jax.jit(lambda s: tx.update(GRADS, s)[1], donate_argnums=0)
     step(step(tx.init(PARAMS)))
     assert not low.is_deleted()
@@ -327,7 +340,9 @@ def test_what_is_no_number_is_refused_with_its_name(argument, value):
 
 
 def test_updates_that_numpy_holds_in_double_precision_are_scaled_without_a_warning():
-    tx = optax_mi.mi_dynamic_lr(0.25, 0.5, reference=2.0)
+    tx = optax_mi.mi_dynamic_lr(
+        0.25, 0.5, reference=2.0, policy=optax_mi.reference_policy()
+    )
     updates, _ = tx.update({"w": np.ones(3)}, tx.init({"w": np.ones(3)}))
     np.testing.assert_allclose(np.asarray(updates["w"]), 0.25)
 
@@ -346,7 +361,13 @@ def test_bounds_that_are_arrays_are_taken_in_a_compiled_step():
 
     @jax.jit
     def two_updates(params):
-        tx = optax_mi.mi_dynamic_lr(low, high, init_lr=low, reference=reference)
+        tx = optax_mi.mi_dynamic_lr(
+            low,
+            high,
+            init_lr=low,
+            reference=reference,
+            policy=optax_mi.reference_policy(),
+        )
         state = tx.init(params)
         for mi in (0.5, 1.0):
             _, state = tx.update(params, state, params, mi=mi)
@@ -365,7 +386,9 @@ def test_an_upper_bound_that_falls_to_zero_stops_training():
 
 
 def test_no_gradient_goes_through_a_measurement():
-    tx = optax_mi.mi_dynamic_lr(1e-3, 0.1, reference=2.0)
+    tx = optax_mi.mi_dynamic_lr(
+        1e-3, 0.1, reference=2.0, policy=optax_mi.reference_policy()
+    )
     _, state = tx.update({}, tx.init({}), mi=0.5)
 
     def updated(w):
@@ -379,7 +402,9 @@ def test_no_gradient_goes_through_a_measurement():
 
 @pytest.mark.parametrize("loss", [np.nan, np.inf, -np.inf, jnp.array([1.0, np.nan])])
 def test_a_loss_that_is_not_finite_brings_the_rate_to_lr_min_in_that_step(loss):
-    tx = optax_mi.mi_dynamic_lr(1e-3, 0.1, reference=2.0, init_lr=0.05)
+    tx = optax_mi.mi_dynamic_lr(
+        1e-3, 0.1, reference=2.0, init_lr=0.05, policy=optax_mi.reference_policy()
+    )
     update, w = jax.jit(tx.update), jnp.float32(1)
     updates, state = update(w, tx.init(w), value=1e30)
     assert updates == pytest.approx(0.05)

@@ -204,7 +204,9 @@ def check_double_precision(x64):
     jax.eval_shape(lambda: optax_mi.ksg_discrete(x, CLASSES))
     jax.eval_shape(lambda: optax_mi.ksg(x, WIDE.astype(float), metric="euclidean"))
     jax.eval_shape(lambda: optax_mi.discrete_mi(CLASSES, CLASSES))
-    tx = optax_mi.mi_dynamic_lr(0.1, 0.2, reference=1)
+    tx = optax_mi.mi_dynamic_lr(
+        0.1, 0.2, reference=1, policy=optax_mi.reference_policy()
+    )
     tx.update(jnp.ones(3), tx.init(jnp.ones(3)), mi=1.0)
 
 
@@ -250,7 +252,10 @@ def check_training_in_linen():
     probe = optax_mi.sample_probe(KEY, X, CLASSES, size=40)
     reference = optax_mi.reference_mi(probe)
     tx = optax.chain(
-        optax.sgd(1.0), optax_mi.layerwise_mi_dynamic_lr("auto", 0.01, 0.1)
+        optax.sgd(1.0),
+        optax_mi.layerwise_mi_dynamic_lr(
+            "auto", 0.01, 0.1, policy=optax_mi.reference_policy()
+        ),
     )
     history = optax_mi.MIHistory()
 
@@ -357,7 +362,7 @@ def check_traced_bounds():
 
 
 def check_states_of_several_runs():
-    tx = optax_mi.mi_dynamic_lr(1e-3, 0.1)
+    tx = optax_mi.mi_dynamic_lr(1e-3, 0.1, policy=optax_mi.reference_policy())
     states = jax.vmap(tx.init)(jnp.ones((4, 3)))
     states = optax_mi.record_mi(states, 1.0, 2.0)
     states = optax_mi.track_value_only(states, 2)

@@ -73,7 +73,12 @@ def setting() -> dict[str, Any]:
     probe = optax_mi.sample_probe(jax.random.key(1), x, y, size=200)
     tx = optax.chain(
         optax.sgd(1.0),
-        optax_mi.mi_dynamic_lr(0.01, 0.3, reference=optax_mi.reference_mi(probe)),
+        optax_mi.mi_dynamic_lr(
+            0.01,
+            0.3,
+            reference=optax_mi.reference_mi(probe),
+            policy=optax_mi.reference_policy(),
+        ),
     )
 
     def loss(params, x, y):

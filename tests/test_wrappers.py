@@ -16,6 +16,7 @@ from measurements import (
     PLAIN,
     RATES,
     forms,
+    single,
     transform,
 )
 from optax import contrib
@@ -61,7 +62,9 @@ WRAPPED = {
         transform(make), jax.tree.map(lambda label: label == "train", WITHOUT_BIAS)
     ),
     "apply_if_finite": lambda make: optax.apply_if_finite(transform(make), 3),
-    "inject_hyperparams": lambda make: transform(optax.inject_hyperparams(make)),
+    "inject_hyperparams": lambda make: transform(
+        optax.inject_hyperparams(make, static_args="policy")
+    ),
     "schedule_free": lambda make: contrib.schedule_free(transform(make), 1.0),
     "adam": lambda make: transform(make, optax.adam(1.0)),
     "momentum": lambda make: transform(make, optax.sgd(1.0, momentum=0.9)),
@@ -278,7 +281,7 @@ def test_updates_are_those_of_the_base_times_the_rate(base, form):
 
 
 def test_what_is_given_in_a_skipped_mini_step_is_dropped_by_multi_steps():
-    tx = optax.MultiSteps(transform(optax_mi.mi_dynamic_lr), every_k_schedule=2)
+    tx = optax.MultiSteps(transform(), every_k_schedule=2)
     state = tx.init(PARAMS)
     for mi in (0.5, None, 1.0, None):
         _, state = tx.update(GRADS, state, PARAMS, mi=mi)
@@ -299,7 +302,7 @@ def test_ways_that_cannot_pass_a_measurement_on_refuse_it():
 
 
 def test_schedule_free_takes_steps_of_the_rate_and_their_plain_mean():
-    tx = contrib.schedule_free(transform(optax_mi.mi_dynamic_lr), learning_rate=1.0)
+    tx = contrib.schedule_free(transform(), learning_rate=1.0)
     params, state, iterates = jnp.zeros(3), tx.init(jnp.zeros(3)), []
     for mi in MEASUREMENTS:
         updates, state = tx.update(jnp.ones(3), state, params, mi=mi)
@@ -312,7 +315,8 @@ def test_schedule_free_takes_steps_of_the_rate_and_their_plain_mean():
 
 @forms
 def test_bounds_may_be_injected_traced_and_changed(form):
-    tx = optax.inject_hyperparams(form.make)(lr_min=1e-3, lr_max=0.1, reference=2.0)
+    make = optax.inject_hyperparams(form.make, static_args="policy")
+    tx = make(lr_min=1e-3, lr_max=0.1, reference=2.0)
     state, update = tx.init(PARAMS), jax.jit(tx.update)
     for mi in form.measurements[:2]:
         _, state = update(GRADS, state, PARAMS, mi=mi)
@@ -361,7 +365,7 @@ def test_layers_within_another_partition_keep_their_own_labels():
 
 def test_rates_of_partitions_follow_the_layers_that_they_are_told_to():
     def layer(name):
-        return optax_mi.mi_dynamic_lr(1e-3, 0.1, reference=2.0, layer=name)
+        return single(1e-3, 0.1, reference=2.0, layer=name)
 
     rates = optax.partition(
         {"dense": layer("dense"), "head": layer("head")},
@@ -375,7 +379,7 @@ def test_rates_of_partitions_follow_the_layers_that_they_are_told_to():
 def test_one_entry_serves_the_only_rate_of_a_partition():
     tx = optax.partition(
         {
-            "train": optax_mi.mi_dynamic_lr(1e-3, 0.1, reference=2.0),
+            "train": single(1e-3, 0.1, reference=2.0),
             "frozen": optax.set_to_zero(),
         },
         {"dense": "train", "head": "frozen"},

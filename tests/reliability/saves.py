@@ -20,7 +20,10 @@ import optax_mi
 
 PROGRAM = pages.programs("guides/checkpoints.md")[5]
 TX = optax.chain(
-    optax.sgd(1.0, momentum=0.9), optax_mi.mi_dynamic_lr(1e-3, 0.1, reference=2.3)
+    optax.sgd(1.0, momentum=0.9),
+    optax_mi.mi_dynamic_lr(
+        1e-3, 0.1, reference=2.3, policy=optax_mi.reference_policy()
+    ),
 )
 
 

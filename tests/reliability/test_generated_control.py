@@ -143,7 +143,11 @@ LOW, HIGH, REFERENCE = 0.001, 0.1, 2.0
 PARAMS = {"w": jnp.ones(2)}
 SMOOTHINGS = {
     smoothing: optax_mi.mi_dynamic_lr(
-        LOW, HIGH, reference=REFERENCE, smoothing=smoothing
+        LOW,
+        HIGH,
+        policy=optax_mi.reference_policy(),
+        reference=REFERENCE,
+        smoothing=smoothing,
     )
     for smoothing in (0.0, 0.75)
 }
@@ -217,7 +221,9 @@ def test_whatever_happens_the_rate_is_that_of_the_twin_and_within_the_bounds(
 
 
 LAYERS = {name: {"kernel": jnp.ones(1)} for name in "abcd"}
-BY_LAYER = optax_mi.layerwise_mi_dynamic_lr("auto", LOW, HIGH, reference=2.0)
+BY_LAYER = optax_mi.layerwise_mi_dynamic_lr(
+    "auto", LOW, HIGH, reference=2.0, policy=optax_mi.reference_policy()
+)
 
 
 @generated(

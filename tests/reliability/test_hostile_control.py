@@ -23,7 +23,9 @@ STEERING = {
 }
 PLAIN = STEERING["reference_policy"]
 LAYERS = {"a": {"kernel": jnp.ones(2)}, "b": {"kernel": jnp.ones(2)}}
-LAYERWISE = optax_mi.layerwise_mi_dynamic_lr("auto", LOW, HIGH, reference=2.0)
+LAYERWISE = optax_mi.layerwise_mi_dynamic_lr(
+    "auto", LOW, HIGH, reference=2.0, policy=optax_mi.reference_policy()
+)
 
 
 def rates(*values):
@@ -116,7 +118,13 @@ def with_bounds(*bounds, **options):
 
 
 def given_as_arguments(lr_min, lr_max, smoothing):
-    return optax_mi.mi_dynamic_lr(lr_min, lr_max, smoothing=smoothing, reference=2.0)
+    return optax_mi.mi_dynamic_lr(
+        lr_min,
+        lr_max,
+        smoothing=smoothing,
+        reference=2.0,
+        policy=optax_mi.reference_policy(),
+    )
 
 
 @jax.jit
@@ -210,7 +218,11 @@ BOUNDS = {
         rates(*[LOW] * 5),
     ),
     "no reference, eager": (
-        lambda: run(optax_mi.mi_dynamic_lr(LOW, HIGH), FIVE, compiled=False),
+        lambda: run(
+            optax_mi.mi_dynamic_lr(LOW, HIGH, policy=optax_mi.reference_policy()),
+            FIVE,
+            compiled=False,
+        ),
         Refused("`reference` must be given"),
     ),
     "smoothing of 1": (

@@ -13,7 +13,9 @@ import optax_mi
 
 PARAMS = {"w": jnp.ones(3)}
 NAN, INF = float("nan"), float("inf")
-PLAIN = optax_mi.mi_dynamic_lr(0.001, 0.1, reference=2.0)
+PLAIN = optax_mi.mi_dynamic_lr(
+    0.001, 0.1, reference=2.0, policy=optax_mi.reference_policy()
+)
 
 GIVEN = {
     "a vector": (jnp.ones(3), "a scalar or a mapping of scalars, got float32 of shape"),

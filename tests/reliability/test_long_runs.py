@@ -18,8 +18,12 @@ UPDATES = 1_000_000
 MEASUREMENTS = 10_000 if SOAK else 600
 PARAMS = {"a": {"kernel": jnp.ones(2)}, "b": {"kernel": jnp.ones(2)}}
 FORMS = {
-    "plain": optax_mi.mi_dynamic_lr(1e-3, 0.1, reference=2.0),
-    "layer-wise": optax_mi.layerwise_mi_dynamic_lr("auto", 1e-3, 0.1, reference=2.0),
+    "plain": optax_mi.mi_dynamic_lr(
+        1e-3, 0.1, reference=2.0, policy=optax_mi.reference_policy()
+    ),
+    "layer-wise": optax_mi.layerwise_mi_dynamic_lr(
+        "auto", 1e-3, 0.1, reference=2.0, policy=optax_mi.reference_policy()
+    ),
 }
 
 

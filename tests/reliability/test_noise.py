@@ -36,7 +36,12 @@ def threshold(smoothing):
 def steered(deviation, smoothing):
     """The rates while the information stays as it is and is measured with noise."""
     tx = optax_mi.mi_dynamic_lr(
-        LOW, HIGH, reference=REFERENCE, smoothing=smoothing, init_lr=0.05
+        LOW,
+        HIGH,
+        policy=optax_mi.reference_policy(),
+        reference=REFERENCE,
+        smoothing=smoothing,
+        init_lr=0.05,
     )
 
     def step(state, mi):
