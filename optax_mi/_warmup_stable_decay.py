@@ -48,13 +48,13 @@ def warmup_stable_decay_policy(
     stage              when a measurement arrives   what follows
     ================== ============================ ================================
     any                :math:`I > B`                these parameters are kept
-    warm-up            :math:`I \ge B - fall\\,R`     :math:`LR \cdot factor`; stable at
+    warm-up            :math:`I \ge B - fall\,R`    :math:`LR \cdot factor`; stable at
                                                     `lr_max`
-    warm-up            :math:`I < B - fall\\,R`, or   back to the parameters kept;
-                       training diverges            :math:`LR / (2\\,factor)`; stable
-    stable             :math:`I < B - fall\\,R`, or   back to the parameters kept;
+    warm-up            :math:`I < B - fall\,R`, or  back to the parameters kept;
+                       training diverges            :math:`LR / (2\,factor)`; stable
+    stable             :math:`I < B - fall\,R`, or  back to the parameters kept;
                        training diverges            :math:`LR / 2`
-    stable             no rise by :math:`rise\\,R`    :math:`LR \cdot decay`
+    stable             no rise by :math:`rise\,R`   :math:`LR \cdot decay`
                        for `patience` measurements
     stable             no rise for `reset`          warm-up again
                        measurements at `lr_min`
