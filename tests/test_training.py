@@ -159,7 +159,7 @@ def test_the_reference_policy_trains_with_a_rate_that_rises_and_falls(task):
     rates, mi = history.column("learning_rate"), history.column("mi")
     peak = int(np.argmax(rates))
     assert history.column("accuracy")[-1] > 0.95
-    assert rates[0] == rates[1] == pytest.approx(1e-3)
+    assert rates[0] == pytest.approx(1e-3)
     assert rates[peak] > 0.03
     assert 0 < peak < len(rates) - 1
     assert rates[-1] < 0.9 * rates[peak]
