@@ -107,11 +107,8 @@ def train(
     """Trains with a rate for each block or a fixed one; yields at each measurement."""
     rng, history = np.random.default_rng(seed), optax_mi.MIHistory()
     model, held_out = Transformer(text[2], nnx.Rngs(seed)), windows(text[1])
-    # Gammas as large as Adam's rates: the defaults suit plain SGD.
-    policy = optax_mi.reference_policy(LR_MAX, LR_MAX, LR_MAX)
-    reference = optax_mi.reference_mi(probe)
     rate = optax_mi.layerwise_mi_dynamic_lr(
-        layer_of_each, LR_MIN, LR_MAX, policy=policy, reference=reference
+        layer_of_each, LR_MIN, LR_MAX, reference=optax_mi.reference_mi(probe)
     )
     if fixed is not None:
         rate = optax.scale(fixed)
@@ -128,6 +125,9 @@ def train(
         mi = optax_mi.estimate_mi(last, probe.outcomes)
         return mi, cross_entropy(model, *held_out)
 
+    if fixed is None:  # before the first step
+        mi, _ = measure(model)
+        optimizer.opt_state = optax_mi.record_mi(optimizer.opt_state, mi)
     for number in range(1, steps + 1):
         starts = rng.integers(0, len(text[0]) - CONTEXT, BATCH_SIZE)
         step(model, optimizer, *windows(text[0], starts))

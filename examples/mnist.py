@@ -78,12 +78,12 @@ def measure(state: TrainState, probe: optax_mi.Probe) -> jax.Array:
 
 
 def record(state: TrainState, mi: jax.Array) -> tuple[TrainState, jax.Array]:
-    """Hands a measurement to the policy; returns the rate of the epoch too."""
+    """Hands a measurement to the policy; returns the rate in force too."""
     opt_state = cast("Any", state.opt_state)
-    if isinstance(opt_state[1], optax_mi.MIDynamicLRState):
-        recorded = state.replace(opt_state=optax_mi.record_mi(opt_state, mi))
-        return recorded, opt_state[1].learning_rate
-    return state, opt_state[1].hyperparams["step_size"]
+    rate = optax.tree.get(opt_state, "learning_rate")
+    if rate is None:  # not by information
+        return state, opt_state[1].hyperparams["step_size"]
+    return state.replace(opt_state=optax_mi.record_mi(opt_state, mi)), rate
 
 
 @jax.jit
@@ -110,6 +110,7 @@ def train(
     reference = optax_mi.reference_mi(probe)
     steps = len(x) // args.batch_size  # an epoch's; a rest is left out
     bar = tqdm(total=args.epochs * steps, desc=name, leave=False, disable=None)
+    state, _ = record(state, measure(state, probe))  # before the first step
     for epoch in range(args.epochs):
         losses, order = [], rng.permutation(len(x))
         for batch in order[: steps * args.batch_size].reshape(steps, -1):

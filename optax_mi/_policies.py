@@ -29,7 +29,7 @@ class PolicyInput(NamedTuple):
     lr_min: Float[Array, ""]  #: the lower bound
     lr_max: Float[Array, ""]  #: the upper bound
     value_only: Bool[Array, ""]  #: judge by the value of mi, not by its change
-    #: the whole network's information, of which mi may be a layer's; None: mi itself
+    #: the whole network's information, where mi may be a layer's; None is mi itself
     network_mi: Float[Array, ""] | None = None
     #: training has diverged, and there may be no new measurement (with a memory only)
     diverged: Bool[Array, ""] | bool = False

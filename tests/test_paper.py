@@ -52,7 +52,7 @@ def test_a_row_of_figure_3_is_repeated_kept_and_reported(
     assert about["environment"]["jax"] == jax.__version__
     assert history.column("epoch").tolist() == list(range(5))
     rates = history.column("learning_rate")
-    assert rates[:2] == pytest.approx([1e-3, 1e-3])
+    assert rates[0] == pytest.approx(1e-3)
     # The rates are those that policy B makes of the measurements, by hand.
     epochs = history.rows
     for before, now, after in zip(epochs, epochs[1:], rates[2:], strict=False):

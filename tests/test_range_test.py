@@ -228,8 +228,9 @@ def test_the_program_of_the_docs_runs_as_it_stands():
         "batches": itertools.repeat(None),
         "measure": lambda w: optax_mi.ksg_discrete(predict(w), y),
     }
+    _, program = pages.programs("guides/bounds.md")
     with mpl.rc_context({"backend": "agg"}):
-        exec(pages.programs("guides/bounds.md")[0], names)
+        exec(program, names)
     state = names["tx"].init(names["params"])
     assert optax_mi.learning_rates(state)[""] == pytest.approx(names["result"].lr_min)
 

@@ -124,9 +124,14 @@ def measured(names, params):
 
 
 def by_the_book(names, *, late):
-    """The state after the epochs, each measured and recorded as it ends."""
+    """The state after the epochs, each measured and recorded as it ends.
+
+    So are the parameters of the start, unless all is recorded an epoch late.
+    """
     params, opt_state = names["params"], names["opt_state"]
     mi = None
+    if not late:
+        opt_state = optax_mi.record_mi(opt_state, measured(names, params))
     for epoch in range(EPOCHS):
         for i in names["batches"](epoch):
             x, y = names["x"][i], names["y"][i]

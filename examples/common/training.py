@@ -139,14 +139,17 @@ def _check(phases: Sequence[Phase], n: int, epochs: int, batch_size: int) -> Non
 def _enter(
     program: "Program", keys: jax.Array, before: State | None, mi: Any, phase: Phase
 ) -> State:
-    """The state at a phase's start: initial, or with the parameters from before it."""
+    """The state at a phase's start, with a measurement of its parameters recorded.
+
+    The parameters are the initial ones, or those from before the phase.
+    """
     state: State = program.init(keys)
     try:
         jax.eval_shape(program.measure, state)
     except ValueError as error:
         raise SettingError(f"nothing can be measured: {error}") from error
     if before is None:
-        return state
+        return program.record(state, program.measure(state))
     state = program.record(before._replace(opt_state=state.opt_state), mi)
     if phase.value_only:  # and one more: the measurement from before the phase
         opt_state = optax_mi.track_value_only(state.opt_state, phase.value_only + 1)

@@ -94,6 +94,9 @@ def train(
         last, state, history = latest or (-1, init(), optax_mi.MIHistory())
         if latest:
             yield history, state
+        else:
+            with jax.set_mesh(mesh):  # in which the probe's axis is known by its name
+                state = measure(state, probe)  # before the first step
         for epoch in range(last + 1, epochs):
             rng = np.random.default_rng([seed, epoch])
             for i in shuffled(rng, len(digits.train_x), batch_size):
@@ -101,7 +104,7 @@ def train(
                 state = step(state, *batch)
                 if virtual:
                     jax.block_until_ready(state)
-            with jax.set_mesh(mesh):  # in which the probe's axis is known by its name
+            with jax.set_mesh(mesh):
                 state = measure(state, probe)
             history.record(state["opt_state"], epoch=epoch)
             checkpoints.save(epoch, state, history)
