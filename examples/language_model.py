@@ -108,7 +108,11 @@ def train(
     rng, history = np.random.default_rng(seed), optax_mi.MIHistory()
     model, held_out = Transformer(text[2], nnx.Rngs(seed)), windows(text[1])
     rate = optax_mi.layerwise_mi_dynamic_lr(
-        layer_of_each, LR_MIN, LR_MAX, reference=optax_mi.reference_mi(probe)
+        layer_of_each,
+        LR_MIN,
+        LR_MAX,
+        policy=optax_mi.reference_policy(),
+        reference=optax_mi.reference_mi(probe),
     )
     if fixed is not None:
         rate = optax.scale(fixed)

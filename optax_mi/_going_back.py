@@ -58,7 +58,7 @@ def able_to_go_back(
         value: Any = None,
         **extra_args: Any,
     ) -> tuple[optax.Updates, KeptParametersState]:
-        if params is None:
+        if params is None and jax.tree.leaves(updates):
             _checks.fail(
                 "params", "given to `update`: this policy goes back to them", None
             )
@@ -108,9 +108,9 @@ def _answers(rates: Any) -> tuple[Bool[Array, ""], Bool[Array, ""]]:
 
     nodes = jax.tree.leaves(rates, is_leaf=is_state)
     states = [node for node in nodes if is_state(node)]
-    keep = jnp.stack([jnp.asarray(state.keep) for state in states])
-    go_back = jnp.stack([jnp.asarray(state.go_back) for state in states])
-    return keep.any(), go_back.any()
+    keep = [state.keep for state in states]
+    go_back = [state.go_back for state in states]
+    return jnp.any(jnp.array(keep, bool)), jnp.any(jnp.array(go_back, bool))
 
 
 def _lead_back(back: Bool[Array, ""], updates: Any, params: Any, kept: Any) -> Any:
@@ -132,9 +132,11 @@ def _equal(params: Any, kept: Any) -> Bool[Array, ""]:
 
 
 def _norm(updates: Any) -> Float[Array, ""]:
-    leaves = [jnp.asarray(leaf) for leaf in jax.tree.leaves(updates)]
-    dtype = jnp.result_type(float)
-    return jnp.sqrt(sum(jnp.sum(jnp.square(leaf.astype(dtype))) for leaf in leaves))
+    sizes = [jnp.abs(jnp.asarray(leaf)) for leaf in jax.tree.leaves(updates)]
+    squares = [
+        jnp.sum(jnp.square(size.astype(jnp.result_type(float)))) for size in sizes
+    ]
+    return jnp.sqrt(sum(squares, start=scalar(0.0)))
 
 
 def _finite(value: Any) -> Bool[Array, ""]:

@@ -378,13 +378,10 @@ def _moved(
 
 def _remembered(before: Any, after: Any, judged: Flag) -> Any:
     """The memory that a policy answers with, where it was asked."""
-    if jax.tree.map(jnp.shape, after) != jax.tree.map(jnp.shape, before):
-        _checks.fail(
-            "policy",
-            f"a pair whose memory keeps its structure, {jax.tree.structure(before)}, "
-            "and its shapes",
-            jax.tree.structure(after),
-        )
+    kept, given = (jax.tree.map(jnp.shape, memory) for memory in (before, after))
+    if given != kept:
+        expected = f"a pair whose memory keeps its structure and shapes, {kept}"
+        _checks.fail("policy", expected, given)
 
     def chosen(old: Array, new: Any) -> Array:
         return jnp.where(judged, jnp.asarray(new, old.dtype), old)

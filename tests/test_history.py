@@ -16,6 +16,7 @@ import pytest
 
 import optax_mi
 
+POLICY_B = optax_mi.reference_policy(0.1, 0.1, 0.1)
 PARAMS = {"conv": {"kernel": jnp.ones(3)}, "dense": {"kernel": jnp.ones(2)}}
 MEASURED = [
     {"conv": 0.5, "dense": 1.8},
@@ -29,7 +30,7 @@ def run():
     tx = optax.chain(
         optax.sgd(1.0),
         optax_mi.layerwise_mi_dynamic_lr(
-            "auto", 0.001, 0.05, reference=2.0, policy=optax_mi.reference_policy()
+            "auto", 0.001, 0.05, reference=2.0, policy=POLICY_B
         ),
     )
     state, history, rates = tx.init(PARAMS), optax_mi.MIHistory(), []
@@ -380,7 +381,9 @@ def test_the_program_of_the_docs_runs_as_it_stands(tmp_path, monkeypatch, capsys
         "optax_mi": optax_mi,
         "params": jnp.ones(3),
         "epochs": 3,
-        "train_epoch": lambda state: names["tx"].update(jnp.ones(3), state)[1],
+        "train_epoch": lambda state: names["tx"].update(
+            jnp.ones(3), state, names["params"]
+        )[1],
         "measure": lambda: next(measurements),
         "accuracy": lambda: 0.5,
     }

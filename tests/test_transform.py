@@ -378,7 +378,11 @@ def test_bounds_that_are_arrays_are_taken_in_a_compiled_step():
 
 def test_an_upper_bound_that_falls_to_zero_stops_training():
     make = optax.inject_hyperparams(optax_mi.mi_dynamic_lr, static_args="policy")
-    tx = make(lr_min=1e-3, lr_max=lambda count: jnp.where(count < 1, 0.1, 0.0))
+    tx = make(
+        lr_min=1e-3,
+        lr_max=lambda count: jnp.where(count < 1, 0.1, 0.0),
+        policy=optax_mi.reference_policy(),
+    )
     state, update = tx.init(PARAMS), jax.jit(tx.update)
     for expected in (1e-3, 0.0):
         updates, state = update(PARAMS, state)

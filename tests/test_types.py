@@ -247,6 +247,23 @@ class Linen(nn.Module):
         return nn.Dense(3, dtype=jnp.bfloat16)(hidden)
 
 
+def check_policies_with_a_memory():
+    def update(step, memory):
+        return optax_mi.PolicyAnswer(step.lr_max, keep=step.mi > memory), step.mi
+
+    pair = optax_mi.PolicyWithMemory(lambda: jnp.zeros(()), update)
+    params = {"w": jnp.ones(3)}
+    for policy in (
+        pair,
+        optax_mi.decay_policy(),
+        optax_mi.warmup_stable_decay_policy(),
+    ):
+        tx = optax_mi.mi_dynamic_lr(0.1, 0.2, policy=policy, reference=1)
+        state = optax_mi.record_mi(tx.init(params), 0.5)
+        tx.update(params, state, params, mi=1.0, value=0.5)
+    optax_mi.measurement_steps(10)(jnp.arange(3))
+
+
 def check_training_in_linen():
     model, params = Linen(), {"params": Linen().init(KEY, X)["params"]}
     probe = optax_mi.sample_probe(KEY, X, CLASSES, size=40)

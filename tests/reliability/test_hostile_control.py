@@ -113,7 +113,8 @@ STEERED = rates(0.001, 0.051, 0.076, 0.051, 0.001)
 
 
 def with_bounds(*bounds, **options):
-    options = {"reference": 2.0, **options}
+    policy = optax_mi.reference_policy(0.1, 0.1, 0.1)
+    options = {"reference": 2.0, "policy": policy, **options}
     return run(optax_mi.mi_dynamic_lr(*bounds, **options), FIVE)
 
 
@@ -123,7 +124,7 @@ def given_as_arguments(lr_min, lr_max, smoothing):
         lr_max,
         smoothing=smoothing,
         reference=2.0,
-        policy=optax_mi.reference_policy(),
+        policy=optax_mi.reference_policy(0.1, 0.1, 0.1),
     )
 
 

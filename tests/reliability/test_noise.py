@@ -82,7 +82,13 @@ def test_noise_raises_the_rate_above_the_threshold_and_not_below(
 
 
 def test_smoothing_of_nothing_is_nothing_and_the_average_is_exponential():
-    make = functools.partial(optax_mi.mi_dynamic_lr, LOW, HIGH, reference=REFERENCE)
+    make = functools.partial(
+        optax_mi.mi_dynamic_lr,
+        LOW,
+        HIGH,
+        policy=optax_mi.reference_policy(),
+        reference=REFERENCE,
+    )
     plain, zero, half = make(), make(smoothing=0.0), make(smoothing=0.5)
     states = [tx.init(jnp.ones(())) for tx in (plain, zero, half)]
     for mi in (0.5, 1.0, np.nan, 2.0):
