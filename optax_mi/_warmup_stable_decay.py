@@ -17,11 +17,12 @@ class WarmupStableDecayMemory(NamedTuple):
 
     warming_up: Bool[Array, ""]  #: whether the rate still rises
     start: Float[Array, ""]  #: the whole network's information at the start
-    best: Float[Array, ""]  #: the most that it was
+    best: Float[Array, ""]  #: the most that it was, less a tolerance for each fall
     reached: Float[Array, ""]  #: its own information at the last rise
     network_reached: Float[Array, ""]  #: the whole network's at the last rise
     #: measurements in a row with a rise, or, below zero, without one
     streak: Int32[Array, ""]
+    ceiling: Float[Array, ""]  #: the rate of the last fall; 3.4e38: none
     at_minimum: Int32[Array, ""]  #: measurements at `lr_min` without a rise
 
 
@@ -55,14 +56,16 @@ def warmup_stable_decay_policy(
              training diverges               parameters kept; stable
     stable   :math:`I < B - fall\,R`, or      :math:`LR / 2`, back to the parameters
              training diverges               kept
-    stable   `patience` rises in a row       :math:`LR \cdot factor`
+    stable   `patience` rises in a row       :math:`LR \cdot factor`, if below half of
+                                             the rate of the last fall
     stable   no rise, `patience` times in a  :math:`LR \cdot decay`, and if
              row                             :math:`I < B - rise\,R` back to those kept
     stable   no rise, `reset` times in a     warm-up again
              row, at lr_min
     ======== =============================== =========================================
 
-    A rise is one by :math:`rise\,R` above the last that counted.
+    A rise is one by :math:`rise\,R` above the last that counted. Each fall lowers
+    :math:`B` by :math:`fall\,R`, as the best of many noisy measurements is too high.
 
     A network that has learned nothing yet holds information as well, as random features
     do, and the first steps can cost some of it: an output of the wrong sign loses all
@@ -137,6 +140,7 @@ def warmup_stable_decay_policy(
             reached=scalar(MISSING),
             network_reached=scalar(MISSING),
             streak=jnp.zeros((), jnp.int32),
+            ceiling=scalar(UNBOUNDED),
             at_minimum=jnp.zeros((), jnp.int32),
         )
 
@@ -163,11 +167,15 @@ def warmup_stable_decay_policy(
             (p.mi > memory.reached + rise * scale)
             | (network > memory.network_reached + rise * scale)
         )
+        ceiling = jnp.where(
+            fell, p.learning_rate, jnp.where(warming_up, UNBOUNDED, memory.ceiling)
+        )
         streak = jnp.where(
             rose, jnp.maximum(memory.streak, 0) + 1, jnp.minimum(memory.streak, 0) - 1
         )
         streak = jnp.where(warming_up | fell, 0, streak)
-        climbs, cools = streak >= patience, streak <= -patience
+        climbs = (streak >= patience) & (p.learning_rate * factor <= ceiling / 2)
+        cools = streak <= -patience
         at_minimum = ~(warming_up | fell | rose) & (p.learning_rate <= p.lr_min)
         at_minimum = jnp.where(at_minimum, memory.at_minimum + 1, 0)
         begins_again = at_minimum >= reset
@@ -181,6 +189,8 @@ def warmup_stable_decay_policy(
         )
         still = warming_up & ~fell & ~at_maximum
         keep = ~fell & (network > memory.best)
+        # The best of many noisy measurements is too high.
+        lowered = jnp.where(p.diverged, memory.best, memory.best - fall * scale)
 
         def last_rise(before: Float[Array, ""], now: Float[Array, ""]) -> Any:
             highest = jnp.maximum(before, jnp.where(fell, before, now))
@@ -191,10 +201,11 @@ def warmup_stable_decay_policy(
             WarmupStableDecayMemory(
                 warming_up=still | begins_again,
                 start=jnp.where(p.diverged, memory.start, start),
-                best=jnp.where(keep, network, memory.best),
+                best=jnp.where(keep, network, jnp.where(fell, lowered, memory.best)),
                 reached=last_rise(memory.reached, p.mi),
                 network_reached=last_rise(memory.network_reached, network),
                 streak=jnp.where(climbs | cools, 0, streak),
+                ceiling=ceiling,
                 at_minimum=jnp.where(begins_again, 0, at_minimum),
             )
         )

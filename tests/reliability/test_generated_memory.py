@@ -31,7 +31,7 @@ class Twin:
         self.best: Any = None
         self.reached: Any = None
         self.streak = self.at_minimum = self.value_only = 0
-        self.pending, self.doubtful = None, False
+        self.pending, self.doubtful, self.ceiling = None, False, math.inf
 
     def less(self, a, b):
         """Whether a < b; float32 may not agree where they are close."""
@@ -54,6 +54,9 @@ class Twin:
                 fell = self.rate >= HIGH
             fell = self.less(mi, self.best - tolerated) or fell
         if fell:
+            if not diverged:
+                self.best -= FALL * REFERENCE
+            self.ceiling = self.rate
             self.rate *= 0.25 if warming_up else 0.5
             self.warming_up, self.streak, self.at_minimum = False, 0, 0
             self.clip()
@@ -62,6 +65,7 @@ class Twin:
         rose = self.reached is None or self.less(self.reached + RISE * REFERENCE, mi)
         if warming_up:
             self.reached = mi if self.reached is None else max(self.reached, mi)
+            self.ceiling = math.inf
             self.warming_up, self.streak, self.at_minimum = self.rate < HIGH, 0, 0
             self.rate *= 2
         else:
@@ -69,7 +73,8 @@ class Twin:
             self.streak = max(self.streak, 0) + 1 if rose else min(self.streak, 0) - 1
             at_minimum = not rose and self.rate <= LOW
             self.at_minimum = self.at_minimum + 1 if at_minimum else 0
-            if self.streak >= PATIENCE:
+            below = not self.less(self.ceiling * 1.001, 4 * self.rate)
+            if self.streak >= PATIENCE and below:
                 self.streak, self.rate = 0, self.rate * 2
             elif self.streak <= -PATIENCE:
                 self.streak, self.rate = 0, self.rate / 2
