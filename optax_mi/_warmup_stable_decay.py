@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -132,82 +133,102 @@ def warmup_stable_decay_policy(
     _checks.within("patience", patience, 1)
     _checks.within("reset", reset, 1)
 
-    def init() -> WarmupStableDecayMemory:
-        return WarmupStableDecayMemory(
-            warming_up=jnp.array(True),
-            start=scalar(MISSING),
-            best=scalar(MISSING),
-            reached=scalar(MISSING),
-            network_reached=scalar(MISSING),
-            streak=jnp.zeros((), jnp.int32),
-            ceiling=scalar(UNBOUNDED),
-            at_minimum=jnp.zeros((), jnp.int32),
-        )
+    options = _Options(factor, fall, rise, decay, patience, reset)
+    return PolicyWithMemory(_init, partial(_update, options))
 
-    def update(
-        p: PolicyInput, memory: WarmupStableDecayMemory
-    ) -> tuple[PolicyAnswer, WarmupStableDecayMemory]:
-        network = p.mi if p.network_mi is None else p.network_mi
-        given = (p.reference > 0) & (p.reference < UNBOUNDED)
-        scale = jnp.where(given, p.reference, 1)
-        warming_up = memory.warming_up | p.value_only
-        begun = memory.start > MISSING
-        start = jnp.where(begun, memory.start, network)
-        learned = memory.best > start + fall * scale
-        without_effect = warming_up & ~learned & begun
-        tolerated = jnp.maximum(10 * fall * scale, memory.best / 2)
-        tolerated = jnp.where(without_effect, tolerated, fall * scale)
-        at_maximum = p.learning_rate >= p.lr_max
-        fell = (
-            p.diverged
-            | (network < memory.best - tolerated)
-            | (without_effect & at_maximum)
-        )
-        rose = ~fell & (
-            (p.mi > memory.reached + rise * scale)
-            | (network > memory.network_reached + rise * scale)
-        )
-        ceiling = jnp.where(
-            fell, p.learning_rate, jnp.where(warming_up, UNBOUNDED, memory.ceiling)
-        )
-        streak = jnp.where(
-            rose, jnp.maximum(memory.streak, 0) + 1, jnp.minimum(memory.streak, 0) - 1
-        )
-        streak = jnp.where(warming_up | fell, 0, streak)
-        climbs = (streak >= patience) & (p.learning_rate * factor <= ceiling / 2)
-        cools = streak <= -patience
-        at_minimum = ~(warming_up | fell | rose) & (p.learning_rate <= p.lr_min)
-        at_minimum = jnp.where(at_minimum, memory.at_minimum + 1, 0)
-        begins_again = at_minimum >= reset
 
-        change = jnp.where(
-            warming_up,
-            jnp.where(fell, 0.5 / factor, factor),
-            jnp.where(
-                fell, 0.5, jnp.where(climbs, factor, jnp.where(cools, decay, 1.0))
-            ),
+class _Options(NamedTuple):
+    factor: ScalarLike
+    fall: ScalarLike
+    rise: ScalarLike
+    decay: ScalarLike
+    patience: ScalarLike
+    reset: ScalarLike
+
+
+class _Event(NamedTuple):
+    """What a measurement means."""
+
+    network: Float[Array, ""]  # the whole network's information
+    scale: Float[Array, ""]  # what thresholds are shares of
+    start: Float[Array, ""]
+    warming_up: Bool[Array, ""]
+    fell: Bool[Array, ""]
+    rose: Bool[Array, ""]
+
+
+def _init() -> WarmupStableDecayMemory:
+    return WarmupStableDecayMemory(
+        warming_up=jnp.array(True),
+        start=scalar(MISSING),
+        best=scalar(MISSING),
+        reached=scalar(MISSING),
+        network_reached=scalar(MISSING),
+        streak=jnp.zeros((), jnp.int32),
+        ceiling=scalar(UNBOUNDED),
+        at_minimum=jnp.zeros((), jnp.int32),
+    )
+
+
+def _event(o: _Options, p: PolicyInput, memory: WarmupStableDecayMemory) -> _Event:
+    network = p.mi if p.network_mi is None else p.network_mi
+    given = (p.reference > 0) & (p.reference < UNBOUNDED)
+    scale = jnp.where(given, p.reference, 1)
+    warming_up = memory.warming_up | p.value_only
+    begun = memory.start > MISSING
+    start = jnp.where(begun, memory.start, network)
+    without_effect = warming_up & begun & (memory.best <= start + o.fall * scale)
+    large = jnp.maximum(10 * o.fall * scale, memory.best / 2)
+    tolerated = jnp.where(without_effect, large, o.fall * scale)
+    fell = (
+        p.diverged
+        | (network < memory.best - tolerated)
+        | (without_effect & (p.learning_rate >= p.lr_max))
+    )
+    own = p.mi > memory.reached + o.rise * scale
+    rose = ~fell & (own | (network > memory.network_reached + o.rise * scale))
+    return _Event(network, scale, start, warming_up, fell, rose)
+
+
+def _update(
+    o: _Options, p: PolicyInput, memory: WarmupStableDecayMemory
+) -> tuple[PolicyAnswer, WarmupStableDecayMemory]:
+    network, scale, start, warming_up, fell, rose = _event(o, p, memory)
+    stable = ~warming_up & ~fell
+
+    up, down = jnp.maximum(memory.streak, 0) + 1, jnp.minimum(memory.streak, 0) - 1
+    streak = jnp.where(stable, jnp.where(rose, up, down), 0)
+    ceiling = jnp.where(warming_up, UNBOUNDED, memory.ceiling)
+    climbs = (streak >= o.patience) & (p.learning_rate * o.factor <= ceiling / 2)
+    cools = streak <= -o.patience
+    in_stable = jnp.where(climbs, o.factor, jnp.where(cools, o.decay, 1.0))
+    change = jnp.where(
+        warming_up,
+        jnp.where(fell, 0.5 / o.factor, o.factor),
+        jnp.where(fell, 0.5, in_stable),
+    )
+    waits = stable & ~rose & (p.learning_rate <= p.lr_min)
+    at_minimum = jnp.where(waits, memory.at_minimum + 1, 0)
+    begins_again = at_minimum >= o.reset
+    keep = ~fell & (network > memory.best)
+    go_back = fell | (cools & (network < memory.best - o.rise * scale))
+    # The best of many noisy measurements is too high.
+    lowered = memory.best - jnp.where(fell & ~p.diverged, o.fall * scale, 0)
+
+    def last_rise(before: Float[Array, ""], now: Float[Array, ""]) -> Any:
+        highest = jnp.where(fell, before, jnp.maximum(before, now))
+        return jnp.where(warming_up, highest, jnp.where(rose, now, before))
+
+    return PolicyAnswer(p.learning_rate * change, keep, go_back), (
+        WarmupStableDecayMemory(
+            warming_up=(warming_up & ~fell & (p.learning_rate < p.lr_max))
+            | begins_again,
+            start=jnp.where(p.diverged, memory.start, start),
+            best=jnp.where(keep, network, lowered),
+            reached=last_rise(memory.reached, p.mi),
+            network_reached=last_rise(memory.network_reached, network),
+            streak=jnp.where(climbs | cools, 0, streak),
+            ceiling=jnp.where(fell, p.learning_rate, ceiling),
+            at_minimum=jnp.where(begins_again, 0, at_minimum),
         )
-        still = warming_up & ~fell & ~at_maximum
-        keep = ~fell & (network > memory.best)
-        # The best of many noisy measurements is too high.
-        lowered = jnp.where(p.diverged, memory.best, memory.best - fall * scale)
-
-        def last_rise(before: Float[Array, ""], now: Float[Array, ""]) -> Any:
-            highest = jnp.maximum(before, jnp.where(fell, before, now))
-            return jnp.where(warming_up, highest, jnp.where(rose, now, before))
-
-        go_back = fell | (cools & (network < memory.best - rise * scale))
-        return PolicyAnswer(p.learning_rate * change, keep, go_back), (
-            WarmupStableDecayMemory(
-                warming_up=still | begins_again,
-                start=jnp.where(p.diverged, memory.start, start),
-                best=jnp.where(keep, network, jnp.where(fell, lowered, memory.best)),
-                reached=last_rise(memory.reached, p.mi),
-                network_reached=last_rise(memory.network_reached, network),
-                streak=jnp.where(climbs | cools, 0, streak),
-                ceiling=ceiling,
-                at_minimum=jnp.where(begins_again, 0, at_minimum),
-            )
-        )
-
-    return PolicyWithMemory(init, update)
+    )
