@@ -21,7 +21,7 @@ class WarmupStableDecayMemory(NamedTuple):
     best: Float[Array, ""]  #: the most that it was, less a tolerance for each fall
     reached: Float[Array, ""]  #: its own information at the last rise
     network_reached: Float[Array, ""]  #: the whole network's at the last rise
-    #: measurements in a row with a rise, or, below zero, without one
+    #: measurements in a row with a rise of its own, or, below zero, without any rise
     streak: Int32[Array, ""]
     ceiling: Float[Array, ""]  #: the rate of the last fall; 3.4e38: none
     at_minimum: Int32[Array, ""]  #: measurements at `lr_min` without a rise
@@ -79,9 +79,10 @@ def warmup_stable_decay_policy(
     `track_value_only` (a larger batch, say) the warm-up begins again from the rate in
     force.
 
-    Under `layerwise_mi_dynamic_lr` a fall is the whole network's, and a rise is the
-    layer's own or the whole network's: a wide layer holds nearly all information from
-    the start, and by its own alone it would cool at once.
+    Under `layerwise_mi_dynamic_lr` a fall is the whole network's. A layer's rate climbs
+    by the rises of its own information, and cools where neither that nor the whole
+    network's rises: a wide layer holds nearly all information from the start, and by
+    its own alone it would cool at once.
 
     With ``mi_dynamic_lr(..., init_lr=lr_max)`` there is no warm-up, and what remains is
     a reduction on plateaus, as ``optax.contrib.reduce_on_plateau``.
@@ -154,7 +155,8 @@ class _Event(NamedTuple):
     start: Float[Array, ""]
     warming_up: Bool[Array, ""]
     fell: Bool[Array, ""]
-    rose: Bool[Array, ""]
+    rose: Bool[Array, ""]  # its own or the whole network's information
+    own_rose: Bool[Array, ""]
 
 
 def _init() -> WarmupStableDecayMemory:
@@ -185,18 +187,20 @@ def _event(o: _Options, p: PolicyInput, memory: WarmupStableDecayMemory) -> _Eve
         | (network < memory.best - tolerated)
         | (without_effect & (p.learning_rate >= p.lr_max))
     )
-    own = p.mi > memory.reached + o.rise * scale
-    rose = ~fell & (own | (network > memory.network_reached + o.rise * scale))
-    return _Event(network, scale, start, warming_up, fell, rose)
+    own_rose = ~fell & (p.mi > memory.reached + o.rise * scale)
+    network_rose = ~fell & (network > memory.network_reached + o.rise * scale)
+    rose = own_rose | network_rose
+    return _Event(network, scale, start, warming_up, fell, rose, own_rose)
 
 
 def _update(
     o: _Options, p: PolicyInput, memory: WarmupStableDecayMemory
 ) -> tuple[PolicyAnswer, WarmupStableDecayMemory]:
-    network, scale, start, warming_up, fell, rose = _event(o, p, memory)
+    network, scale, start, warming_up, fell, rose, own_rose = _event(o, p, memory)
     stable = ~warming_up & ~fell
 
-    up, down = jnp.maximum(memory.streak, 0) + 1, jnp.minimum(memory.streak, 0) - 1
+    up = jnp.where(own_rose, jnp.maximum(memory.streak, 0) + 1, 0)
+    down = jnp.minimum(memory.streak, 0) - 1
     streak = jnp.where(stable, jnp.where(rose, up, down), 0)
     ceiling = jnp.where(warming_up, UNBOUNDED, memory.ceiling)
     climbs = (streak >= o.patience) & (p.learning_rate * o.factor <= ceiling / 2)
