@@ -83,16 +83,14 @@ AnyPolicy: TypeAlias = Policy | PolicyWithMemory | tuple[Callable[..., Any], ...
 
 def as_policy(policy: Any) -> Policy | PolicyWithMemory:
     """Returns a policy, a plain pair as a `PolicyWithMemory`."""
+    if callable(policy):
+        return policy
     if isinstance(policy, tuple) and len(policy) in (2, 3):
         pair = PolicyWithMemory(*policy)
-        is_policy = callable(pair.init) and callable(pair.update)
-        policy = pair
-    else:
-        is_policy = callable(policy)
-    if not is_policy:
-        expected = "a function of a PolicyInput or a pair of functions (init, update)"
-        _checks.fail("policy", expected, _checks.described(policy))
-    return policy
+        if callable(pair.init) and callable(pair.update):
+            return pair
+    expected = "a function of a PolicyInput or a pair of functions (init, update)"
+    return _checks.fail("policy", expected, _checks.described(policy))
 
 
 def keeps_parameters(policy: Any) -> bool:

@@ -204,7 +204,7 @@ def _update(
     streak = jnp.where(stable, jnp.where(rose, up, down), 0)
     ceiling = jnp.where(warming_up, UNBOUNDED, memory.ceiling)
     climbs = (streak >= o.patience) & (p.learning_rate * o.factor <= ceiling / 2)
-    cools = streak <= -o.patience
+    cools = -streak >= o.patience
     in_stable = jnp.where(climbs, o.factor, jnp.where(cools, o.decay, 1.0))
     change = jnp.where(
         warming_up,
@@ -217,7 +217,7 @@ def _update(
     keep = ~fell & (network > memory.best)
     go_back = fell | (cools & (network < memory.best - o.rise * scale))
     # The best of many noisy measurements is too high.
-    lowered = memory.best - jnp.where(fell & ~p.diverged, o.fall * scale, 0)
+    lowered = memory.best - jnp.where(p.diverged | ~fell, 0, o.fall * scale)
 
     def last_rise(before: Float[Array, ""], now: Float[Array, ""]) -> Any:
         highest = jnp.where(fell, before, jnp.maximum(before, now))

@@ -118,7 +118,7 @@ def test_measurements_on_the_way_are_ignored():
     assert ways[0] == 1
     assert ways[-1] == 0
     assert counts[-1] == sum(way == 0 for way in ways) + 1
-    np.testing.assert_array_equal(params, np.float32([1e-9, 1.0]))
+    np.testing.assert_array_equal(params, np.array([1e-9, 1.0], np.float32))
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, 1e30])

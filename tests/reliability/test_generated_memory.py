@@ -25,11 +25,12 @@ class Twin:
     Parameters are numbered, not computed: by the update that made them.
     """
 
+    start: Any = None
+    best: Any = None
+    reached: Any = None
+
     def __init__(self):
         self.rate, self.warming_up = LOW, True
-        self.start: Any = None
-        self.best: Any = None
-        self.reached: Any = None
         self.streak = self.at_minimum = self.value_only = 0
         self.pending, self.doubtful, self.ceiling = None, False, math.inf
 
