@@ -19,18 +19,18 @@ PARAMS = {"w": jnp.array([0.3, -1e-9], jnp.float32)}
 GRADIENTS = {"w": jnp.array([0.5, 0.25], jnp.float32)}
 
 
+NOTHING = -math.inf
+
+
 class Twin:
     """`warmup_stable_decay_policy` within `mi_dynamic_lr`, in Python's numbers.
 
     Parameters are numbered, not computed: by the update that made them.
     """
 
-    start: Any = None
-    best: Any = None
-    reached: Any = None
-
     def __init__(self):
         self.rate, self.warming_up = LOW, True
+        self.start = self.best = self.reached = NOTHING
         self.streak = self.at_minimum = self.value_only = 0
         self.pending, self.doubtful, self.ceiling = None, False, math.inf
 
@@ -39,16 +39,16 @@ class Twin:
         self.doubtful |= math.isclose(a, b, rel_tol=1e-4, abs_tol=1e-5)
         return a < b
 
-    def measure(self, mi, diverged=False):
+    def measure(self, mi: Any, diverged: bool = False):
         """What follows from a measurement: whether to keep, and whether to go back."""
         if mi is None and not diverged:
             return False, False
-        if self.start is None and not diverged:
+        if self.start == NOTHING and not diverged:
             self.start = mi
         warming_up = self.warming_up or self.value_only > 0
         self.value_only = max(self.value_only - (mi is not None), 0)
         tolerated, fell = FALL * REFERENCE, diverged
-        if self.best is not None and not diverged:
+        if self.best > NOTHING and not diverged:
             learned = self.less(self.start + tolerated, self.best)
             if warming_up and not learned:
                 tolerated = max(10 * tolerated, self.best / 2)
@@ -62,10 +62,10 @@ class Twin:
             self.warming_up, self.streak, self.at_minimum = False, 0, 0
             self.clip()
             return False, True
-        keep, go_back = self.best is None or mi > self.best, False
-        rose = self.reached is None or self.less(self.reached + RISE * REFERENCE, mi)
+        keep, go_back = self.best == NOTHING or mi > self.best, False
+        rose = self.reached == NOTHING or self.less(self.reached + RISE * REFERENCE, mi)
         if warming_up:
-            self.reached = mi if self.reached is None else max(self.reached, mi)
+            self.reached = mi if self.reached == NOTHING else max(self.reached, mi)
             self.ceiling = math.inf
             self.warming_up, self.streak, self.at_minimum = self.rate < HIGH, 0, 0
             self.rate *= 2
