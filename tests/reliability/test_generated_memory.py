@@ -1,7 +1,6 @@
 """The policy with a memory on generated sequences of events, beside a slow twin."""
 
 import math
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -32,21 +31,21 @@ class Twin:
         self.rate, self.warming_up = LOW, True
         self.start = self.best = self.reached = NOTHING
         self.streak = self.at_minimum = self.value_only = 0
-        self.pending, self.doubtful, self.ceiling = None, False, math.inf
+        self.pending, self.doubtful, self.ceiling = math.nan, False, math.inf
 
     def less(self, a, b):
         """Whether a < b; float32 may not agree where they are close."""
         self.doubtful |= math.isclose(a, b, rel_tol=1e-4, abs_tol=1e-5)
         return a < b
 
-    def measure(self, mi: Any, diverged: bool = False):
+    def measure(self, mi: float, diverged: bool = False):
         """What follows from a measurement: whether to keep, and whether to go back."""
-        if mi is None and not diverged:
+        if math.isnan(mi) and not diverged:
             return False, False
         if self.start == NOTHING and not diverged:
             self.start = mi
         warming_up = self.warming_up or self.value_only > 0
-        self.value_only = max(self.value_only - (mi is not None), 0)
+        self.value_only = max(self.value_only - (not math.isnan(mi)), 0)
         tolerated, fell = FALL * REFERENCE, diverged
         if self.best > NOTHING and not diverged:
             learned = self.less(self.start + tolerated, self.best)
@@ -129,7 +128,7 @@ def test_whatever_happens_rate_and_parameters_are_those_of_the_twin(events):
             continue
         mi, loss = (value, 1.0) if what == "update" else (math.nan, value)
         keep, back = twin.measure(twin.pending, not math.isfinite(loss))
-        twin.pending = None
+        twin.pending = math.nan
         if what == "update":
             again = twin.measure(mi)
             keep, back = keep or again[0], back or again[1]
