@@ -10,7 +10,7 @@ where it has to remember more than two measurements. `change_policy` and
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
+from typing import Any, NamedTuple, Protocol, TypeAlias, cast, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -84,7 +84,7 @@ AnyPolicy: TypeAlias = Policy | PolicyWithMemory | tuple[Callable[..., Any], ...
 def as_policy(policy: Any) -> Policy | PolicyWithMemory:
     """Returns a policy, a plain pair as a `PolicyWithMemory`."""
     if callable(policy):
-        return policy
+        return cast("Policy", policy)
     if isinstance(policy, tuple) and len(policy) in (2, 3):
         pair = PolicyWithMemory(*policy)
         if callable(pair.init) and callable(pair.update):

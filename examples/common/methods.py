@@ -30,6 +30,7 @@ class Method(NamedTuple):
     transformation: optax.GradientTransformationExtraArgs
     learning_rates: Callable[[Any], Mapping[str, float]]  # those in force
     takes_mi: bool = False
+    dense_epochs: int = 0  # the first epochs that are measured ten times each
     # The parameters to test and to measure.
     eval_params: Callable[[Any, Any], Any] = lambda opt_state, params: params
 
@@ -71,11 +72,14 @@ OPTIMIZERS: Mapping[str, Callable[..., Any]] = {
     ),
 }
 
-# SGD under the paper's policies A and B, B with a rate for each layer, and any policy.
-POLICIES: Mapping[str, Callable[..., optax_mi.Policy]] = {
+# SGD under the paper's policies A and B, this package's own, both with a rate for each
+# layer, and any policy.
+POLICIES: Mapping[str, Callable[..., Any]] = {
     "change": optax_mi.change_policy,
     "reference": optax_mi.reference_policy,
     "layerwise": optax_mi.reference_policy,
+    "stable": optax_mi.warmup_stable_decay_policy,
+    "layerwise_stable": optax_mi.warmup_stable_decay_policy,
     "dynamic": lambda policy=None: policy or optax_mi.reference_policy(),
 }
 OF_POLICIES = ("gamma_up", "gamma_down", "gamma_over", "epsilon", "policy")
@@ -109,8 +113,10 @@ def make(name: str, run: Run, **options: Any) -> Method:
     own = {key: options.pop(key) for key in OF_POLICIES if key in options}
     bounds = (options.pop("lr_min", LR_MIN), options.pop("lr_max", LR_MAX))
     options |= {"policy": POLICIES[name](**own), "reference": run.reference}
-    if name == "layerwise":
+    if name.startswith("layerwise"):
         rate = optax_mi.layerwise_mi_dynamic_lr("auto", *bounds, **options)
     else:
         rate = optax_mi.mi_dynamic_lr(*bounds, **options)
-    return Method(optax.chain(sgd, rate), optax_mi.learning_rates, takes_mi=True)
+    dense_epochs = 2 if name.endswith("stable") else 0
+    tx = optax.chain(sgd, rate)
+    return Method(tx, optax_mi.learning_rates, True, dense_epochs)

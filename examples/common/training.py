@@ -90,22 +90,40 @@ def train(
         state = _enter(program, keys if together else keys[0], state, mi, phase)
         for epoch in range(phase.start, end):
             batches = np.stack([shuffled(rng, n, size) for rng in orders])
-            started = time.perf_counter()
-            state, loss = program.train(state, batches if together else batches[0])
-            jax.block_until_ready(state)
-            trained = time.perf_counter()
-            mi = program.measure(state)
-            state, mi = jax.block_until_ready((program.record(state, mi), mi))
-            measured = time.perf_counter()
+            dense = epoch - phase.start < method.dense_epochs
+            parts = np.array_split(
+                batches, min(10, batches.shape[1]) if dense else 1, 1
+            )
+            state, mi, loss, (training, measuring) = _epoch(program, state, parts)
             shared = {
                 "epoch": epoch,
                 "reference": reference,
-                "train_seconds": (trained - started) / len(seeds),
-                "measure_seconds": (measured - trained) / len(seeds),
+                "train_seconds": training / len(seeds),
+                "measure_seconds": measuring / len(seeds),
             }
             numbers = {"loss": loss, "accuracy": program.evaluate(state)}
             _add(histories, method, (state.opt_state, mi, numbers), shared)
             yield histories, state
+
+
+def _epoch(program: "Program", state: State, parts: Sequence[np.ndarray]) -> Any:
+    """Trains an epoch in parts and measures after each.
+
+    Returns:
+      The state, the last measurement, the mean loss, and the seconds of training and of
+      measuring.
+    """
+    mi, loss, seconds = {}, 0.0, np.zeros(2)
+    for part in parts:
+        started = time.perf_counter()
+        state, mean = program.train(state, part if program.together else part[0])
+        jax.block_until_ready(state)
+        trained = time.perf_counter()
+        mi = program.measure(state)
+        state, mi = jax.block_until_ready((program.record(state, mi), mi))
+        seconds += (trained - started, time.perf_counter() - trained)
+        loss += mean * part.shape[1] / sum(each.shape[1] for each in parts)
+    return state, mi, loss, seconds
 
 
 def _add(histories: Histories, method: Method, arrays: Any, same: Any) -> None:
@@ -181,7 +199,7 @@ class Program:
         def over_seeds(function: Callable[..., Any], axes: Any = 0) -> Any:
             return jax.vmap(function, in_axes=axes) if together else function
 
-        self._task, self._method = task, method
+        self._task, self._method, self.together = task, method, together
         on_accelerator = jax.default_backend() != "cpu"
         self._scan = (together or on_accelerator) if scan is None else scan
         # Arguments of the compiled functions: as constants in them they are slow.

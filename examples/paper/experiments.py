@@ -74,7 +74,9 @@ _SAME = dict.fromkeys(_GAMMAS, 0.1) | {"epsilon": 0.01}  # policy B
 _DAMPENED = _SAME | {"gamma_up": 0.01, "gamma_down": 0.01}  # smaller steps upwards
 _FINE = _SAME | {"epsilon": 0.003}  # ours: 1 % takes a slow start for the end
 _WARM_UP = {"start": LR_MIN, "rate": LR, "epochs": 5}
+_FAR_APART = {"lr_min": 1e-4, "lr_max": 3.0}  # bounds that anybody can name
 _A, _B = "MI: change (A)", "MI: change and value (B)"
+_STABLE = "MI: warm-up, stable, decay"
 FIXED, WARM_UP, CHANGE, CHANGE_DAMPENED, DAMPENED, SAME_RATE, FINE = (
     _row(*row)
     for row in [
@@ -97,12 +99,16 @@ def _figure5() -> list[Row]:
         replace(larger, method="reference", options=options, value_only=5)
         for options in ({**_SAME, "init_lr": LR}, {**_FINE, "init_lr": LR})
     )
+    stable = replace(
+        larger, method="stable", options={**_FAR_APART, "init_lr": LR}, value_only=5
+    )
     change = "batches of 500 from epoch 3"
     return [
         Row("base", "fixed 0.01, batches of 100", [fixed]),
         Row("fixed", f"fixed 0.01, {change}", [fixed, larger]),
         Row("dynamic", f"{_B}, {change}", [fixed, same]),
         Row("fine", "the same, with an epsilon of 0.3 %", [fixed, fine]),
+        Row("stable", f"{_STABLE}, {change}", [fixed, stable]),
     ]
 
 
@@ -118,7 +124,11 @@ def _figure6() -> list[Row]:
         _row("layerwise", f"{_B}, a rate for each layer", "layerwise", paper),
         _row("layerwise_fine", title, "layerwise", fine),
     ]
-    return [replace(row, layers=LAYERS) for row in rows]
+    single = _row("single", _STABLE, "stable", _FAR_APART)
+    title = f"{_STABLE}, a rate for each layer"
+    stable = replace(single, name="layerwise_stable", title=title, layers=("", *LAYERS))
+    stable = replace(stable, phases=[Phase("layerwise_stable", _FAR_APART)])
+    return [*(replace(row, layers=LAYERS) for row in rows), single, stable]
 
 
 def _allcnn() -> list[Row]:
