@@ -13,8 +13,8 @@ from optax_mi import _checks
 from optax_mi._going_back import able_to_go_back
 from optax_mi._layers import match, module_paths
 from optax_mi._policies import AnyPolicy, keeps_parameters
+from optax_mi._rate import rate_alone
 from optax_mi._state import whole_network
-from optax_mi._transform import rate_alone
 from optax_mi._types import Measurement
 from optax_mi._warmup_stable_decay import warmup_stable_decay_policy
 

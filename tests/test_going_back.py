@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from jax.sharding import NamedSharding, PartitionSpec
 
 import optax_mi
 from optax_mi import PolicyAnswer, PolicyWithMemory
@@ -215,3 +216,19 @@ def test_it_survives_several_runs_at_once():
     together = jax.vmap(run)(params, bad)
     for i in range(3):
         np.testing.assert_array_equal(together[i], run(params[i], bad[i]))
+
+
+def test_sharded_parameters_are_kept_and_led_back_to_where_they_lie(compiled_afresh):
+    mesh = jax.make_mesh((8,), ("x",))
+    spread = NamedSharding(mesh, PartitionSpec("x"))
+    start = jax.device_put(jnp.arange(16.0) * 1e-3, spread)
+    tx = optax_mi.mi_dynamic_lr(1e-3, 1.0, policy=told())
+    state = tx.init(start)
+    assert state.kept.sharding == spread
+    params = jax.device_put(start + 1, spread)
+    step = jax.jit(tx.update)
+    for mi in (BACK, np.nan, np.nan):
+        updates, state = step(jnp.zeros_like(params), state, params, mi=mi)
+        params = optax.apply_updates(params, updates)
+    np.testing.assert_array_equal(params, start)
+    assert state.kept.sharding.is_equivalent_to(spread, 1)

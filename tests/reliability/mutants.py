@@ -30,6 +30,7 @@ from survivors import SURVIVORS, before
 ROOT = Path(__file__).parents[2]
 RUNS = ROOT / "runs" / "mutants"
 GENERATED = "tests/reliability/test_generated_control.py"
+MEMORY = "tests/reliability/test_generated_memory.py"
 HOSTILE = (
     "tests/reliability/test_hostile_control.py",
     "tests/reliability/test_hostile_parameters.py",
@@ -37,7 +38,9 @@ HOSTILE = (
 
 # The files that no change may slip past, and tests that are fast and likely to notice.
 TARGETS = {
-    "optax_mi/_transform.py": ("tests/test_transform.py", GENERATED, *HOSTILE),
+    "optax_mi/_rate.py": ("tests/test_transform.py", GENERATED, *HOSTILE),
+    "optax_mi/_going_back.py": ("tests/test_going_back.py", MEMORY),
+    "optax_mi/_warmup_stable_decay.py": ("tests/test_warmup_stable_decay.py", MEMORY),
     "optax_mi/_estimators/_neighbours.py": ("tests/test_neighbours.py",),
     "optax_mi/_estimators/_distances.py": ("tests/test_distances.py",),
     "optax_mi/_layerwise.py": ("tests/test_layerwise.py", GENERATED, *HOSTILE),

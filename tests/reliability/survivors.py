@@ -17,7 +17,7 @@ SURVIVORS = {
             "lowered), over)",
         ],
     },
-    "optax_mi/_transform.py": {
+    "optax_mi/_rate.py": {
         "a bound of 0 is 0 either way": [
             "low = jnp.where(jnp.isfinite(low) & (low ⟦>= → >⟧ 0), low, 0)",
         ],
