@@ -47,7 +47,9 @@ class MIHistory:
 
     Example:
       >>> import jax.numpy as jnp, optax, optax_mi
-      >>> tx = optax.chain(optax.sgd(1.0), optax_mi.mi_dynamic_lr(1e-3, 0.1))
+      >>> policy = optax_mi.reference_policy()
+      >>> rate = optax_mi.mi_dynamic_lr(1e-3, 0.1, policy=policy)
+      >>> tx = optax.chain(optax.sgd(1.0), rate)
       >>> opt_state = tx.init(jnp.ones(3))
       >>> history = optax_mi.MIHistory()
       >>> for epoch, mi in enumerate((0.5, 1.0, 1.2)):

@@ -76,13 +76,14 @@ def layerwise_mi_dynamic_lr(
       >>> import jax.numpy as jnp, optax, optax_mi
       >>> params = {"conv": {"kernel": jnp.ones(3)}, "dense": {"kernel": jnp.ones(2)}}
       >>> tx = optax.chain(
-      ...     optax.sgd(1.0),
-      ...     optax_mi.layerwise_mi_dynamic_lr("auto", 0.001, 0.05, reference=2.0))
+      ...     optax.sgd(1.0), optax_mi.layerwise_mi_dynamic_lr(
+      ...         "auto", 0.001, 0.05, policy=optax_mi.reference_policy(),
+      ...         reference=2.0))
       >>> state = tx.init(params)
       >>> for mi in ({"conv": 0.5, "dense": 1.8}, {"conv": 1.6, "dense": 1.8}):
       ...     updates, state = tx.update(params, state, params, mi=mi)
       >>> print({k: round(v, 3) for k, v in optax_mi.learning_rates(state).items()})
-      {'conv': 0.021, 'dense': 0.001}
+      {'conv': 0.011, 'dense': 0.001}
 
     References:
       Vasudevan, `Dynamic learning rate using Mutual Information

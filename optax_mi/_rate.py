@@ -144,6 +144,11 @@ def _with_memory(
             go_back=jnp.array(False),
         )
 
+    def remembered(memory: Any) -> Any:
+        # Wrappers that choose between states by factors of 0 and 1 make flags integers.
+        kinds = jax.eval_shape(policy.init)
+        return jax.tree.map(lambda a, kind: a.astype(kind.dtype), memory, kinds)
+
     def apply_measurement(
         state: PolicyState, mi: Number, network_mi: Number, diverged: Flag
     ) -> PolicyState:
@@ -153,7 +158,7 @@ def _with_memory(
         judged = (is_known(mi) | diverged) & is_known(rate.reference)
         network_mi = jnp.where(is_known(network_mi), network_mi, state.network_mi)
         # Ones where its answer is then discarded, as policies divide by what they see.
-        current = _first_known(mi, before, otherwise=jnp.where(judged, 0, 1))
+        current = _first_known(mi, before, otherwise=jnp.where(judged, scalar(0.0), 1))
         step = _input(rate, options)._replace(
             mi=current,
             previous_mi=_first_known(before, otherwise=current),
@@ -161,7 +166,7 @@ def _with_memory(
             network_mi=_first_known(network_mi, otherwise=current),
             diverged=diverged,
         )
-        answer, memory = policy.update(step, state.memory)
+        answer, memory = policy.update(step, remembered(state.memory))
         if not isinstance(answer, PolicyAnswer):
             answer = PolicyAnswer(answer)
         return state._replace(

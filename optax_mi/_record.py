@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -15,6 +16,7 @@ from optax_mi._layers import match, own_label, partition_labels
 from optax_mi._state import (
     MISSING,
     UNBOUNDED,
+    KeptParametersState,
     MIDynamicLRState,
     PolicyState,
     entry,
@@ -23,6 +25,9 @@ from optax_mi._state import (
     whole_network,
 )
 from optax_mi._types import Measurement
+
+# Updates. A momentum of 0.9 forgets a factor of 1e4 in that time.
+_LONG = 100
 
 
 def record_mi(
@@ -64,7 +69,9 @@ def record_mi(
 
     Example:
       >>> import jax.numpy as jnp, optax, optax_mi
-      >>> tx = optax.chain(optax.sgd(1.0), optax_mi.mi_dynamic_lr(1e-3, 0.1))
+      >>> policy = optax_mi.reference_policy()
+      >>> rate = optax_mi.mi_dynamic_lr(1e-3, 0.1, policy=policy)
+      >>> tx = optax.chain(optax.sgd(1.0), rate)
       >>> params = jnp.ones(3)
       >>> opt_state = tx.init(params)
       >>> for mi in (0.5, 1.0):                             # two epochs' ends
@@ -125,7 +132,8 @@ def track_value_only(opt_state: Any, measurements: int = 5) -> Any:
 
     For use after a change of batch size or the like (the paper's Figure 5): with
     `reference_policy` the rate then rises while the information is below the reference,
-    whether or not it has just grown. `change_policy` is not affected.
+    whether or not it has just grown. `warmup_stable_decay_policy` warms up again from
+    the rate in force. `change_policy` is not affected.
 
     Args:
       opt_state: The state of any optimizer with a `mi_dynamic_lr` in it.
@@ -139,7 +147,8 @@ def track_value_only(opt_state: Any, measurements: int = 5) -> Any:
 
     Example:
       >>> import jax.numpy as jnp, optax, optax_mi
-      >>> tx = optax_mi.mi_dynamic_lr(1e-3, 0.1, reference=2.3)
+      >>> policy = optax_mi.reference_policy()
+      >>> tx = optax_mi.mi_dynamic_lr(1e-3, 0.1, policy=policy, reference=2.3)
       >>> state = optax_mi.track_value_only(tx.init(jnp.ones(3)), measurements=5)
       >>> int(state.value_only)
       5
@@ -171,6 +180,10 @@ def learning_rates(opt_state: Any) -> dict[str, float]:
     Raises:
       ValueError: If there is no `mi_dynamic_lr` state.
 
+    Warns:
+      RuntimeWarning: If the parameters that a policy went back to have stood still for
+        a hundred updates.
+
     Example:
       >>> import jax.numpy as jnp, optax, optax_mi
       >>> tx = optax.chain(optax.sgd(1.0), optax_mi.mi_dynamic_lr(0.25, 0.5))
@@ -178,6 +191,7 @@ def learning_rates(opt_state: Any) -> dict[str, float]:
       {'': 0.25}
     """
     states = labelled_states(opt_state)
+    _warn_of_waiting(opt_state)
     return {label: float(state.learning_rate) for label, state in states.items()}
 
 
@@ -196,6 +210,27 @@ def labelled_states(opt_state: Any) -> dict[str, MIDynamicLRState]:
         label if labels.count(label) == 1 else jax.tree_util.keystr(path): state
         for label, (path, state) in zip(labels, found, strict=True)
     }
+
+
+def _warn_of_waiting(opt_state: Any) -> None:
+    """Says that training stands still, where a base optimizer does not recover."""
+
+    def is_kept(node: Any) -> bool:
+        return isinstance(node, KeptParametersState)
+
+    for node in jax.tree.leaves(opt_state, is_leaf=is_kept):
+        if not is_kept(node):
+            continue
+        (waited,) = jax.tree.leaves(node.updates_back)
+        if waited > _LONG:
+            warnings.warn(
+                f"The parameters have stood still for {waited} updates: those that "
+                "come in are not finite, or a hundred times larger than before. The "
+                "moments of the optimizer before mi_dynamic_lr may hold NaN: put "
+                "optax.apply_if_finite around it.",
+                RuntimeWarning,
+                stacklevel=3,
+            )
 
 
 def pending_only(opt_state: Any, mi: Measurement) -> Any:

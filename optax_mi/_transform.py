@@ -23,9 +23,9 @@ def mi_dynamic_lr(
 ) -> optax.GradientTransformationExtraArgs:
     """Scales updates by a learning rate that mutual information sets.
 
-    The rate starts at `lr_min`. From the second measurement of I(H; Y) on, each new one
-    moves it as the policy says, within [lr_min, lr_max]; between measurements it stays.
-    Measure once an epoch and give the result in either way:
+    The rate starts at `lr_min`. Each measurement of I(H; Y) moves it as the policy
+    says, within [lr_min, lr_max]; between measurements it stays. Measure often at first
+    and later once an epoch (`measurement_steps`), and give the result in either way:
 
     - in the step, ``tx.update(grads, state, params, mi=mi)``;
     - outside it, ``opt_state = optax_mi.record_mi(opt_state, mi)``: the next update
@@ -96,15 +96,15 @@ def mi_dynamic_lr(
     Example:
       >>> import jax.numpy as jnp, optax, optax_mi
       >>> tx = optax.chain(
-      ...     optax.sgd(1.0), optax_mi.mi_dynamic_lr(1e-3, 0.1, reference=2.3))
+      ...     optax.sgd(1.0), optax_mi.mi_dynamic_lr(1e-4, 3.0, reference=2.3))
       >>> params = {"w": jnp.ones(3)}
       >>> state = tx.init(params)
       >>> for mi in (0.5, 1.0, None):
       ...     updates, state = tx.update(params, state, params, mi=mi)
-      ...     print(f"{optax.tree.get(state, 'learning_rate'):.3f}")
-      0.001
-      0.058
-      0.058
+      ...     print(f"{optax.tree.get(state, 'learning_rate'):.4f}")
+      0.0002
+      0.0004
+      0.0004
 
     References:
       Vasudevan, `Dynamic learning rate using Mutual Information

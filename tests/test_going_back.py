@@ -1,5 +1,7 @@
 """Going back to parameters: exact, together, and only for policies that ask for it."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -225,10 +227,30 @@ def test_sharded_parameters_are_kept_and_led_back_to_where_they_lie(compiled_afr
     tx = optax_mi.mi_dynamic_lr(1e-3, 1.0, policy=told())
     state = tx.init(start)
     assert state.kept.sharding == spread
-    params = jax.device_put(start + 1, spread)
+    params: Any = jax.device_put(start + 1, spread)
     step = jax.jit(tx.update)
     for mi in (BACK, np.nan, np.nan):
         updates, state = step(jnp.zeros_like(params), state, params, mi=mi)
         params = optax.apply_updates(params, updates)
     np.testing.assert_array_equal(params, start)
     assert state.kept.sharding.is_equivalent_to(spread, 1)
+
+
+def test_moments_that_hold_nan_are_said_and_the_cure_works():
+    def train(base):
+        tx = optax.chain(base, optax_mi.mi_dynamic_lr(1e-3, 1.0, policy=told()))
+        step, state = jax.jit(tx.update), tx.init(jnp.ones(2))
+        params: Any = jnp.ones(2)
+        for number in range(120):
+            grads = jnp.full(2, jnp.nan) if number == 5 else jnp.ones(2)
+            updates, state = step(grads, state, params)
+            params = optax.apply_updates(params, updates)
+        return params, state
+
+    params, state = train(optax.adam(1.0))
+    with pytest.warns(RuntimeWarning, match="have stood still for 1.. updates"):
+        optax_mi.learning_rates(state)
+    assert jnp.isfinite(params).all()
+    params, state = train(optax.apply_if_finite(optax.adam(1.0), 3))
+    optax_mi.learning_rates(state)  # warnings are errors here
+    assert params[0] < 0.95

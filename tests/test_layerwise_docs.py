@@ -70,7 +70,7 @@ def test_every_layers_rate_moves_and_the_end_is_that_of_one_rate(
     assert [list(epoch) for epoch in rates] == [LAYERS[style]] * 8
     for layer in LAYERS[style]:
         visited = {epoch[layer] for epoch in rates}
-        assert len(visited) >= 3
+        assert len(visited) >= 2
         assert max(visited) > 0.005
     _, of_one = train(style, single(program), digits)
     assert of_one > 85

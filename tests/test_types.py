@@ -375,7 +375,7 @@ def check_traced_bounds():
     scheduled = optax.inject_hyperparams(optax_mi.mi_dynamic_lr, static_args="policy")
     tx = scheduled(1e-3, lambda step: 0.1 / (step + 1), reference=2.0)
     state = tx.init(jnp.ones(3))
-    jax.eval_shape(partial(tx.update, mi=1.0), jnp.ones(3), state)
+    jax.eval_shape(partial(tx.update, mi=1.0), jnp.ones(3), state, jnp.ones(3))
 
 
 def check_states_of_several_runs():
