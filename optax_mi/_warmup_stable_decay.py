@@ -52,10 +52,10 @@ def warmup_stable_decay_policy(
     stage    when a measurement arrives      what follows
     ======== =============================== =========================================
     any      :math:`I > B`                   these parameters are kept
-    warm-up  :math:`I \ge B - fall\,R`        :math:`LR \cdot factor`; stable at lr_max
-    warm-up  :math:`I < B - fall\,R`, or      :math:`LR / (2\,factor)`, back to the
+    warm-up  :math:`I \ge B - fall\,R`       :math:`LR \cdot factor`; stable at lr_max
+    warm-up  :math:`I < B - fall\,R`, or     :math:`LR / (2\,factor)`, back to the
              training diverges               parameters kept; stable
-    stable   :math:`I < B - fall\,R`, or      :math:`LR / 2`, back to the parameters
+    stable   :math:`I < B - fall\,R`, or     :math:`LR / 2`, back to the parameters
              training diverges               kept
     stable   `patience` rises in a row       :math:`LR \cdot factor`, if below half of
                                              the rate of the last fall
