@@ -107,12 +107,9 @@ def train(
     """Trains with a rate for each block or a fixed one; yields at each measurement."""
     rng, history = np.random.default_rng(seed), optax_mi.MIHistory()
     model, held_out = Transformer(text[2], nnx.Rngs(seed)), windows(text[1])
+    policy, reference = optax_mi.reference_policy(), optax_mi.reference_mi(probe)
     rate = optax_mi.layerwise_mi_dynamic_lr(
-        layer_of_each,
-        LR_MIN,
-        LR_MAX,
-        policy=optax_mi.reference_policy(),
-        reference=optax_mi.reference_mi(probe),
+        layer_of_each, LR_MIN, LR_MAX, policy=policy, reference=reference
     )
     if fixed is not None:
         rate = optax.scale(fixed)

@@ -81,7 +81,7 @@ def record(state: TrainState, mi: jax.Array) -> tuple[TrainState, jax.Array]:
     """Hands a measurement to the policy; returns the rate in force too."""
     opt_state = cast("Any", state.opt_state)
     rate = optax.tree.get(opt_state, "learning_rate")
-    if rate is None:  # not by information
+    if rate is None:  # a schedule sets it
         return state, opt_state[1].hyperparams["step_size"]
     return state.replace(opt_state=optax_mi.record_mi(opt_state, mi)), rate
 

@@ -32,9 +32,7 @@ def one_of(argument: str, value: object, options: Collection[object]) -> None:
 
 def nonnegative(argument: str, value: Any) -> None:
     """Checks for a number that is finite (as a float32) and >= 0, unless traced."""
-    known = _number(argument, value)
-    if known is not None and not 0 <= known <= _LARGEST:
-        fail(argument, "finite and >= 0", value)
+    within(argument, value, 0)
 
 
 def positive(argument: str, value: Any) -> None:

@@ -10,7 +10,7 @@ import optax  # pyright: ignore[reportMissingTypeStubs]
 from jaxtyping import Array, Bool, Float
 
 from optax_mi import _checks
-from optax_mi._state import KeptParametersState, PolicyState, scalar
+from optax_mi._state import KeptParametersState, PolicyState, all_finite, scalar
 
 # An update of so many times the largest norm that training has lived with means that
 # it diverges. At the edge of stability norms of single batches differ by tens.
@@ -67,7 +67,8 @@ def able_to_go_back(
             (state.usual_norm == 0) | (norm <= _EXPLODED * state.usual_norm)
         )
         back = _still_going(state, params, usual)
-        diverged = ~back & (~usual | ~_finite(value))
+        finite = usual if value is None else usual & all_finite(value)
+        diverged = ~back & ~finite
         scaled, rates = inner.update(
             updates, state.inner, params, diverged=diverged, ignore=back, **extra_args
         )
@@ -137,7 +138,3 @@ def _norm(updates: Any) -> Float[Array, ""]:
         jnp.sum(jnp.square(size.astype(jnp.result_type(float)))) for size in sizes
     ]
     return jnp.sqrt(sum(squares, start=scalar(0.0)))
-
-
-def _finite(value: Any) -> Bool[Array, ""]:
-    return jnp.all(jnp.isfinite(jnp.asarray(0.0 if value is None else value)))

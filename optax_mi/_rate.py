@@ -23,6 +23,7 @@ from optax_mi._state import (
     UNBOUNDED,
     MIDynamicLRState,
     PolicyState,
+    all_finite,
     entry,
     is_known,
     require_reference,
@@ -113,6 +114,7 @@ def _without_memory(
         params: optax.Params | None = None,
         *,
         mi: Measurement | None = None,
+        diverged: Flag | None = None,
         value: Float[Array, ""] | float | None = None,
         **extra_args: Any,
     ) -> tuple[optax.Updates, MIDynamicLRState]:
@@ -123,8 +125,10 @@ def _without_memory(
             require_reference(state)
             state = apply_measurement(state, given)
         if value is not None:
+            diverged = ~all_finite(value)
+        if diverged is not None:
             low, _ = options.bounds()
-            rate = jnp.where(_diverged(value), low, state.learning_rate)
+            rate = jnp.where(diverged, low, state.learning_rate)
             state = state._replace(learning_rate=rate)
         return _scaled(updates, state.learning_rate), _counted(state)
 
@@ -144,38 +148,8 @@ def _with_memory(
             go_back=jnp.array(False),
         )
 
-    def remembered(memory: Any) -> Any:
-        # Wrappers that choose between states by factors of 0 and 1 make flags integers.
-        kinds = jax.eval_shape(policy.init)
-        return jax.tree.map(lambda a, kind: a.astype(kind.dtype), memory, kinds)
-
-    def apply_measurement(
-        state: PolicyState, mi: Number, network_mi: Number, diverged: Flag
-    ) -> PolicyState:
-        rate, before = state.rate, state.rate.mi
-        mi = _averaged(mi, before, options.smoothing)
-        network_mi = _averaged(network_mi, state.network_mi, options.smoothing)
-        judged = (is_known(mi) | diverged) & is_known(rate.reference)
-        network_mi = jnp.where(is_known(network_mi), network_mi, state.network_mi)
-        # Ones where its answer is then discarded, as policies divide by what they see.
-        current = _first_known(mi, before, otherwise=jnp.where(judged, scalar(0.0), 1))
-        step = _input(rate, options)._replace(
-            mi=current,
-            previous_mi=_first_known(before, otherwise=current),
-            reference=jnp.where(is_known(rate.reference), rate.reference, 1),
-            network_mi=_first_known(network_mi, otherwise=current),
-            diverged=diverged,
-        )
-        answer, memory = policy.update(step, remembered(state.memory))
-        if not isinstance(answer, PolicyAnswer):
-            answer = PolicyAnswer(answer)
-        return state._replace(
-            rate=_moved(_measured(rate, mi), answer.learning_rate, judged, options),
-            memory=_remembered(state.memory, memory, judged),
-            network_mi=network_mi,
-            keep=state.keep | (judged & answer.keep),
-            go_back=state.go_back | (judged & answer.go_back),
-        )
+    def apply_measurement(state: PolicyState, *measurement: Any) -> PolicyState:
+        return _asked(policy, options, state, *measurement)
 
     def update_fn(
         updates: optax.Updates,
@@ -191,7 +165,7 @@ def _with_memory(
     ) -> tuple[optax.Updates, PolicyState]:
         del params, extra_args
         if value is not None:
-            diverged = diverged | _diverged(value)
+            diverged = diverged | ~all_finite(value)
         no = jnp.array(False)
         state = state._replace(keep=no, go_back=no)
 
@@ -214,6 +188,44 @@ def _with_memory(
         return _scaled(updates, rate.learning_rate), state
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+
+
+def _asked(
+    policy: PolicyWithMemory,
+    options: _Options,
+    state: PolicyState,
+    mi: Number,
+    network_mi: Number,
+    diverged: Flag,
+) -> PolicyState:
+    """The state after the policy's answer to a measurement, or to a divergence."""
+    rate, before = state.rate, state.rate.mi
+    mi = _averaged(mi, before, options.smoothing)
+    network_mi = _averaged(network_mi, state.network_mi, options.smoothing)
+    judged = (is_known(mi) | diverged) & is_known(rate.reference)
+    network_mi = jnp.where(is_known(network_mi), network_mi, state.network_mi)
+    # Ones where its answer is then discarded, as policies divide by what they see.
+    current = _first_known(mi, before, otherwise=jnp.where(judged, scalar(0.0), 1))
+    step = _input(rate, options)._replace(
+        mi=current,
+        previous_mi=_first_known(before, otherwise=current),
+        reference=jnp.where(is_known(rate.reference), rate.reference, 1),
+        network_mi=_first_known(network_mi, otherwise=current),
+        diverged=diverged,
+    )
+    # Wrappers that choose between states by factors of 0 and 1 make flags integers.
+    kinds = jax.eval_shape(policy.init)
+    memory = jax.tree.map(lambda a, kind: a.astype(kind.dtype), state.memory, kinds)
+    answer, memory = policy.update(step, memory)
+    if not isinstance(answer, PolicyAnswer):
+        answer = PolicyAnswer(answer)
+    return state._replace(
+        rate=_moved(_measured(rate, mi), answer.learning_rate, judged, options),
+        memory=_remembered(state.memory, memory, judged),
+        network_mi=network_mi,
+        keep=state.keep | (judged & answer.keep),
+        go_back=state.go_back | (judged & answer.go_back),
+    )
 
 
 def _input(state: MIDynamicLRState, options: _Options) -> PolicyInput:
@@ -277,10 +289,6 @@ def _remembered(before: Any, after: Any, judged: Flag) -> Any:
         return jnp.where(judged, jnp.asarray(new, old.dtype), old)
 
     return jax.tree.map(chosen, before, after)
-
-
-def _diverged(value: Any) -> Flag:
-    return ~jnp.all(jnp.isfinite(jnp.asarray(value)))
 
 
 def _scaled(updates: Any, learning_rate: Number) -> Any:

@@ -64,6 +64,11 @@ def scalar(value: Any) -> Float[Array, ""]:
     return jnp.array(value, jnp.result_type(float))
 
 
+def all_finite(value: Any) -> Bool[Array, ""]:
+    """Whether a loss, or each of several, is finite."""
+    return jnp.all(jnp.isfinite(jnp.asarray(value)))
+
+
 def is_known(value: Float[Array, "*runs"]) -> Bool[Array, "*runs"]:
     """Whether a number was given: finite and not the mark of what is missing."""
     return jnp.isfinite(value) & (value > MISSING)

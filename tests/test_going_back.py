@@ -254,3 +254,15 @@ def test_moments_that_hold_nan_are_said_and_the_cure_works():
     params, state = train(optax.apply_if_finite(optax.adam(1.0), 3))
     optax_mi.learning_rates(state)  # warnings are errors here
     assert params[0] < 0.95
+
+
+def test_beside_one_that_goes_back_a_policy_without_a_memory_hears_of_divergence():
+    policies = {"a": optax_mi.change_policy(), "b": told()}
+    tx = optax_mi.layerwise_mi_dynamic_lr(
+        "auto", 1e-3, 1.0, policy=policies, init_lr=0.5
+    )
+    params = {"a": {"w": jnp.ones(1)}, "b": {"w": jnp.ones(1)}}
+    state = tx.init(params)
+    _, state = tx.update(params, state, params, value=jnp.nan)
+    rates = optax_mi.learning_rates(state)
+    assert rates == {"a": pytest.approx(1e-3), "b": pytest.approx(0.5)}

@@ -159,11 +159,8 @@ def test_bad_rates_are_refused_with_their_name(factory, name, bad):
         factory(**{name: bad})
 
 
-@pytest.mark.parametrize("bad", [0.1, "warm-up", (), (None, None), (lambda: 0,), None])
+@pytest.mark.parametrize("bad", [0.1, "warm-up", (), (None, None), (lambda: 0,)])
 def test_what_is_no_policy_is_refused_with_its_name(bad):
-    if bad is None:  # the default
-        optax_mi.mi_dynamic_lr(0.1, 0.2, policy=None)
-        return
     with pytest.raises(
         ValueError, match="`policy` must be a function of a PolicyInput"
     ):

@@ -87,13 +87,15 @@ def train(
         run = Run(epochs, n // size, reference)
         method = make(phase.method, run, **phase.options)
         program = Program(task, method, together=together)
+        due = optax_mi.measurement_steps(
+            run.steps_per_epoch, dense_epochs=method.dense_epochs
+        )
         state = _enter(program, keys if together else keys[0], state, mi, phase)
         for epoch in range(phase.start, end):
             batches = np.stack([shuffled(rng, n, size) for rng in orders])
-            dense = epoch - phase.start < method.dense_epochs
-            parts = np.array_split(
-                batches, min(10, batches.shape[1]) if dense else 1, 1
-            )
+            first = (epoch - phase.start) * run.steps_per_epoch
+            within = range(1, run.steps_per_epoch)
+            parts = np.split(batches, [i for i in within if due(first + i)], axis=1)
             state, mi, loss, (training, measuring) = _epoch(program, state, parts)
             shared = {
                 "epoch": epoch,

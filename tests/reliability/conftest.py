@@ -39,7 +39,10 @@ def pytest_terminal_summary(terminalreporter):
     lines = [f"| {what} | {number:,} |" for what, number in sorted(counts.items())]
     for line in lines:
         terminalreporter.write_line(line)
-    if generated.SOAK and counts and not failed:
+    options = terminalreporter.config.option
+    folder = terminalreporter.config.args == ["tests/reliability"]
+    whole = folder and not options.keyword and not options.markexpr
+    if generated.SOAK and whole and counts and not failed:
         text = (
             "| tried, and as the tables say | number |\n| --- | --- |\n"
             + "".join(f"{line}\n" for line in lines)

@@ -218,9 +218,5 @@ METHODS: Mapping[str, Method] = {
     "greedy_middle": greedy(middle=True),
     "policy_b": informed("reference_policy", "training", early=False),
     "wsd": informed(NEW, "held_out", early=True),
+    "wsd_training": informed(NEW, "training", early=True),
 }
-
-
-def missing(name: str) -> bool:
-    """Whether the installed package lacks the policy of a method."""
-    return name == "wsd" and not hasattr(optax_mi, NEW)

@@ -35,6 +35,7 @@ NAMES = {
     "greedy_middle": "GreedyLR, from the middle",
     "policy_b": "policy B",
     "wsd": "warm-up-stable-decay by MI",
+    "wsd_training": "the same, training probe",
 }
 # Pairs to draw, the first three that have both runs.
 DRAWN = (
@@ -233,7 +234,8 @@ of the training loss, with the defaults of Hugging Face's Transformers and a run
 mean over 50 batches, from the lower bound as the controllers here and from the bounds'
 geometric middle; policy B, the paper's, measured on 1000 training examples once an
 epoch; and the new policy, measured on up to 1000 held-out examples before the first
-step, every tenth of the first two epochs, then once an epoch. On plateau halves the
+step, every tenth of the first two epochs, then once an epoch, or likewise on 1000
+training examples. On plateau halves the
 rate after three epochs without a lower held-out loss. Schedule-free wraps the base
 without its momentum, which it stands for, so that with `sgd` and `momentum` it is one
 method with two grids. The reference is the entropy of the probe's classes, and for

@@ -22,7 +22,6 @@ from tests.benchmarks.controllers.methods import (
     METHODS,
     OWN,
     Setting,
-    missing,
 )
 from tests.benchmarks.controllers.tasks import TASKS, Task, in_pieces, probe_of
 
@@ -242,7 +241,6 @@ def planned(methods: Collection[str]) -> int:
     return sum(
         len(GRIDS[base]) + len(SEEDS) - 1 if METHODS[name].tuned else len(SEEDS)
         for base, name in pairs(methods)
-        if not missing(name)
     )
 
 
@@ -322,9 +320,6 @@ class Bench:
         for name in self.tasks:
             judge = Judge(TASKS[name](self.data_dir))
             for base, method in pairs(self.methods):
-                if missing(method):
-                    print(f"{name} {base} {method}: not in this optax_mi, skipped")
-                    continue
                 self._pair(judge, name, base, method)
             jax.clear_caches()
 
