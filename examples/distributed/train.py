@@ -9,7 +9,7 @@ was stopped goes on, on as many devices as there are then.
 """
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -83,12 +83,17 @@ def train(
         opt_state = optax_mi.record_mi(state["opt_state"], mi)
         return {**state, "opt_state": opt_state}
 
-    # The devices of one CPU share its threads: steps that are begun ahead may take
-    # those that a step needs to end, whose collectives then wait for good.
+    # The devices of one CPU share its threads: a program that is begun ahead may take
+    # those that another needs to end, whose collectives then wait for good.
     virtual = jax.default_backend() == "cpu" and len(mesh.local_devices) > 1
-    init, step, measure = (
-        jax.jit(fn, out_shardings=shardings) for fn in (init, step, measure)
-    )
+
+    def compiled(fn: Callable[..., Any]) -> Callable[..., Any]:
+        program = jax.jit(fn, out_shardings=shardings)
+        if virtual:
+            return lambda *args: jax.block_until_ready(program(*args))
+        return program
+
+    init, step, measure = map(compiled, (init, step, measure))
     with Checkpoints(folder) as checkpoints:
         latest = checkpoints.latest(shapes, shardings)
         last, state, history = latest or (-1, init(), optax_mi.MIHistory())
@@ -102,8 +107,6 @@ def train(
             for i in shuffled(rng, len(digits.train_x), batch_size):
                 batch = layout.spread(mesh, (digits.train_x[i], digits.train_y[i]))
                 state = step(state, *batch)
-                if virtual:
-                    jax.block_until_ready(state)
             with jax.set_mesh(mesh):
                 state = measure(state, probe)
             history.record(state["opt_state"], epoch=epoch)
