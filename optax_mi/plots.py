@@ -108,12 +108,14 @@ def layers(
     """Layer-wise learning rates by kind of layer (the layout of the paper's Figure 6).
 
     On the left the metric and each layer's I(H; Y), then one panel for each kind of
-    layer with the learning rates of its layers, all against the epoch.
+    layer with the learning rates of its layers, all against the epoch. A layer that is
+    measured and has no rate of its own has no panel.
 
     Args:
       runs: A history, or those of several seeds, as for `training`.
-      kinds: The kind of each layer, by its name. By default the last part of the name
-        without its number: of ``Conv_0`` and ``block/conv1``, "Conv" and "conv".
+      kinds: The kind of each layer with a rate, by its name. By default the last part
+        of the name without its number: of ``Conv_0`` and ``block/conv1``, "Conv" and
+        "conv".
       metric: The column that holds the metric.
       ax: Two axes for the metric and the information, and one for each kind.
 
@@ -135,12 +137,8 @@ def layers(
     """
     seeds = _seeds(runs, metric)
     names = seeds[0].layers
-    if kinds is None:
-        kinds = {name: _kind(name) for name in names}
-    for name in names:
-        if name not in kinds:
-            _checks.fail("kinds", f"a mapping with {name!r} in it", list(kinds))
-    shown = list(dict.fromkeys(kinds[name] for name in names))
+    kind_of = _kinds(seeds, kinds)
+    shown = list(dict.fromkeys(kind_of.values()))
     if ax is None:
         columns = [(0, 1), *((i, i) for i in range(2, 2 + len(shown)))]
         figure, panels = plt.subplot_mosaic(
@@ -157,10 +155,11 @@ def layers(
     _reference(axes[1], seeds, first)
     for name, (colour, style) in zip(names, _looks(), strict=False):
         look = {"color": colour, "linestyle": style, "label": name or "output"}
-        panel = axes[2 + shown.index(kinds[name])]
         epoch = _column(seeds, "epoch", name)[0]
-        _band(panel, epoch, _column(seeds, "learning_rate", name), **look)
         _band(axes[1], epoch, _column(seeds, "mi", name), **look)
+        if name in kind_of:
+            panel = axes[2 + shown.index(kind_of[name])]
+            _band(panel, epoch, _column(seeds, "learning_rate", name), **look)
     _label(axes[0], "epoch", metric)
     _label(axes[1], "epoch", _INFORMATION)
     for panel, kind in zip(axes[2:], shown, strict=True):
@@ -397,6 +396,19 @@ def _label(panel: Axes, x: str, y: str) -> None:
     panel.set_ylabel(y)
     panel.grid(color="0.9")
     panel.set_axisbelow(True)
+
+
+def _kinds(
+    seeds: Sequence[MIHistory], given: Mapping[str, str] | None
+) -> dict[str, str]:
+    """The kinds of the layers that have a rate."""
+    kinds = {}
+    for name in seeds[0].layers:
+        if np.isfinite(_column(seeds, "learning_rate", name)).any():
+            if given is not None and name not in given:
+                _checks.fail("kinds", f"a mapping with {name!r} in it", list(given))
+            kinds[name] = _kind(name) if given is None else given[name]
+    return kinds
 
 
 def _kind(layer: str) -> str:

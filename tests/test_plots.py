@@ -139,7 +139,17 @@ def test_a_layers_kind_is_its_name_without_the_number(layer, kind):
     assert axes[2].get_title() == kind
 
 
-def test_kinds_may_be_given_and_need_every_layer():
+def test_a_layer_without_a_rate_has_no_panel():
+    run = history(layers=("a",))
+    for epoch in range(len(run.column("epoch", "a"))):
+        run.add(epoch=epoch, layer="", learning_rate=np.nan, mi=1.0)
+    _, axes = plots.layers(run, kinds={"a": "dense"})
+    assert [axis.get_title() for axis in axes[2:]] == ["dense"]
+    assert legend(axes[2]) == ["a"]
+    assert len(axes[1].lines) == 1 + 2  # the reference, and what both hold
+
+
+def test_kinds_may_be_given_and_need_every_layer_with_a_rate():
     run = history(layers=("a", "b"))
     _, axes = plots.layers(run, kinds={"a": "dense", "b": "dense"})
     assert [axis.get_title() for axis in axes[2:]] == ["dense"]

@@ -93,7 +93,7 @@ def train(
         state = _enter(program, keys if together else keys[0], state, mi, phase)
         for epoch in range(phase.start, end):
             batches = np.stack([shuffled(rng, n, size) for rng in orders])
-            first = (epoch - phase.start) * run.steps_per_epoch
+            first = epoch * run.steps_per_epoch  # measured often at the start alone
             within = range(1, run.steps_per_epoch)
             parts = np.split(batches, [i for i in within if due(first + i)], axis=1)
             state, mi, loss, (training, measuring) = _epoch(program, state, parts)

@@ -122,16 +122,20 @@ def training_table(group: Group, rows: Sequence[Row], runs: Runs) -> str:
         if goals:
             own = [goals.get(run.config["seed"], math.nan) for run in seeds]
             reached = accuracy >= np.array(own)[:, None]
-            epochs = [str(a.argmax()) if a.any() else "never" for a in reached]
-            line.append(", ".join(epochs))
+            epochs = [
+                str(a.argmax()) if a.any() else "" if math.isnan(goal) else "never"
+                for a, goal in zip(reached, own, strict=True)
+            ]
+            line.append(", ".join(filter(None, epochs)))
         rates = [each["learning_rate"] for run in seeds for each in run.history.rows]
+        low, high = np.nanmin(rates), np.nanmax(rates)  # what is only measured has none
         # The median: an epoch that compiles, or that was interrupted, weighs nothing.
         parts = ("train_seconds", "measure_seconds")
         train, measure = (float(np.median(column(seeds, part))) for part in parts)
         takes_mi = any(phase.method in POLICIES for phase in row.phases)
         # A half is rounded up, as by hand, on whichever side of it the float is.
         whole = round(group.epochs * (train + measure * takes_mi), 3)
-        line += [f"{min(rates):.4f} to {max(rates):.4f}", f"{math.floor(whole + 0.5)}"]
+        line += [f"{low:.4f} to {high:.4f}", f"{math.floor(whole + 0.5)}"]
         paper = PAPER.get((group.figure, row.name), "")
         lines.append([*line, f"{measure / train:.1%}", paper])
     return markdown(header, lines)
@@ -155,8 +159,10 @@ def draw(group: Group, rows: Sequence[Row], runs: Runs, out: Path) -> list[Path]
     """Draws one setting: its rows over each other, or each layer-wise one alone."""
     histories = {row.title: [run.history for run in runs[row.key]] for row in rows}
     if rows[0].layers:
-        paths = [group.picture(out, f"-{row.name}") for row in rows]
-        for path, (title, seeds) in zip(paths, histories.items(), strict=True):
+        layerwise = [row for row in rows if row.layers]
+        paths = [group.picture(out, f"-{row.name}") for row in layerwise]
+        for path, row in zip(paths, layerwise, strict=True):
+            title, seeds = row.title, histories[row.title]
             figure, _ = plots.layers(seeds, kinds=KINDS, metric=METRIC)
             figure.suptitle(title)
             save(figure, path)

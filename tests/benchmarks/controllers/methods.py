@@ -186,14 +186,26 @@ def greedy(middle: bool) -> Method:
     return Method(make, lambda state, *_: state[-1].learning_rate)
 
 
-def informed(policy: str, probe: str, early: bool) -> Method:
-    """A policy of this package, by the name of its maker there, with its defaults."""
+def informed(policy: str, probe: str, early: bool, cooldown: float = 0.0) -> Method:
+    """A policy of this package, by the name of its maker there, with its defaults.
+
+    With a cooldown the base optimizer's own rate, 1 till then, falls to 0 in that share
+    of the training at its end, which is then known.
+    """
 
     def make(_: jax.Array, setting: Setting) -> optax.GradientTransformation:
-        reference = setting.run.reference
-        options: Any = {"policy": getattr(optax_mi, policy)(), "reference": reference}
-        rate = optax_mi.mi_dynamic_lr(*setting.bounds, **options)
-        return optax.chain(BASES[setting.base](), rate)
+        run = setting.run
+        options: Any = {"policy": getattr(optax_mi, policy)()}
+        rate = optax_mi.mi_dynamic_lr(
+            *setting.bounds, reference=run.reference, **options
+        )
+        if not cooldown:
+            return optax.chain(BASES[setting.base](), rate)
+        steps = run.epochs * run.steps_per_epoch
+        length = round(cooldown * steps)
+        falling = optax.linear_schedule(1.0, 0.0, length, steps - length)
+        own = optax.scale_by_schedule(falling)
+        return optax.chain(BASES[setting.base](), own, rate)
 
     def observe(opt_state: Any, mi: jax.Array, loss: jax.Array) -> Any:
         del loss
@@ -218,5 +230,6 @@ METHODS: Mapping[str, Method] = {
     "greedy_middle": greedy(middle=True),
     "policy_b": informed("reference_policy", "training", early=False),
     "wsd": informed(NEW, "held_out", early=True),
+    "wsd_cooldown": informed(NEW, "held_out", early=True, cooldown=0.2),
     "wsd_training": informed(NEW, "training", early=True),
 }

@@ -35,6 +35,7 @@ NAMES = {
     "greedy_middle": "GreedyLR, from the middle",
     "policy_b": "policy B",
     "wsd": "warm-up-stable-decay by MI",
+    "wsd_cooldown": "the same, cooled over the last fifth",
     "wsd_training": "the same, training probe",
 }
 # Pairs to draw, the first three that have both runs.
