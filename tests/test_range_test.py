@@ -211,6 +211,19 @@ def test_an_nnx_model_is_swept_through_a_clone():
     jax.tree.map(np.testing.assert_array_equal, before, nnx.state(model))
 
 
+def test_the_rate_of_the_docs_is_zero_where_training_ends():
+    names = {"optax": optax, "optax_mi": optax_mi, "reference": 2.3, "steps": 20}
+    exec(pages.programs("guides/bounds.md")[1], names)
+    params, norms = jnp.ones(3), []
+    state = names["tx"].init(params)
+    for _ in range(21):
+        updates, state = names["tx"].update(params, state, params)
+        norms.append(float(jnp.abs(updates).sum()))
+    assert norms[:17] == pytest.approx([3e-4] * 17)
+    assert norms[18] == pytest.approx(1.5e-4)
+    assert norms[20] == 0
+
+
 def test_the_program_of_the_docs_runs_as_it_stands():
     y = np.arange(200) % 2
     x = np.random.default_rng(0).normal(size=(200, 3)) + 2 * y[:, None]
@@ -228,7 +241,7 @@ def test_the_program_of_the_docs_runs_as_it_stands():
         "batches": itertools.repeat(None),
         "measure": lambda w: optax_mi.ksg_discrete(predict(w), y),
     }
-    _, program = pages.programs("guides/bounds.md")
+    *_, program = pages.programs("guides/bounds.md")
     with mpl.rc_context({"backend": "agg"}):
         exec(program, names)
     state = names["tx"].init(names["params"])
