@@ -201,9 +201,8 @@ def informed(policy: str, probe: str, early: bool, cooldown: float = 0.0) -> Met
         )
         if not cooldown:
             return optax.chain(BASES[setting.base](), rate)
-        steps = run.epochs * run.steps_per_epoch
-        length = round(cooldown * steps)
-        falling = optax.linear_schedule(1.0, 0.0, length, steps - length)
+        length = round(cooldown * run.steps)
+        falling = optax.linear_schedule(1.0, 0.0, length, run.steps - length)
         own = optax.scale_by_schedule(falling)
         return optax.chain(BASES[setting.base](), own, rate)
 
