@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import jax
@@ -10,11 +11,24 @@ import optax  # pyright: ignore[reportMissingTypeStubs]
 from jaxtyping import Array, Bool, Float
 
 from optax_mi import _checks
-from optax_mi._state import KeptParametersState, PolicyState, all_finite, scalar
+from optax_mi._state import (
+    MISSING,
+    KeptParametersState,
+    LossState,
+    PolicyState,
+    all_finite,
+    scalar,
+)
 
 # An update of so many times the largest norm that training has lived with means that
 # it diverges. At the edge of stability norms of single batches differ by tens.
 _EXPLODED = 100.0
+# What was learned is lost where the moving average of the losses is halfway back to the
+# first one. A loss has this share of it: some seven bad ones in a row are needed.
+_SHARE_OF_ONE_LOSS = 0.1
+# Something was learned where the average has sunk by this share of the first loss, and
+# by so many times the mean difference of a loss from the one before.
+_LEARNED, _BEYOND_NOISE = 0.2, 8.0
 # Rounding needs up to four updates; more are not used if something behind in the chain
 # changes them, as weight decay does.
 _MOST_UPDATES = 8
@@ -31,7 +45,8 @@ def able_to_go_back(
     The whole tree goes back together, whichever label's policy said so: layers restored
     at different times would be a network that never was. So it does, unasked, where an
     update is not finite or its norm is a hundred times the largest that came before the
-    parameters kept; the policy is then told that training has diverged.
+    parameters kept, and where losses are given and what was learned is lost; the policy
+    is then told that training has diverged.
 
     While it goes back, updates are ``kept - params`` (rounding can need more than one)
     and measurements are ignored. It ends when the parameters are those kept, to the
@@ -48,6 +63,7 @@ def able_to_go_back(
             updates_back=jnp.zeros((), jnp.int32),
             usual_norm=scalar(0.0),
             recent_norm=scalar(0.0),
+            losses=LossState(*map(scalar, [MISSING] * 4 + [0.0])),
         )
 
     def update_fn(
@@ -68,7 +84,10 @@ def able_to_go_back(
         )
         back = _still_going(state, params, usual)
         finite = usual if value is None else usual & all_finite(value)
-        diverged = ~back & ~finite
+        losses, lost = state.losses, jnp.array(False)
+        if value is not None:
+            losses, lost = _followed(losses, value, back | ~finite)
+        diverged = ~back & (~finite | lost)
         scaled, rates = inner.update(
             updates, state.inner, params, diverged=diverged, ignore=back, **extra_args
         )
@@ -86,9 +105,43 @@ def able_to_go_back(
             updates_back=jnp.where(back, count, 0),
             usual_norm=jnp.where(keep, recent, state.usual_norm),
             recent_norm=recent,
+            losses=losses,
         )
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+
+
+def _followed(
+    losses: LossState, value: Any, ignore: Bool[Array, ""]
+) -> tuple[LossState, Bool[Array, ""]]:
+    """The losses with one more, and whether they are halfway back to the first."""
+    value = jnp.asarray(value, losses.first.dtype)
+    # Finite from here on: nothing is taken of what is ignored.
+    value = jnp.mean(jnp.where(jnp.isfinite(value), value, 0))
+    begun = losses.first > MISSING
+
+    def averaged(before: Float[Array, ""], now: Float[Array, ""]) -> Float[Array, ""]:
+        return jnp.where(begun, before + _SHARE_OF_ONE_LOSS * (now - before), now)
+
+    average = averaged(losses.average, value)
+    improves = ~begun | (average < losses.least)
+    difference = jnp.where(begun, jnp.abs(value - losses.last), 0)
+    noise = averaged(losses.noise, difference)
+    now = LossState(
+        first=jnp.where(begun, losses.first, value),
+        last=value,
+        average=average,
+        least=jnp.where(improves, average, losses.least),
+        noise=jnp.where(improves, noise, losses.noise),
+    )
+    learned = now.first - now.least
+    has_learned = learned > jnp.maximum(
+        _LEARNED * jnp.abs(now.first), _BEYOND_NOISE * now.noise
+    )
+    lost = ~ignore & has_learned & (average > now.first - learned / 2)
+    # What comes after is compared with the least again.
+    now = now._replace(average=jnp.where(lost, now.least, average))
+    return jax.tree.map(partial(jnp.where, ignore), losses, now), lost
 
 
 def _still_going(

@@ -48,6 +48,17 @@ class PolicyState(NamedTuple):
     go_back: Bool[Array, ""]  #: the policy's last answer: go back to those kept
 
 
+class LossState(NamedTuple):
+    """The losses that came as `value`; -3.4e38 before any did."""
+
+    first: Float[Array, ""]
+    last: Float[Array, ""]
+    average: Float[Array, ""]  #: the moving average
+    least: Float[Array, ""]  #: the least average
+    #: the mean difference from one loss to the next, while the average was the least
+    noise: Float[Array, ""]
+
+
 class KeptParametersState(NamedTuple):
     """State of a rate, or of one for each layer, that can go back to parameters."""
 
@@ -56,6 +67,7 @@ class KeptParametersState(NamedTuple):
     updates_back: Int32[Array, ""]  #: updates since it began to go back; 0: it does not
     usual_norm: Float[Array, ""]  #: largest norm of incoming updates before `kept`
     recent_norm: Float[Array, ""]  #: largest norm of incoming updates since then
+    losses: LossState  #: of the updates that were given one
 
 
 def scalar(value: Any) -> Float[Array, ""]:

@@ -49,7 +49,8 @@ def mi_dynamic_lr(
 
     - ``update`` needs `params`, and the state holds a copy of them;
     - an update that is not finite, or a hundred times larger than any before, is not
-      applied: the parameters go back and the policy is told;
+      applied: the parameters go back and the policy is told. So they do where losses
+      were given and their moving average is halfway back to the first one;
     - this transformation must be the last in the chain. What is behind it would change
       the updates that lead back.
 

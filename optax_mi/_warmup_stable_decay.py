@@ -21,9 +21,11 @@ class WarmupStableDecayMemory(NamedTuple):
     best: Float[Array, ""]  #: the most that it was, less a tolerance for each fall
     reached: Float[Array, ""]  #: its own information at the last rise
     network_reached: Float[Array, ""]  #: the whole network's at the last rise
-    #: measurements in a row with a rise of its own, or, below zero, without any rise
-    streak: Int32[Array, ""]
-    ceiling: Float[Array, ""]  #: the rate of the last fall; 3.4e38: none
+    last: Float[Array, ""]  #: the whole network's at the last measurement
+    noise: Float[Array, ""]  #: the mean of its drops, none of them a fall
+    rises: Int32[Array, ""]  #: of its own, since the rate last changed
+    misses: Int32[Array, ""]  #: measurements in a row without any rise
+    ceiling: Float[Array, ""]  #: climbing ends at half of this rate; 3.4e38: none
     at_minimum: Int32[Array, ""]  #: measurements at `lr_min` without a rise
 
 
@@ -45,27 +47,37 @@ def warmup_stable_decay_policy(
     the first step, then about ten times an epoch during the first two epochs and once
     an epoch afterwards (`measurement_steps`).
 
-    With :math:`I` the measurement, :math:`B` the best so far and :math:`R` the
-    reference (1 nat where none was given):
+    With :math:`I` the measurement, :math:`B` the best so far, :math:`R` the reference
+    (1 nat where none was given) and :math:`F` what counts as a fall:
 
     ======== =============================== =========================================
     stage    when a measurement arrives      what follows
     ======== =============================== =========================================
     any      :math:`I > B`                   these parameters are kept
-    warm-up  :math:`I \ge B - fall\,R`       :math:`LR \cdot factor`; stable at lr_max
-    warm-up  :math:`I < B - fall\,R`, or     :math:`LR / (2\,factor)`, back to the
-             training diverges               parameters kept; stable
-    stable   :math:`I < B - fall\,R`, or     :math:`LR / 2`, back to the parameters
-             training diverges               kept
-    stable   `patience` rises in a row       :math:`LR \cdot factor`, if below half of
-                                             the rate of the last fall
+    warm-up  :math:`I \ge B - F`             :math:`LR \cdot factor`
+    warm-up  the same, at lr_max             :math:`LR / (2\,factor)`; stable
+    warm-up  :math:`I < B - F`, or training  :math:`LR / (2\,factor)`, back to the
+             diverges                        parameters kept; stable
+    stable   :math:`I < B - F`, or training  :math:`LR / 2`, back to the parameters
+             diverges                        kept; the ceiling is the rate before
+    stable   `patience` rises                :math:`LR \cdot factor`, if at most half
+                                             of the ceiling; otherwise the ceiling
+                                             times factor
     stable   no rise, `patience` times in a  :math:`LR \cdot decay`, and if
              row                             :math:`I < B - rise\,R` back to those kept
     stable   no rise, `reset` times in a     warm-up again
              row, at lr_min
     ======== =============================== =========================================
 
-    A rise is one by :math:`rise\,R` above the last that counted. Each fall lowers
+    A rise is one by :math:`rise\,R` above the last that counted; rises are counted
+    since the rate last changed. A fall must exceed what the task is worth and what the
+    measurement's own noise explains:
+
+    .. math:: F = \max(fall\,R,\; 8\,N), \qquad N \leftarrow 0.8\,N + 0.2\,
+        \max(0, I_{last} - I)
+
+    :math:`N` is the mean drop from one measurement to the next. Where nothing but noise
+    moves them it is 0.56 standard deviations of a measurement. Each fall lowers
     :math:`B` by :math:`fall\,R`, as the best of many noisy measurements is too high.
 
     A network that has learned nothing yet holds information as well, as random features
@@ -75,7 +87,10 @@ def warmup_stable_decay_policy(
     :math:`B` ends the warm-up, or `lr_max`, reached without such a rise.
 
     Half of the rate before the fall is a quarter of the largest that was tried: the
-    edge of stability lies between the two, and comes nearer as training goes on. After
+    edge of stability lies between the two, and comes nearer as training goes on. So it
+    is where the warm-up reaches `lr_max` and nothing has fallen: the fall may come
+    later than the measurement. The ceiling rises with the information, as a fall can
+    have been the doing of one unlucky batch. After
     `track_value_only` (a larger batch, say) the warm-up begins again from the rate in
     force.
 
@@ -89,12 +104,12 @@ def warmup_stable_decay_policy(
 
     Args:
       factor: The rate is multiplied by it at each measurement of the warm-up.
-      fall: A fall by so much of the reference ends the warm-up, and later leads back as
-        well. It must exceed the noise of the measurement.
+      fall: A fall by at least so much of the reference ends the warm-up, and later
+        leads back as well.
       rise: A rise by so much of the reference counts as one.
       decay: The rate is multiplied by it where the information has not risen.
-      patience: After so many measurements in a row with a rise the rate is raised, and
-        after so many without one it is lowered.
+      patience: After so many measurements with a rise the rate is raised, and after so
+        many in a row without one it is lowered.
       reset: The warm-up begins again after so many measurements at `lr_min` without a
         rise.
 
@@ -137,6 +152,12 @@ def warmup_stable_decay_policy(
     return PolicyWithMemory(_init, partial(_update, options))
 
 
+# A drop by so many times the mean drop is no noise. The difference of two measurements
+# is normal with a mean drop of 0.4 of its standard deviations: this is three of them.
+_BEYOND_NOISE = 8.0
+_MEMORY_OF_NOISE = 0.8  # of a measurement's drop, at the next one
+
+
 class _Options(NamedTuple):
     factor: ScalarLike
     fall: ScalarLike
@@ -154,6 +175,7 @@ class _Event(NamedTuple):
     start: Float[Array, ""]
     warming_up: Bool[Array, ""]
     fell: Bool[Array, ""]
+    ends_at_maximum: Bool[Array, ""]  # the warm-up, with no fall
     rose: Bool[Array, ""]  # its own or the whole network's information
     own_rose: Bool[Array, ""]
 
@@ -165,7 +187,10 @@ def _init() -> WarmupStableDecayMemory:
         best=scalar(MISSING),
         reached=scalar(MISSING),
         network_reached=scalar(MISSING),
-        streak=jnp.zeros((), jnp.int32),
+        last=scalar(MISSING),
+        noise=scalar(0.0),
+        rises=jnp.zeros((), jnp.int32),
+        misses=jnp.zeros((), jnp.int32),
         ceiling=scalar(UNBOUNDED),
         at_minimum=jnp.zeros((), jnp.int32),
     )
@@ -179,35 +204,41 @@ def _event(o: _Options, p: PolicyInput, memory: WarmupStableDecayMemory) -> _Eve
     begun = memory.start > MISSING
     start = jnp.where(begun, memory.start, network)
     without_effect = warming_up & begun & (memory.best <= start + o.fall * scale)
+    fall = jnp.maximum(o.fall * scale, _BEYOND_NOISE * memory.noise)
     large = jnp.maximum(10 * o.fall * scale, memory.best / 2)
-    tolerated = jnp.where(without_effect, large, o.fall * scale)
+    tolerated = jnp.where(without_effect, jnp.maximum(large, fall), fall)
+    at_maximum = p.learning_rate >= p.lr_max
     fell = (
-        p.diverged
-        | (network < memory.best - tolerated)
-        | (without_effect & (p.learning_rate >= p.lr_max))
+        p.diverged | (network < memory.best - tolerated) | (without_effect & at_maximum)
     )
+    # Not where it begins there, as with ``init_lr=lr_max``.
+    ends_at_maximum = memory.warming_up & begun & at_maximum & ~fell
     own_rose = ~fell & (p.mi > memory.reached + o.rise * scale)
     network_rose = ~fell & (network > memory.network_reached + o.rise * scale)
     rose = own_rose | network_rose
-    return _Event(network, scale, start, warming_up, fell, rose, own_rose)
+    return _Event(
+        network, scale, start, warming_up, fell, ends_at_maximum, rose, own_rose
+    )
 
 
 def _update(
     o: _Options, p: PolicyInput, memory: WarmupStableDecayMemory
 ) -> tuple[PolicyAnswer, WarmupStableDecayMemory]:
-    network, scale, start, warming_up, fell, rose, own_rose = _event(o, p, memory)
+    event = _event(o, p, memory)
+    network, scale, start, warming_up, fell, ends_at_maximum, rose, own_rose = event
     stable = ~warming_up & ~fell
 
-    up = jnp.where(own_rose, jnp.maximum(memory.streak, 0) + 1, 0)
-    down = jnp.minimum(memory.streak, 0) - 1
-    streak = jnp.where(stable, jnp.where(rose, up, down), 0)
+    rises = jnp.where(stable, memory.rises + own_rose.astype(jnp.int32), 0)
+    misses = jnp.where(stable & ~rose, memory.misses + 1, 0)
     ceiling = jnp.where(warming_up, UNBOUNDED, memory.ceiling)
-    climbs = (streak >= o.patience) & (p.learning_rate * o.factor <= ceiling / 2)
-    cools = -streak >= o.patience
+    steady = rises >= o.patience
+    climbs = steady & (p.learning_rate * o.factor <= ceiling / 2)
+    lifts = steady & ~climbs  # the ceiling
+    cools = misses >= o.patience
     in_stable = jnp.where(climbs, o.factor, jnp.where(cools, o.decay, 1.0))
     change = jnp.where(
         warming_up,
-        jnp.where(fell, 0.5 / o.factor, o.factor),
+        jnp.where(fell | ends_at_maximum, 0.5 / o.factor, o.factor),
         jnp.where(fell, 0.5, in_stable),
     )
     waits = stable & ~rose & (p.learning_rate <= p.lr_min)
@@ -217,11 +248,17 @@ def _update(
     go_back = fell | (cools & (network < memory.best - o.rise * scale))
     # The best of many noisy measurements is too high.
     lowered = memory.best - jnp.where(p.diverged | ~fell, 0, o.fall * scale)
+    drop = jnp.maximum(memory.last - network, 0)
+    drops = _MEMORY_OF_NOISE * memory.noise + (1 - _MEMORY_OF_NOISE) * drop
+    unlike = fell | (memory.last <= MISSING)
 
     def last_rise(before: Float[Array, ""], now: Float[Array, ""]) -> Any:
         highest = jnp.where(fell, before, jnp.maximum(before, now))
         return jnp.where(warming_up, highest, jnp.where(rose, now, before))
 
+    lifted = o.factor * jnp.minimum(ceiling, UNBOUNDED / o.factor)
+    ceiling = jnp.where(lifts, lifted, ceiling)
+    changed = climbs | lifts | cools
     return PolicyAnswer(p.learning_rate * change, keep, go_back), (
         WarmupStableDecayMemory(
             warming_up=(warming_up & ~fell & (p.learning_rate < p.lr_max))
@@ -230,7 +267,10 @@ def _update(
             best=jnp.where(keep, network, lowered),
             reached=last_rise(memory.reached, p.mi),
             network_reached=last_rise(memory.network_reached, network),
-            streak=jnp.where(climbs | cools, 0, streak),
+            last=jnp.where(fell, memory.best, network),
+            noise=jnp.where(unlike, memory.noise, drops),
+            rises=jnp.where(changed, 0, rises),
+            misses=jnp.where(changed, 0, misses),
             ceiling=jnp.where(fell, p.learning_rate, ceiling),
             at_minimum=jnp.where(begins_again, 0, at_minimum),
         )

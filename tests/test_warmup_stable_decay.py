@@ -51,12 +51,17 @@ TABLE = {
     "warm-up: it stays, or falls within noise": ([0.5, 0.5, 0.45], [2, 4, 8], []),
     "warm-up: no measurement": ([0.5, None, NAN, 0.6], [2, 2, 2, 4], []),
     "warm-up: it falls": ([0.5, 0.6, 0.5], [2, 4, 1], [2]),
-    "warm-up: it falls step by step, from the best": ([1, 0.95, 0.93], [2, 4, 1], [2]),
+    "warm-up: it falls step by step, from the best": ([1, 0.95, 0.9], [2, 4, 1], [2]),
     "warm-up: training diverges": ([0.5, 0.6, "diverged", 0.6], [2, 4, 1, 1], [2]),
-    "stable: it rises, at the third time in a row the rate does too": (
-        [1, 0.5, 1.1, 1.2, 1.2, 1.3, 1.4, 1.5],
-        [2, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 1],
-        [1],
+    "stable: at the third rise in all the rate rises too": (
+        [1, 1, 0.5, 1.1, 1.2, 1.2, 1.3],
+        [2, 4, 1, 1, 1, 1, 2],
+        [2],
+    ),
+    "stable: twice as high only after as many rises more": (
+        [1, 1, 0.5, 1.1, 1.2, 1.3, 1.4, 1.5, 1.6, 1.7, 1.8, 1.9],
+        [2, 4, 1, 1, 1, 2, 2, 2, 2, 2, 2, 4],
+        [2],
     ),
     "stable: no rise, and below the best": (
         [1, 1, 1, 0.5, 1, 1, 0.99],
@@ -103,8 +108,9 @@ def test_each_row_of_the_table(measurements, rates, back):
 
 
 def test_the_warm_up_ends_at_the_upper_bound():
-    rates, _ = run([1, 1, 1, 1, 1, 1, 1], lr_max=0.004)
-    assert rates == [2, 4, 4, 4, 4, 2, 2]
+    rates, back = run([1, 1, 1, 1, 1, 1, 1], lr_max=0.004)
+    assert rates == [2, 4, 1, 1, 1, 0.5, 0.5]
+    assert back == []
 
 
 def test_a_warm_up_that_ends_at_the_upper_bound_without_effect_goes_back():
@@ -123,6 +129,12 @@ def test_from_the_top_it_reduces_on_plateaus():
     assert rates == [8, 8, 8, 4, 4, 4, 4, 2]
 
 
+def test_a_fall_is_more_than_the_noise_seen_so_far():
+    assert run([1] * 8 + [0.85])[1] == [8]
+    assert run([1, 0.95] * 4 + [0.85])[1] == []
+    assert run([1, 0.95] * 4 + [0.5])[1] == [8]
+
+
 def test_thresholds_are_nats_without_a_reference():
     # 3 % of one nat, where 3 % of two would be within noise.
     assert run([1, 0.95], reference=None)[1] == [1]
@@ -132,7 +144,7 @@ def test_thresholds_are_nats_without_a_reference():
 def test_its_options_are_those_of_the_table():
     options = {"fall": 0.5, "rise": 0.1, "decay": 0.1, "patience": 1, "reset": 1}
     rates, back = run(
-        [2, 1.1, 0.9, 2.1, 2.3, 2.3, 2.3, 2.3], 1e-4, **options, factor=10
+        [2, 1.1, 0.4, 2.1, 2.4, 2.4, 2.4, 2.4], 1e-4, **options, factor=10
     )
     assert rates == [10, 100, 5, 0.5, 5, 0.5, 0.1, 0.1]
     assert back == [2]

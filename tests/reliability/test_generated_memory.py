@@ -30,8 +30,9 @@ class Twin:
     def __init__(self):
         self.rate, self.warming_up = LOW, True
         self.start = self.best = self.reached = NOTHING
-        self.streak = self.at_minimum = self.value_only = 0
+        self.rises = self.misses = self.at_minimum = self.value_only = 0
         self.pending, self.doubtful, self.ceiling = math.nan, False, math.inf
+        self.last, self.noise = NOTHING, 0.0
 
     def less(self, a, b):
         """Whether a < b; float32 may not agree where they are close."""
@@ -42,48 +43,77 @@ class Twin:
         """What follows from a measurement: whether to keep, and whether to go back."""
         if math.isnan(mi) and not diverged:
             return False, False
-        if self.start == NOTHING and not diverged:
+        begun = self.start > NOTHING
+        if not begun and not diverged:
             self.start = mi
         warming_up = self.warming_up or self.value_only > 0
         self.value_only = max(self.value_only - (not math.isnan(mi)), 0)
-        tolerated, fell = FALL * REFERENCE, diverged
-        if self.best > NOTHING and not diverged:
-            learned = self.less(self.start + tolerated, self.best)
-            if warming_up and not learned:
-                tolerated = max(10 * tolerated, self.best / 2)
-                fell = self.rate >= HIGH
-            fell = self.less(mi, self.best - tolerated) or fell
-        if fell:
-            if not diverged:
-                self.best -= FALL * REFERENCE
-            self.ceiling = self.rate
-            self.rate *= 0.25 if warming_up else 0.5
-            self.warming_up, self.streak, self.at_minimum = False, 0, 0
-            self.clip()
+        if diverged or (begun and self.fell(mi, warming_up)):
+            self.fall(diverged, warming_up)
             return False, True
-        keep, go_back = self.best == NOTHING or mi > self.best, False
+        if self.last > NOTHING:
+            self.noise = 0.8 * self.noise + 0.2 * max(self.last - mi, 0)
+        self.last = mi
+        keep = self.best == NOTHING or mi > self.best
         rose = self.reached == NOTHING or self.less(self.reached + RISE * REFERENCE, mi)
+        go_back = False
         if warming_up:
-            self.reached = mi if self.reached == NOTHING else max(self.reached, mi)
-            self.ceiling = math.inf
-            self.warming_up, self.streak, self.at_minimum = self.rate < HIGH, 0, 0
-            self.rate *= 2
+            self.warm_up(mi, begun)
         else:
-            self.reached = mi if rose else self.reached
-            self.streak = max(self.streak, 0) + 1 if rose else min(self.streak, 0) - 1
-            at_minimum = not rose and self.rate <= LOW
-            self.at_minimum = self.at_minimum + 1 if at_minimum else 0
-            below = not self.less(self.ceiling * 1.001, 4 * self.rate)
-            if self.streak >= PATIENCE and below:
-                self.streak, self.rate = 0, self.rate * 2
-            elif self.streak <= -PATIENCE:
-                self.streak, self.rate = 0, self.rate / 2
-                go_back = self.less(mi, self.best - RISE * REFERENCE)
-            if self.at_minimum >= RESET:
-                self.at_minimum, self.warming_up = 0, True
+            go_back = self.stable(mi, rose)
         self.best = mi if keep else self.best
         self.clip()
         return keep, go_back
+
+    def fell(self, mi, warming_up):
+        """Whether a measurement is a fall."""
+        fall = max(FALL * REFERENCE, 8 * self.noise)
+        learned = self.less(self.start + FALL * REFERENCE, self.best)
+        if warming_up and not learned:
+            fall = max(fall, 10 * FALL * REFERENCE, self.best / 2)
+            if self.rate >= HIGH:
+                return True
+        return self.less(mi, self.best - fall)
+
+    def fall(self, diverged, warming_up):
+        """What follows from a fall."""
+        self.last = self.best
+        if not diverged:
+            self.best -= FALL * REFERENCE
+        self.ceiling = self.rate
+        self.rate *= 0.25 if warming_up else 0.5
+        self.warming_up, self.rises, self.misses, self.at_minimum = False, 0, 0, 0
+        self.clip()
+
+    def warm_up(self, mi, begun):
+        """What follows from a measurement of the warm-up that is no fall."""
+        self.reached = mi if self.reached == NOTHING else max(self.reached, mi)
+        self.ceiling = math.inf
+        too_high = self.warming_up and begun and self.rate >= HIGH
+        self.rises = self.misses = self.at_minimum = 0
+        self.warming_up = self.rate < HIGH
+        self.rate *= 0.25 if too_high else 2
+
+    def stable(self, mi, rose):
+        """What follows from any other; whether to go back."""
+        self.reached = mi if rose else self.reached
+        self.rises += rose
+        self.misses = 0 if rose else self.misses + 1
+        at_minimum = not rose and self.rate <= LOW
+        self.at_minimum = self.at_minimum + 1 if at_minimum else 0
+        go_back = False
+        if self.rises >= PATIENCE:
+            self.rises = self.misses = 0
+            if self.less(self.ceiling * 1.001, 4 * self.rate):
+                self.ceiling *= 2
+            else:
+                self.rate *= 2
+        elif self.misses >= PATIENCE:
+            self.rises, self.misses, self.rate = 0, 0, self.rate / 2
+            go_back = self.less(mi, self.best - RISE * REFERENCE)
+        if self.at_minimum >= RESET:
+            self.at_minimum, self.warming_up = 0, True
+        return go_back
 
     def clip(self):
         self.rate = min(max(self.rate, LOW), HIGH)
