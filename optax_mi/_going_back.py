@@ -23,6 +23,9 @@ from optax_mi._state import (
 # An update of so many times the largest norm that training has lived with means that
 # it diverges. At the edge of stability norms of single batches differ by tens.
 _EXPLODED = 100.0
+# The way back ends where updates are no larger than so many times that norm; after so
+# many updates one that has not exploded will do, as where momentum is slow to build up.
+_CALM, _MOST_CALMING = 4.0, 100
 # What was learned is lost where the moving average of the losses is halfway back to the
 # first one. A loss has this share of it: some seven bad ones in a row are needed.
 _SHARE_OF_ONE_LOSS = 0.1
@@ -79,10 +82,9 @@ def able_to_go_back(
                 "params", "given to `update`: this policy goes back to them", None
             )
         norm = _norm(updates)
-        usual = jnp.isfinite(norm) & (
-            (state.usual_norm == 0) | (norm <= _EXPLODED * state.usual_norm)
-        )
-        back = _still_going(state, params, usual)
+        usual, calm = (_is_within(norm, times, state) for times in (_EXPLODED, _CALM))
+        calm = calm | (usual & (state.updates_back >= _MOST_CALMING))
+        back = _still_going(state, params, calm)
         finite = usual if value is None else usual & all_finite(value)
         losses, lost = state.losses, jnp.array(False)
         if value is not None:
@@ -111,6 +113,14 @@ def able_to_go_back(
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 
 
+def _is_within(
+    norm: Float[Array, ""], times: float, state: KeptParametersState
+) -> Bool[Array, ""]:
+    """Whether a norm is at most so many times the largest that training lived with."""
+    known = state.usual_norm > 0
+    return jnp.isfinite(norm) & (~known | (norm <= times * state.usual_norm))
+
+
 def _followed(
     losses: LossState, value: Any, ignore: Bool[Array, ""]
 ) -> tuple[LossState, Bool[Array, ""]]:
@@ -123,12 +133,15 @@ def _followed(
     def averaged(before: Float[Array, ""], now: Float[Array, ""]) -> Float[Array, ""]:
         return jnp.where(begun, before + _SHARE_OF_ONE_LOSS * (now - before), now)
 
+    first = jnp.where(begun, losses.first, value)
+    # One loss far above the first says no more than one as high.
+    value = jnp.minimum(value, first)
     average = averaged(losses.average, value)
     improves = ~begun | (average < losses.least)
     difference = jnp.where(begun, jnp.abs(value - losses.last), 0)
     noise = averaged(losses.noise, difference)
     now = LossState(
-        first=jnp.where(begun, losses.first, value),
+        first=first,
         last=value,
         average=average,
         least=jnp.where(improves, average, losses.least),
@@ -145,13 +158,13 @@ def _followed(
 
 
 def _still_going(
-    state: KeptParametersState, params: Any, usual: Bool[Array, ""]
+    state: KeptParametersState, params: Any, calm: Bool[Array, ""]
 ) -> Bool[Array, ""]:
     """Whether the way back is not over: see `able_to_go_back`."""
     count = state.updates_back
     there = jax.lax.cond(count > 0, _equal, lambda *_: True, params, state.kept)
-    arrived = there | (count > _MOST_UPDATES)
-    return (count > 0) & ~(arrived & (usual | (count > _MOST_WAITING)))
+    arrived = there | (count >= _MOST_UPDATES)
+    return (count > 0) & ~(arrived & (calm | (count >= _MOST_WAITING)))
 
 
 def _answers(rates: Any) -> tuple[Bool[Array, ""], Bool[Array, ""]]:

@@ -19,6 +19,7 @@ def twin(losses):
     first = last = average = least = losses[0]
     noise, lost = 0.0, []
     for number, loss in enumerate(losses[1:], 1):
+        loss = min(loss, first)
         average += 0.1 * (loss - average)
         if average < least:
             least, noise = average, noise + 0.1 * (abs(loss - last) - noise)
@@ -76,6 +77,7 @@ def test_losses_below_zero_or_around_it_are_as_good(shift):
 UNHARMED = {
     "learning": learning(),
     "a burst of five": np.concatenate([learning(), np.full(5, 2.3), learning()[150:]]),
+    "a single loss of any size": np.insert(learning(), [100, 150], [30.0, 1e30]),
     "nothing learned": 2.3 + noise(0, 300, 0.1),
     "noise around zero": noise(0, 2000),
     "noise around zero, begun by chance high": np.concatenate([[3.0], noise(1, 2000)]),
