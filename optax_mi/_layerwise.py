@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -47,9 +48,10 @@ def layerwise_mi_dynamic_lr(
     stands for it, or else the least of the layers' information.
 
     Args:
-      param_labels: "auto": each parameter's label is the path of its Flax module, Linen
-        or NNX. Or a pytree like the parameters (or a prefix of it) with strings as
-        leaves, or a function from parameters to one.
+      param_labels: "auto": each parameter's label is the path of the module that holds
+        it, in Flax (Linen or NNX), Equinox or Haiku. Or a pytree like the parameters
+        (or a prefix of it) with strings as leaves, or a function from parameters to
+        one. A module with strings as leaves is such a pytree, also if it can be called.
       lr_min: Lower bound, and the rate at the start. Here and below a mapping gives one
         for each label, found as measurements are: ``{"encoder": 1e-4, "head": 1e-3}``.
       lr_max: Upper bound.
@@ -108,7 +110,7 @@ def layerwise_mi_dynamic_lr(
         module_paths
         if automatic
         else param_labels
-        if callable(param_labels)
+        if _is_function(param_labels)
         else lambda _: param_labels
     )
 
@@ -116,15 +118,16 @@ def layerwise_mi_dynamic_lr(
 
     def partition(params: Any) -> tuple[list[str], Any]:
         labels = labelled(params)
+        leaves = jax.tree.leaves(labels)
+        for leaf in leaves:
+            if not isinstance(leaf, str):
+                _checks.fail("param_labels", "strings", _checks.described(leaf))
         # `optax.tree.map_params` asks for a state of no parameters, with the structure
         # of that which there is.
-        names = list(dict.fromkeys(jax.tree.leaves(labels))) or list(known)
-        for name in names:
-            if not isinstance(name, str):
-                _checks.fail("param_labels", "strings", repr(name))
+        names = list(dict.fromkeys(leaves)) or list(known)
         own = {name: _of_label(name, names, options) for name in names}
         transforms = {name: rate_alone(layer=name, **own[name]) for name in names}
-        # Labels of an NNX model are one themselves, and may be called.
+        # Not the labels themselves: `optax.partition` calls what can be called.
         return names, optax.partition(transforms, lambda _: labels)
 
     def init_fn(params: optax.Params) -> Any:
@@ -152,6 +155,13 @@ def layerwise_mi_dynamic_lr(
     policies = options["policy"]
     each = policies.values() if isinstance(policies, Mapping) else [policies]
     return able_to_go_back(rates) if any(map(keeps_parameters, each)) else rates
+
+
+def _is_function(param_labels: Any) -> bool:
+    """Whether it is a function to labels. A module of labels can be called as well."""
+    if isinstance(param_labels, functools.partial):
+        return True  # one of JAX's is a pytree of its arguments
+    return callable(param_labels) and all(map(callable, jax.tree.leaves(param_labels)))
 
 
 def _of_label(
