@@ -59,9 +59,10 @@ def layerwise_mi_dynamic_lr(
     stands for it, or else the least of the layers' information.
 
     Args:
-      param_labels: "auto": each parameter's label is the path of its Flax module, Linen
-        or NNX. Or a pytree like the parameters (or a prefix of it) with strings as
-        leaves, or a function from parameters to one.
+      param_labels: "auto": each parameter's label is the path of the module that holds
+        it, in Flax (Linen or NNX), Equinox or Haiku. Or a pytree like the parameters
+        (or a prefix of it) with strings as leaves, or a function from parameters to
+        one. A module with strings as leaves is such a pytree, also if it can be called.
       lr_min: Lower bound, and the rate at the start. Here and below a mapping gives one
         for each label, found as measurements are: ``{"encoder": 1e-4, "head": 1e-3}``.
       lr_max: Upper bound.
@@ -122,7 +123,7 @@ def layerwise_mi_dynamic_lr(
         module_paths
         if automatic
         else param_labels
-        if callable(param_labels)
+        if _is_function(param_labels)
         else lambda _: param_labels
     )
 
@@ -131,22 +132,26 @@ def layerwise_mi_dynamic_lr(
 
     def labels_of(params: Any) -> tuple[list[str], Any]:
         labels = labelled(params)
+        leaves = jax.tree.leaves(labels)
+        for leaf in leaves:
+            if not isinstance(leaf, str):
+                _checks.fail("param_labels", "strings", _checks.described(leaf))
         # `optax.tree.map_params` asks for a state of no parameters, with the structure
         # of that which there is.
-        names = list(dict.fromkeys(jax.tree.leaves(labels))) or list(known)
-        for name in names:
-            if not isinstance(name, str):
-                _checks.fail("param_labels", "strings", repr(name))
-        return names, labels
+        return list(dict.fromkeys(leaves)) or list(known), labels
 
     def rates_of(names: list[str]) -> dict[str, Rate]:
         return {name: checked_rate(**_of_label(name, names, options)) for name in names}
 
+    def partition(transforms: Mapping[str, Any], labels: Any) -> Any:
+        # Not the labels themselves: `optax.partition` calls what can be called.
+        by_label: Mapping[Hashable, Any] = {**transforms}
+        return optax.partition(by_label, lambda _: labels)
+
     def init_fn(params: optax.Params) -> Any:
         known[:], labels = labels_of(params)
         transforms = {name: rate_alone(rate) for name, rate in rates_of(known).items()}
-        # Labels of an NNX model are one themselves, and may be called.
-        return optax.partition(transforms, lambda _: labels).init(params)
+        return partition(transforms, labels).init(params)
 
     def update_fn(
         updates: optax.Updates,
@@ -167,8 +172,7 @@ def layerwise_mi_dynamic_lr(
         else:
             each = dict.fromkeys(names, entry(mi, None))
         state = _moved(rates_of(names), state, each, news, loops)
-        transforms: dict[Hashable, Any] = dict.fromkeys(names, _SCALING)
-        scaling = optax.partition(transforms, lambda _: labels)
+        scaling = partition(dict.fromkeys(names, _SCALING), labels)
         return scaling.update(updates, state, params)
 
     rates = optax.GradientTransformationExtraArgs(init_fn, update_fn)
@@ -176,6 +180,7 @@ def layerwise_mi_dynamic_lr(
     return able_to_go_back(rates) if any(map(keeps_parameters, each)) else rates
 
 
+<<<<<<< HEAD
 def _scale(
     updates: optax.Updates, state: Any, params: optax.Params | None = None
 ) -> tuple[optax.Updates, Any]:
@@ -241,6 +246,13 @@ def _in_a_loop(
         one, (*together, None if measured is None else jnp.stack(measured))
     )
     return [jax.tree.map(lambda a, i=i: a[i], after) for i in range(len(states))]
+=======
+def _is_function(param_labels: Any) -> bool:
+    """Whether it is a function to labels. A module of labels can be called as well."""
+    if isinstance(param_labels, partial):
+        return True  # one of JAX's is a pytree of its arguments
+    return callable(param_labels) and all(map(callable, jax.tree.leaves(param_labels)))
+>>>>>>> issue22-flaxless
 
 
 def _of_label(
