@@ -180,7 +180,6 @@ def layerwise_mi_dynamic_lr(
     return able_to_go_back(rates) if any(map(keeps_parameters, each)) else rates
 
 
-<<<<<<< HEAD
 def _scale(
     updates: optax.Updates, state: Any, params: optax.Params | None = None
 ) -> tuple[optax.Updates, Any]:
@@ -246,13 +245,13 @@ def _in_a_loop(
         one, (*together, None if measured is None else jnp.stack(measured))
     )
     return [jax.tree.map(lambda a, i=i: a[i], after) for i in range(len(states))]
-=======
+
+
 def _is_function(param_labels: Any) -> bool:
     """Whether it is a function to labels. A module of labels can be called as well."""
     if isinstance(param_labels, partial):
         return True  # one of JAX's is a pytree of its arguments
     return callable(param_labels) and all(map(callable, jax.tree.leaves(param_labels)))
->>>>>>> issue22-flaxless
 
 
 def _of_label(
