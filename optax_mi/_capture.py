@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeAlias
+from collections.abc import Hashable, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Shaped
 
-from optax_mi import _capture_linen, _checks
+from optax_mi import _batches, _capture_linen, _checks
+from optax_mi._selection import Layers, Selection
 
 if TYPE_CHECKING:
     from flax import nnx
@@ -19,8 +21,6 @@ if TYPE_CHECKING:
     Model: TypeAlias = nn.Module | nnx.Module
 else:
     Model = Any  # a Linen user need not wait for NNX to be imported
-
-Layers: TypeAlias = str | Sequence[str] | Callable[[str], bool] | None
 
 
 def capture_activations(
@@ -30,6 +30,8 @@ def capture_activations(
     *args: Any,
     layers: Layers = None,
     max_features: int | None = None,
+    batch_size: int | None = None,
+    in_axes: Any = 0,
     **kwargs: Any,
 ) -> dict[str, Shaped[Array, "n ..."]]:
     """Runs a Flax model once and returns the activations of its layers.
@@ -39,10 +41,12 @@ def capture_activations(
     (in NNX ``self.sow(nnx.Intermediate, name, value)``). A layer's name is its path of
     module names joined by "/" (``Conv_0``, ``block_1/Dense_0``, ``layers/0``); a sown
     value's name is appended to its module's. The model's own output has the name "".
-    The outputs of a module called several times are numbered in order (``Dense_0/0``,
-    ``Dense_0/1``), and so are the arrays of a module that returns several, and the
-    layers of a scan, stacked [layers, n, ...]. (``flax.linen.scan`` keeps what they
-    store if ``variable_axes`` has ``"intermediates": 0``.)
+    Of a module that returns several arrays, each has its own key, field or number after
+    the module's name (``heads/logits``, ``Dense_0/1``); those of the model itself have
+    that alone (``logits``). The outputs of a module called several times are numbered
+    in order, and so are the layers of a scan, stacked [layers, n, ...].
+    (``flax.linen.scan`` keeps what they store if ``variable_axes`` has
+    ``"intermediates": 0``.)
 
     A Linen model runs as ``model.apply(variables, inputs, *args, **kwargs)`` with no
     collection but the intermediates mutable: parameters and batch statistics are not
@@ -57,13 +61,25 @@ def capture_activations(
       variables: The Linen model's variables, ``{"params": ..., ...}``; None for NNX.
       inputs: The probe's inputs, examples along the first axis.
       *args: Further positional arguments of the model.
-      layers: Which to return: a name, a sequence of names, or a predicate on the name.
-        By default all whose first axis is the examples.
+      layers: Which to return, one of these or a sequence of them: a name; a pattern in
+        which ``*`` stands for anything but "/" and ``**`` for anything
+        (``"block_*/out"``); a compiled regular expression, which is searched for in the
+        name; a class, for the outputs of its modules; a number, for names of so many
+        parts at most; or a predicate on the name. By default all, or, where they are
+        more than 20, the outermost blocks and the model's output, which a warning says.
+        What does not have the examples along its first axis is left out, unless its
+        name was given.
       max_features: Replaces a layer of more features by so many random combinations of
         them (signs at random, from a fixed seed), which keeps distances to a relative
         error of about ``1 / sqrt(2 max_features)`` (Achlioptas 2003). For convolutions'
         outputs of tens of thousands of features. Information is kept as far as it shows
         in distances: what a few features hold among many of pure noise is lost.
+      batch_size: Examples that run through the model at a time, in a compiled loop that
+        keeps the layers returned and nothing else. NumPy inputs stay on the host but
+        for the batch at hand. By default all examples run at once.
+      in_axes: Which arrays of `inputs` hold examples, as in ``jax.vmap``: 0, or a
+        pytree of 0 and None, such as ``{"x": 0, "anchors": None}``, where some are
+        shared by all examples. By default those as long as the model's output.
       **kwargs: Keyword arguments for ``model.apply``: the model's own, ``rngs``, and
         ``method``, whose output then has the name "". For NNX the model's own.
 
@@ -74,9 +90,12 @@ def capture_activations(
 
     Raises:
       ValueError: If the model is of neither kind, nothing was captured, a name is
-        unknown, or an array asked for does not have the examples along its first axis.
+        unknown or a pattern fits none, an array asked for by its name does not have the
+        examples along its first axis, or it cannot be known how many examples there
+        are.
 
-    Cost: one forward pass over the probe; the memory of the activations returned.
+    Cost: one forward pass over the probe; the memory of the activations returned, and
+    of all activations of the examples that run at a time.
 
     Example:
       >>> import flax.linen as nn, jax, jax.numpy as jnp
@@ -88,59 +107,119 @@ def capture_activations(
       >>> {name: a.shape for name, a in acts.items()}
       {'layers_0': (100, 16), 'layers_2': (100, 10), '': (100, 10)}
     """
-    names = [layers] if isinstance(layers, str) else layers
-    if isinstance(names, Sequence):
-        names = list(names)
-    if max_features is not None:
-        _checks.positive_integer("max_features", max_features)
-
+    selection = Selection(layers)
+    for name, number in (("max_features", max_features), ("batch_size", batch_size)):
+        if number is not None:
+            _checks.positive_integer(name, number)
     _check_model(model, variables, kwargs)
-    n = _examples(inputs)
+    run = _Run(model, variables, args, kwargs, max_features)
+    n, shared = _batches.examples(inputs, in_axes, run.output_shape)
+    if any(shared) and in_axes != 0:
+        selection = Selection(
+            _batches.following(run, inputs, shared, n, n + 1, selection)
+        )
+    if batch_size is None or batch_size >= n:
+        return run(inputs, n, selection)
+    return _batches.captured(run, inputs, shared, n, selection, batch_size)
 
-    def intermediates(wanted: Callable[[str], bool]) -> dict[str, Any]:
-        if isinstance(model, nn.Module):
-            stored = _capture_linen.intermediates(
-                model, variables or {}, inputs, args, kwargs, wanted
+
+class _Run(NamedTuple):
+    """A model with all that it is given but its inputs."""
+
+    model: Any
+    variables: Mapping[str, Any] | None
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+    max_features: int | None
+
+    def __call__(
+        self, inputs: Any, n: int, selection: Selection
+    ) -> dict[str, Shaped[Array, "n ..."]]:
+        """The layers of a selection for n examples, in its order."""
+        # A probe that is closed over would have XLA compute with it while it compiles.
+        inputs = jax.lax.optimization_barrier(jax.tree.map(jnp.asarray, inputs))
+        found, classes = self.named(inputs, n, selection)
+        if missing := [name for name in selection.names if name not in found]:
+            everything = Selection(None)
+            known = jax.eval_shape(lambda: self.named(inputs, n, everything)[0])
+            _checks.fail("layers", f"among {sorted(known)}", missing)
+        for name in selection.names:
+            if not _has_examples(found[name], n):
+                _checks.fail(
+                    f"layers[{name!r}]",
+                    f"an array with the {n} examples along its first axis",
+                    f"shape {jnp.shape(found[name])}",
+                )
+        found = {name: a for name, a in found.items() if _has_examples(a, n)}
+        chosen = selection.of(found, classes)
+        if not chosen:
+            _checks.fail(
+                "layers",
+                "satisfied by at least one array with the examples along its first "
+                'axis (sown values are seen in the collection "intermediates" alone: '
+                "`sow` stores nothing in a collection that is not mutable)",
+                "an empty capture",
             )
+        if self.max_features is None:
+            return chosen
+        return {name: _project(a, self.max_features) for name, a in chosen.items()}
+
+    def named(
+        self, inputs: Any, n: int, selection: Selection
+    ) -> tuple[dict[str, Any], dict[str, type]]:
+        """All arrays that are stored for a selection, and the classes of modules."""
+        named: dict[str, Any] = {}
+        stored, classes = self._stored(inputs, selection)
+        for name, value in stored.items():
+            named.update(_by_key(name, value, n))
+        return named, classes
+
+    def split(self) -> tuple[Hashable, Any]:
+        """What is compiled in, and the arrays that are given to what is compiled."""
+        model, variables = self.model, self.variables
+        if not isinstance(model, nn.Module):
+            from flax import nnx
+
+            model, variables = nnx.split(model)
+        leaves, structure = jax.tree.flatten((self.args, self.kwargs))
+        is_array = [isinstance(leaf, jax.Array | np.ndarray) for leaf in leaves]
+        rest = tuple(
+            None if a else leaf for a, leaf in zip(is_array, leaves, strict=True)
+        )
+        given = [leaf for a, leaf in zip(is_array, leaves, strict=True) if a]
+        return (model, structure, rest, self.max_features), (variables, given)
+
+    @classmethod
+    def merged(cls, static: Any, arrays: Any) -> "_Run":
+        """The inverse of `split`."""
+        (model, structure, rest, max_features), (variables, given) = static, arrays
+        if not isinstance(model, nn.Module):
+            from flax import nnx
+
+            model, variables = nnx.merge(model, variables), None
+        arrays = iter(given)
+        leaves = [next(arrays) if leaf is None else leaf for leaf in rest]
+        args, kwargs = structure.unflatten(leaves)
+        return cls(model, variables, args, kwargs, max_features)
+
+    def output_shape(self, inputs: Any) -> tuple[int, ...]:
+        """The shape of the first array of the model's output."""
+        output = jax.eval_shape(lambda: self._stored(inputs, Selection(()))[0][""])
+        return jax.tree.leaves(output)[0].shape
+
+    def _stored(
+        self, inputs: Any, selection: Selection
+    ) -> tuple[dict[str, Any], dict[str, type]]:
+        classes: dict[str, type] = {}
+        rest = self.args, self.kwargs, selection.wants, classes
+        if isinstance(self.model, nn.Module):
+            known = self.variables or {}
+            stored = _capture_linen.intermediates(self.model, known, inputs, *rest)
         else:
             from optax_mi import _capture_nnx
 
-            stored = _capture_nnx.intermediates(model, inputs, args, kwargs, wanted)
-        named: dict[str, Any] = {}
-        for name, sown in stored:
-            if wanted(name):
-                named.update(_numbered(name, sown, n))
-        return named
-
-    found = intermediates(_wanted(names))
-    if names is None:
-        found = {name: a for name, a in found.items() if _has_examples(a, n)}
-    elif callable(names):
-        found = {name: a for name, a in found.items() if names(name)}
-    else:
-        missing = [name for name in names if name not in found]
-        if missing:
-            everything = jax.eval_shape(lambda: intermediates(_all))
-            _checks.fail("layers", f"among {sorted(everything)}", missing)
-        found = {name: found[name] for name in names}
-    if not found:
-        _checks.fail(
-            "layers",
-            "satisfied by at least one array with the examples along its first axis "
-            '(sown values are seen in the collection "intermediates" alone: `sow` '
-            "stores nothing in a collection that is not mutable)",
-            "an empty capture",
-        )
-    for name, array in found.items():
-        if not _has_examples(array, n):
-            _checks.fail(
-                f"layers[{name!r}]",
-                f"an array with the {n} examples along its first axis",
-                f"shape {jnp.shape(array)}",
-            )
-    if max_features is None:
-        return found
-    return {name: _project(array, max_features) for name, array in found.items()}
+            stored = _capture_nnx.intermediates(self.model, inputs, *rest)
+        return dict(stored), classes
 
 
 def _check_model(model: Any, variables: Any, kwargs: Mapping[str, Any]) -> None:
@@ -175,36 +254,30 @@ def _project(array: Shaped[Array, "n ..."], features: int) -> Shaped[Array, "n .
     return product / jnp.sqrt(jnp.asarray(features, flat.dtype))
 
 
-def _all(name: str) -> bool:
-    return True
-
-
-def _wanted(names: list[str] | Callable[[str], bool] | None) -> Callable[[str], bool]:
-    if names is None or callable(names):
-        return _all
-    # A numbered output ("Dense_0/1") is stored under its module's name ("Dense_0").
-    numbered = (name.rpartition("/") for name in names)
-    modules = {module for module, _, last in numbered if last.isdigit()}
-    return lambda name: name in names or name in modules
-
-
-def _numbered(name: str, sown: Any, n: int) -> dict[str, Any]:
-    arrays = []
-    for array in jax.tree.leaves(sown):
-        # A scan over layers has stacked what each of them said.
+def _by_key(name: str, stored: Any, n: int) -> dict[str, Any]:
+    """The arrays that a module has stored, by its name and their own keys."""
+    if name and isinstance(stored, tuple) and len(stored) == 1:
+        stored = stored[0]  # of the only call
+    leaves = jax.tree_util.tree_leaves_with_path(stored)
+    named: dict[str, Any] = {}
+    for path, array in leaves:
+        keys = [str(_key(part)) for part in path] if len(leaves) > 1 else []
+        own = "/".join([name, *keys]).lstrip("/")
+        # A scan over layers has stacked what each of them returned.
         stacked = jnp.ndim(array) > 1 and not _has_examples(array, n)
-        arrays.extend(array if stacked and array.shape[1] == n else [array])
-    if len(arrays) == 1:
-        return {name: arrays[0]}
-    return {f"{name}/{i}".lstrip("/"): array for i, array in enumerate(arrays)}
+        if stacked and array.shape[1] == n:
+            named |= {f"{own}/{i}".lstrip("/"): a for i, a in enumerate(array)}
+        else:
+            named[own] = array
+    return named
 
 
-def _examples(inputs: Any) -> int:
-    """The number of examples: the first axis of the first input that has one."""
-    shapes = [jnp.shape(leaf) for leaf in jax.tree.leaves(inputs)]
-    if not any(shapes):
-        _checks.fail("inputs", "arrays with examples along the first axis", shapes)
-    return next(shape[0] for shape in shapes if shape)
+def _key(part: Any) -> Any:
+    """A key of a mapping, the name of a field, or a number."""
+    for attribute in ("key", "name", "idx"):
+        if hasattr(part, attribute):
+            return getattr(part, attribute)
+    return part
 
 
 def _has_examples(array: Any, n: int) -> bool:

@@ -17,9 +17,13 @@ def intermediates(
     inputs: Any,
     args: tuple[Any, ...],
     kwargs: Mapping[str, Any],
-    wanted: Callable[[str], bool],
+    wants: Callable[[str], bool],
+    classes: dict[str, type],
 ) -> Iterator[tuple[str, Any]]:
-    """Runs the model and names what it stored and what it returned."""
+    """Runs the model and names what it stored and what it returned.
+
+    The classes of the modules that were called are added to `classes`.
+    """
     running = set()
 
     def keep(
@@ -31,8 +35,10 @@ def intermediates(
         module, path = context.module, context.module.path
         # Of calls within a call, as by `super().__call__`, the outermost says it all.
         is_call = context.method_name == _CALL and path and path not in running
-        if not (is_call and wanted("/".join(path))):
+        name = "/".join(path)
+        if not (is_call and wants(name)):
             return call(*args, **kwargs)
+        classes[name] = type(module)
         running.add(path)
         try:
             output = call(*args, **kwargs)

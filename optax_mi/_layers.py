@@ -67,7 +67,7 @@ def _longest_prefix(label: str, layers: Iterable[str]) -> str | None:
 
 
 def module_paths(params: Any) -> Any:
-    """A tree like params, of the paths of the modules that Flax keeps them in."""
+    """A tree like params, of the paths of the modules that hold them."""
     return jax.tree_util.tree_map_with_path(
         lambda path, _: "/".join(_module_path(path)), params
     )

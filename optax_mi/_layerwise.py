@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
+from functools import partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax  # pyright: ignore[reportMissingTypeStubs]
 from jaxtyping import ScalarLike
 
 from optax_mi import _checks
 from optax_mi._going_back import able_to_go_back
 from optax_mi._layers import match, module_paths
-from optax_mi._policies import AnyPolicy, keeps_parameters
-from optax_mi._rate import rate_alone
-from optax_mi._state import whole_network
+from optax_mi._policies import AnyPolicy, as_policy, keeps_parameters
+from optax_mi._rate import (
+    News,
+    Numbers,
+    Rate,
+    checked_rate,
+    moved,
+    news_of,
+    rate_alone,
+    rate_state,
+    scaled,
+)
+from optax_mi._state import MISSING, entry, require_reference, scalar, whole_network
 from optax_mi._types import Measurement
 from optax_mi._warmup_stable_decay import warmup_stable_decay_policy
 
@@ -47,9 +59,10 @@ def layerwise_mi_dynamic_lr(
     stands for it, or else the least of the layers' information.
 
     Args:
-      param_labels: "auto": each parameter's label is the path of its Flax module, Linen
-        or NNX. Or a pytree like the parameters (or a prefix of it) with strings as
-        leaves, or a function from parameters to one.
+      param_labels: "auto": each parameter's label is the path of the module that holds
+        it, in Flax (Linen or NNX), Equinox or Haiku. Or a pytree like the parameters
+        (or a prefix of it) with strings as leaves, or a function from parameters to
+        one. A module with strings as leaves is such a pytree, also if it can be called.
       lr_min: Lower bound, and the rate at the start. Here and below a mapping gives one
         for each label, found as measurements are: ``{"encoder": 1e-4, "head": 1e-3}``.
       lr_max: Upper bound.
@@ -89,18 +102,20 @@ def layerwise_mi_dynamic_lr(
       Vasudevan, `Dynamic learning rate using Mutual Information
       <https://arxiv.org/abs/1805.07249>`_, 2018.
     """
+    if isinstance(policy, Mapping):
+        policy = {name: as_policy(each) for name, each in policy.items()}
+    else:
+        policy = as_policy(warmup_stable_decay_policy() if policy is None else policy)
     options: dict[str, Any] = {
         "lr_min": lr_min,
         "lr_max": lr_max,
-        "policy": warmup_stable_decay_policy() if policy is None else policy,
+        "policy": policy,
         "reference": reference,
         "init_lr": init_lr,
         "smoothing": smoothing,
     }
     if not any(isinstance(value, Mapping) for value in options.values()):
-        rate_alone(
-            layer=None, **options
-        )  # refuses bad numbers here and not at the first step
+        checked_rate(**options)  # refuses bad numbers here and not at the first step
     automatic = isinstance(param_labels, str)
     if automatic:
         _checks.one_of("param_labels", param_labels, ("auto",))
@@ -108,28 +123,35 @@ def layerwise_mi_dynamic_lr(
         module_paths
         if automatic
         else param_labels
-        if callable(param_labels)
+        if _is_function(param_labels)
         else lambda _: param_labels
     )
 
     known: list[str] = []
+    loops: dict[int, Any] = {}  # of each policy, by its id
 
-    def partition(params: Any) -> tuple[list[str], Any]:
+    def labels_of(params: Any) -> tuple[list[str], Any]:
         labels = labelled(params)
+        leaves = jax.tree.leaves(labels)
+        for leaf in leaves:
+            if not isinstance(leaf, str):
+                _checks.fail("param_labels", "strings", _checks.described(leaf))
         # `optax.tree.map_params` asks for a state of no parameters, with the structure
         # of that which there is.
-        names = list(dict.fromkeys(jax.tree.leaves(labels))) or list(known)
-        for name in names:
-            if not isinstance(name, str):
-                _checks.fail("param_labels", "strings", repr(name))
-        own = {name: _of_label(name, names, options) for name in names}
-        transforms = {name: rate_alone(layer=name, **own[name]) for name in names}
-        # Labels of an NNX model are one themselves, and may be called.
-        return names, optax.partition(transforms, lambda _: labels)
+        return list(dict.fromkeys(leaves)) or list(known), labels
+
+    def rates_of(names: list[str]) -> dict[str, Rate]:
+        return {name: checked_rate(**_of_label(name, names, options)) for name in names}
+
+    def partition(transforms: Mapping[str, Any], labels: Any) -> Any:
+        # Not the labels themselves: `optax.partition` calls what can be called.
+        by_label: Mapping[Hashable, Any] = {**transforms}
+        return optax.partition(by_label, lambda _: labels)
 
     def init_fn(params: optax.Params) -> Any:
-        known[:], inner = partition(params)
-        return inner.init(params)
+        known[:], labels = labels_of(params)
+        transforms = {name: rate_alone(rate) for name, rate in rates_of(known).items()}
+        return partition(transforms, labels).init(params)
 
     def update_fn(
         updates: optax.Updates,
@@ -139,19 +161,97 @@ def layerwise_mi_dynamic_lr(
         mi: Measurement | None = None,
         **extra_args: Any,
     ) -> tuple[optax.Updates, Any]:
-        names, inner = partition(updates)
+        names, labels = labels_of(updates)
+        news = news_of(extra_args)
         if isinstance(mi, Mapping):
             layers = match(
                 names, mi, default=default, argument="mi", every_layer=not automatic
             )
-            extra_args["network_mi"] = whole_network(mi, default)
-            mi = {name: mi[layer] for name, layer in layers.items()}
-        return inner.update(updates, state, params, mi=mi, **extra_args)
+            news = news._replace(network_mi=whole_network(mi, default))
+            each = {name: entry(mi[layer], None) for name, layer in layers.items()}
+        else:
+            each = dict.fromkeys(names, entry(mi, None))
+        state = _moved(rates_of(names), state, each, news, loops)
+        scaling = partition(dict.fromkeys(names, _SCALING), labels)
+        return scaling.update(updates, state, params)
 
     rates = optax.GradientTransformationExtraArgs(init_fn, update_fn)
-    policies = options["policy"]
-    each = policies.values() if isinstance(policies, Mapping) else [policies]
+    each = policy.values() if isinstance(policy, Mapping) else [policy]
     return able_to_go_back(rates) if any(map(keeps_parameters, each)) else rates
+
+
+def _scale(
+    updates: optax.Updates, state: Any, params: optax.Params | None = None
+) -> tuple[optax.Updates, Any]:
+    """Scales the updates of one label by a rate that has moved already."""
+    del params
+    return scaled(updates, rate_state(state).learning_rate), state
+
+
+_SCALING = optax.GradientTransformation(optax.init_empty_state, _scale)
+
+
+def _moved(
+    rates: Mapping[str, Rate],
+    state: Any,
+    measured: Mapping[str, Any],
+    news: News,
+    loops: dict[int, Any],
+) -> Any:
+    """The state of ``optax.partition`` after each label's policy was asked.
+
+    One body is compiled for all labels of a policy: fifty of them, one by one, take XLA
+    half a minute.
+    """
+    inner = dict(state.inner_states)
+    by_policy: dict[int, list[str]] = {}
+    for name, rate in rates.items():
+        by_policy.setdefault(id(rate.policy), []).append(name)
+        if measured[name] is not None:
+            require_reference(rate_state(inner[name].inner_state))
+    for key, names in by_policy.items():
+        policy = rates[names[0]].policy
+        loop = loops.setdefault(key, jax.jit(partial(_in_a_loop, policy)))
+        given = [measured[name] for name in names]
+        if any(mi is not None for mi in given):
+            given = [scalar(MISSING) if mi is None else mi for mi in given]
+        else:
+            given = None
+        after = loop(
+            [jax.tree.map(scalar, rates[name].numbers) for name in names],
+            [inner[name].inner_state for name in names],
+            given,
+            news,
+        )
+        for name, moved_state in zip(names, after, strict=True):
+            inner[name] = inner[name]._replace(inner_state=moved_state)
+    return state._replace(inner_states=inner)
+
+
+def _in_a_loop(
+    policy: Any, numbers: list[Numbers], states: list[Any], measured: Any, news: News
+) -> list[Any]:
+    """The states of rates that share a policy, after an update."""
+
+    def one(rate: tuple[Numbers, Any, Any]) -> Any:
+        own_numbers, state, mi = rate
+        return moved(policy, own_numbers, state, news._replace(mi=mi))
+
+    together = [
+        jax.tree.map(lambda *leaves: jnp.stack(leaves), *each)
+        for each in (numbers, states)
+    ]
+    after = jax.lax.map(
+        one, (*together, None if measured is None else jnp.stack(measured))
+    )
+    return [jax.tree.map(lambda a, i=i: a[i], after) for i in range(len(states))]
+
+
+def _is_function(param_labels: Any) -> bool:
+    """Whether it is a function to labels. A module of labels can be called as well."""
+    if isinstance(param_labels, partial):
+        return True  # one of JAX's is a pytree of its arguments
+    return callable(param_labels) and all(map(callable, jax.tree.leaves(param_labels)))
 
 
 def _of_label(

@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Shaped
 
 from optax_mi import _checks
+from optax_mi._alike import map_layers
 from optax_mi._estimators import ksg, ksg_discrete, label_entropy
 from optax_mi._estimators._distances import check_options
 from optax_mi._estimators._placement import number_of_points, over_points
@@ -118,7 +119,7 @@ def _estimate_all(
 ) -> tuple[Float[Array, ""], ...]:
     *layers, outcomes = layers_and_outcomes
     estimator = partial(ksg_discrete if discrete else ksg, axis_name=axis, **options)
-    return tuple(estimator(layer, outcomes) for layer in layers)
+    return tuple(map_layers(lambda h: estimator(h, outcomes), layers, pad=True))
 
 
 @partial(jax.jit, static_argnames="estimator")
@@ -128,13 +129,15 @@ def _apply_all(
     *,
     estimator: Estimator,
 ) -> tuple[Float[Array, ""], ...]:
-    estimates = tuple(estimator(layer, outcomes) for layer in layers)
-    for estimate in estimates:
+    def scalar(layer: Float[Array, "n d"]) -> Float[Array, ""]:
+        estimate = estimator(layer, outcomes)
         shape = getattr(estimate, "shape", None)
         if shape != ():
             received = type(estimate).__name__ if shape is None else f"shape {shape}"
             _checks.fail("estimator", "a function to a scalar array", received)
-    return estimates
+        return estimate
+
+    return tuple(map_layers(scalar, layers))
 
 
 def reference_mi(

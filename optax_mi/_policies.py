@@ -86,7 +86,8 @@ def as_policy(policy: Any) -> Policy | PolicyWithMemory:
     if callable(policy):
         return cast("Policy", policy)
     if isinstance(policy, tuple) and len(policy) in (2, 3):
-        pair = PolicyWithMemory(*policy)
+        known = isinstance(policy, PolicyWithMemory)
+        pair = policy if known else PolicyWithMemory(*policy)
         if callable(pair.init) and callable(pair.update):
             return pair
     expected = "a function of a PolicyInput or a pair of functions (init, update)"

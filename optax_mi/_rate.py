@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -35,13 +36,15 @@ Number = Float[Array, ""]
 Flag = Bool[Array, ""]
 
 
-class _Options(NamedTuple):
-    lr_min: ScalarLike
-    lr_max: ScalarLike
-    layer: str | None
-    smoothing: ScalarLike
+class Numbers(NamedTuple):
+    """What a policy's answer is held within, and how measurements are averaged."""
+
+    lr_min: Any
+    lr_max: Any
+    smoothing: Any
 
     def bounds(self) -> tuple[Number, Number]:
+        """The bounds in force."""
         # Of numbers they were checked; one that is traced may be anything, and then
         # holds the rate down.
         low, high = scalar(self.lr_min), scalar(self.lr_max)
@@ -49,17 +52,56 @@ class _Options(NamedTuple):
         return low, jnp.where(jnp.isfinite(high) & (high >= 0), high, low)
 
 
-def rate_alone(
+class News(NamedTuple):
+    """What an update brings to a rate."""
+
+    mi: Number | None = None  # a measurement, which may be missing
+    network_mi: Number | None = None  # the whole network's, where it is another
+    diverged: Flag | None = None
+    ignore: Flag | None = None  # whether measurements count for nothing
+
+
+class Rate(NamedTuple):
+    """A rate in its parts, of which a network with many has one body compiled."""
+
+    policy: Policy | PolicyWithMemory
+    numbers: Numbers
+    init_lr: ScalarLike
+    reference: ScalarLike
+
+    def init(self) -> MIDynamicLRState | PolicyState:
+        """The state at the start."""
+        rate = MIDynamicLRState(
+            count=jnp.zeros((), jnp.int32),
+            learning_rate=scalar(self.init_lr),
+            mi=scalar(MISSING),
+            previous_mi=scalar(MISSING),
+            reference=scalar(self.reference),
+            value_only=jnp.zeros((), jnp.int32),
+            pending=scalar(MISSING),
+        )
+        if not isinstance(self.policy, PolicyWithMemory):
+            return rate
+        return PolicyState(
+            rate=rate,
+            memory=jax.tree.map(jnp.array, self.policy.init()),
+            network_mi=scalar(MISSING),
+            network_pending=scalar(MISSING),
+            keep=jnp.array(False),
+            go_back=jnp.array(False),
+        )
+
+
+def checked_rate(
     lr_min: ScalarLike,
     lr_max: ScalarLike,
     *,
     policy: AnyPolicy,
     reference: ScalarLike | None,
-    layer: str | None,
     init_lr: ScalarLike | None,
     smoothing: ScalarLike,
-) -> optax.GradientTransformationExtraArgs:
-    """`mi_dynamic_lr` without the means to go back to parameters."""
+) -> Rate:
+    """A rate of options that are checked here."""
     options = {"init_lr": init_lr, "reference": reference, "smoothing": smoothing}
     given = {name: value for name, value in options.items() if value is not None}
     for name, value in {"lr_min": lr_min, "lr_max": lr_max, **given}.items():
@@ -73,126 +115,118 @@ def rate_alone(
     if reference is None:
         needed = getattr(policy, "needs_reference", False)
         reference = MISSING if needed else UNBOUNDED
+    return Rate(
+        policy,
+        Numbers(lr_min, lr_max, smoothing),
+        lr_min if init_lr is None else init_lr,
+        reference,
+    )
 
-    def init_fn(params: optax.Params) -> MIDynamicLRState:
+
+def rate_alone(
+    rate: Rate, layer: str | None = None
+) -> optax.GradientTransformationExtraArgs:
+    """`mi_dynamic_lr` without the means to go back to parameters."""
+
+    def init_fn(params: optax.Params) -> MIDynamicLRState | PolicyState:
         del params
-        start = lr_min if init_lr is None else init_lr
-        return MIDynamicLRState(
-            count=jnp.zeros((), jnp.int32),
-            learning_rate=scalar(start),
-            mi=scalar(MISSING),
-            previous_mi=scalar(MISSING),
-            reference=scalar(reference),
-            value_only=jnp.zeros((), jnp.int32),
-            pending=scalar(MISSING),
-        )
+        return rate.init()
 
-    known = _Options(lr_min, lr_max, layer, smoothing)
+    def update_fn(
+        updates: optax.Updates,
+        state: Any,
+        params: optax.Params | None = None,
+        *,
+        mi: Measurement | None = None,
+        **extra_args: Any,
+    ) -> tuple[optax.Updates, Any]:
+        del params
+        given = entry(mi, layer)
+        if given is not None:
+            require_reference(rate_state(state))
+        news = news_of(extra_args)._replace(mi=given)
+        state = moved(rate.policy, rate.numbers, state, news)
+        return scaled(updates, rate_state(state).learning_rate), state
+
+    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+
+
+def news_of(extra_args: Mapping[str, Any]) -> News:
+    """What the arguments of `update` tell a rate, the measurement aside."""
+    diverged = extra_args.get("diverged")
+    if (value := extra_args.get("value")) is not None:
+        infinite = ~all_finite(value)
+        diverged = infinite if diverged is None else diverged | infinite
+    return News(diverged=diverged, ignore=extra_args.get("ignore"))
+
+
+def rate_state(state: Any) -> MIDynamicLRState:
+    """The part of a state that every policy has."""
+    return state.rate if isinstance(state, PolicyState) else state
+
+
+def moved(
+    policy: Policy | PolicyWithMemory, numbers: Numbers, state: Any, news: News
+) -> Any:
+    """The state after an update."""
     if isinstance(policy, PolicyWithMemory):
-        return _with_memory(init_fn, policy, known)
-    return _without_memory(init_fn, policy, known)
+        return _with_memory(policy, numbers, state, news)
+    return _without_memory(policy, numbers, state, news)
 
 
 def _without_memory(
-    init_fn: Any, policy: Policy, options: _Options
-) -> optax.GradientTransformationExtraArgs:
-    def apply_measurement(state: MIDynamicLRState, mi: Number) -> MIDynamicLRState:
-        mi = _averaged(mi, state.mi, options.smoothing)
+    policy: Policy, numbers: Numbers, state: MIDynamicLRState, news: News
+) -> MIDynamicLRState:
+    def asked(state: MIDynamicLRState, mi: Number) -> MIDynamicLRState:
+        mi = _averaged(mi, state.mi, numbers.smoothing)
         judged = is_known(mi) & is_known(state.mi) & is_known(state.reference)
         # A policy sees finite numbers even where its answer is then discarded.
-        step = _input(state, options)._replace(
+        step = _input(state, numbers)._replace(
             mi=jnp.where(judged, mi, 1),
             previous_mi=jnp.where(judged, state.mi, 1),
             reference=jnp.where(judged, state.reference, 1),
         )
-        answer = policy(step)
-        return _moved(_measured(state, mi), answer, judged, options)
+        return _answered(_measured(state, mi), policy(step), judged, numbers)
 
-    def update_fn(
-        updates: optax.Updates,
-        state: Any,
-        params: optax.Params | None = None,
-        *,
-        mi: Measurement | None = None,
-        diverged: Flag | None = None,
-        value: Float[Array, ""] | float | None = None,
-        **extra_args: Any,
-    ) -> tuple[optax.Updates, MIDynamicLRState]:
-        del params, extra_args
-        state = apply_measurement(state, state.pending)
-        given = entry(mi, options.layer)
-        if given is not None:
-            require_reference(state)
-            state = apply_measurement(state, given)
-        if value is not None:
-            diverged = ~all_finite(value)
-        if diverged is not None:
-            low, _ = options.bounds()
-            rate = jnp.where(diverged, low, state.learning_rate)
-            state = state._replace(learning_rate=rate)
-        return _scaled(updates, state.learning_rate), _counted(state)
-
-    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+    state = asked(state, state.pending)
+    if news.mi is not None:
+        state = asked(state, news.mi)
+    if news.diverged is not None:
+        low, _ = numbers.bounds()
+        rate = jnp.where(news.diverged, low, state.learning_rate)
+        state = state._replace(learning_rate=rate)
+    return _counted(state)
 
 
 def _with_memory(
-    init_rate: Any, policy: PolicyWithMemory, options: _Options
-) -> optax.GradientTransformationExtraArgs:
-    def init_fn(params: optax.Params) -> PolicyState:
-        return PolicyState(
-            rate=init_rate(params),
-            memory=jax.tree.map(jnp.array, policy.init()),
-            network_mi=scalar(MISSING),
-            network_pending=scalar(MISSING),
-            keep=jnp.array(False),
-            go_back=jnp.array(False),
-        )
+    policy: PolicyWithMemory, numbers: Numbers, state: PolicyState, news: News
+) -> PolicyState:
+    no = jnp.array(False)
+    diverged = no if news.diverged is None else jnp.asarray(news.diverged)
+    state = state._replace(keep=no, go_back=no)
 
-    def apply_measurement(state: PolicyState, *measurement: Any) -> PolicyState:
-        return _asked(policy, options, state, *measurement)
+    def unless_ignored(value: Number) -> Number:
+        return value if news.ignore is None else jnp.where(news.ignore, MISSING, value)
 
-    def update_fn(
-        updates: optax.Updates,
-        state: Any,
-        params: optax.Params | None = None,
-        *,
-        mi: Measurement | None = None,
-        network_mi: Number | None = None,
-        diverged: Flag | bool = False,
-        ignore: Flag | bool = False,
-        value: Float[Array, ""] | float | None = None,
-        **extra_args: Any,
-    ) -> tuple[optax.Updates, PolicyState]:
-        del params, extra_args
-        if value is not None:
-            diverged = diverged | ~all_finite(value)
-        no = jnp.array(False)
-        state = state._replace(keep=no, go_back=no)
-
-        def unless_ignored(value: Number) -> Number:
-            return jnp.where(ignore, MISSING, value)
-
-        state = apply_measurement(
-            state,
-            unless_ignored(state.rate.pending),
-            unless_ignored(state.network_pending),
-            jnp.asarray(diverged),
-        )
-        given = entry(mi, options.layer)
-        if given is not None:
-            require_reference(state.rate)
-            network = unless_ignored(given if network_mi is None else network_mi)
-            state = apply_measurement(state, unless_ignored(given), network, no)
-        rate = _counted(state.rate)
-        state = state._replace(rate=rate, network_pending=scalar(MISSING))
-        return _scaled(updates, rate.learning_rate), state
-
-    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+    state = _asked(
+        policy,
+        numbers,
+        state,
+        unless_ignored(state.rate.pending),
+        unless_ignored(state.network_pending),
+        diverged,
+    )
+    if news.mi is not None:
+        network = news.mi if news.network_mi is None else news.network_mi
+        measured = unless_ignored(news.mi), unless_ignored(network)
+        state = _asked(policy, numbers, state, *measured, no)
+    rate = _counted(state.rate)
+    return state._replace(rate=rate, network_pending=scalar(MISSING))
 
 
 def _asked(
     policy: PolicyWithMemory,
-    options: _Options,
+    numbers: Numbers,
     state: PolicyState,
     mi: Number,
     network_mi: Number,
@@ -200,13 +234,13 @@ def _asked(
 ) -> PolicyState:
     """The state after the policy's answer to a measurement, or to a divergence."""
     rate, before = state.rate, state.rate.mi
-    mi = _averaged(mi, before, options.smoothing)
-    network_mi = _averaged(network_mi, state.network_mi, options.smoothing)
+    mi = _averaged(mi, before, numbers.smoothing)
+    network_mi = _averaged(network_mi, state.network_mi, numbers.smoothing)
     judged = (is_known(mi) | diverged) & is_known(rate.reference)
     network_mi = jnp.where(is_known(network_mi), network_mi, state.network_mi)
     # Ones where its answer is then discarded, as policies divide by what they see.
     current = _first_known(mi, before, otherwise=jnp.where(judged, scalar(0.0), 1))
-    step = _input(rate, options)._replace(
+    step = _input(rate, numbers)._replace(
         mi=current,
         previous_mi=_first_known(before, otherwise=current),
         reference=jnp.where(is_known(rate.reference), rate.reference, 1),
@@ -220,7 +254,7 @@ def _asked(
     if not isinstance(answer, PolicyAnswer):
         answer = PolicyAnswer(answer)
     return state._replace(
-        rate=_moved(_measured(rate, mi), answer.learning_rate, judged, options),
+        rate=_answered(_measured(rate, mi), answer.learning_rate, judged, numbers),
         memory=_remembered(state.memory, memory, judged),
         network_mi=network_mi,
         keep=state.keep | (judged & answer.keep),
@@ -228,8 +262,8 @@ def _asked(
     )
 
 
-def _input(state: MIDynamicLRState, options: _Options) -> PolicyInput:
-    low, high = options.bounds()
+def _input(state: MIDynamicLRState, numbers: Numbers) -> PolicyInput:
+    low, high = numbers.bounds()
     return PolicyInput(
         learning_rate=state.learning_rate,
         mi=state.mi,
@@ -266,13 +300,13 @@ def _measured(state: MIDynamicLRState, mi: Number) -> MIDynamicLRState:
     )
 
 
-def _moved(
-    state: MIDynamicLRState, answer: Any, judged: Flag, options: _Options
+def _answered(
+    state: MIDynamicLRState, answer: Any, judged: Flag, numbers: Numbers
 ) -> MIDynamicLRState:
     """The rate that a policy answers with, where it was asked, within the bounds."""
     if jnp.ndim(answer) != 0:
         _checks.fail("policy", "a function to a scalar", jnp.shape(answer))
-    low, high = options.bounds()
+    low, high = numbers.bounds()
     held = jnp.where(jnp.isfinite(state.learning_rate), state.learning_rate, low)
     learning_rate = jnp.where(judged & jnp.isfinite(answer), answer, held)
     return state._replace(learning_rate=scalar(jnp.clip(learning_rate, low, high)))
@@ -291,12 +325,14 @@ def _remembered(before: Any, after: Any, judged: Flag) -> Any:
     return jax.tree.map(chosen, before, after)
 
 
-def _scaled(updates: Any, learning_rate: Number) -> Any:
-    def scaled(update: Any) -> Any:
+def scaled(updates: Any, learning_rate: Number) -> Any:
+    """Updates times the rate, in their own dtypes."""
+
+    def times_rate(update: Any) -> Any:
         update = jnp.asarray(update)  # NumPy's doubles are floats here
         return learning_rate.astype(update.dtype) * update
 
-    return jax.tree.map(scaled, updates)
+    return jax.tree.map(times_rate, updates)
 
 
 def _counted(state: MIDynamicLRState) -> MIDynamicLRState:

@@ -7,7 +7,7 @@ from jaxtyping import ScalarLike
 
 from optax_mi._going_back import able_to_go_back
 from optax_mi._policies import AnyPolicy, keeps_parameters
-from optax_mi._rate import rate_alone
+from optax_mi._rate import checked_rate, rate_alone
 from optax_mi._warmup_stable_decay import warmup_stable_decay_policy
 
 
@@ -112,13 +112,13 @@ def mi_dynamic_lr(
       <https://arxiv.org/abs/1805.07249>`_, 2018.
     """
     policy = warmup_stable_decay_policy() if policy is None else policy
-    rate = rate_alone(
+    rate = checked_rate(
         lr_min,
         lr_max,
         policy=policy,
         reference=reference,
-        layer=layer,
         init_lr=init_lr,
         smoothing=smoothing,
     )
+    rate = rate_alone(rate, layer)
     return able_to_go_back(rate) if keeps_parameters(policy) else rate

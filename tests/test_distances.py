@@ -29,7 +29,7 @@ def test_distances_equal_the_twins(metric, d):
     if metric == "euclidean":
         expected = np.rint(expected**2)  # they stay squared
     columns = _distances.as_columns(jnp.asarray(x))
-    assert columns.shape == (d, ALIGNMENT)
+    assert columns.shape == (d, ALIGNMENT // 4)
     found = _distances.distances(jnp.asarray(x[:7]), columns, metric)
     np.testing.assert_array_equal(found[:, :40], expected[:7])
     assert np.all(np.isposinf(found[:, 40:]))
@@ -92,12 +92,15 @@ def test_flagged_codes_of_other_labels_are_beyond_those_of_the_same():
     np.testing.assert_array_equal(plain, codes)
 
 
-@pytest.mark.parametrize("n", [1, 1023, 1024, 1025])
+PADDED = {1: 256, 256: 256, 257: 512, 513: 1024, 1023: 1024, 1024: 1024, 1025: 2048}
+
+
+@pytest.mark.parametrize(("n", "length"), PADDED.items())
 @pytest.mark.parametrize("shape", [(), (2,), (2, 3)])
-def test_points_are_padded_to_whole_tiles(n, shape):
+def test_points_are_padded_to_whole_tiles(n, length, shape):
     values = np.ones((n, *shape), np.float32)
     padded = np.asarray(_distances.pad_points(jnp.asarray(values), 7))
-    assert padded.shape == (1024 if n <= 1024 else 2048, *shape)
+    assert padded.shape == (length, *shape)
     np.testing.assert_array_equal(padded[:n], values)
     np.testing.assert_array_equal(padded[n:], 7)
 

@@ -1,5 +1,7 @@
 """Each layer's rate follows that layer's own measurement."""
 
+import dataclasses
+import functools
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -195,7 +197,7 @@ def test_bounds_and_policies_may_be_given_for_each_layer():
 def test_bad_arguments_are_named():
     with pytest.raises(ValueError, match="`param_labels` must be one of 'auto'"):
         layerwise("automatic")
-    with pytest.raises(ValueError, match="`param_labels` must be strings, got 1"):
+    with pytest.raises(ValueError, match="`param_labels` must be strings, got int 1"):
         layerwise({"conv": 1, "dense": 2}).init(PARAMS)
     with pytest.raises(ValueError, match="`lr_min` must be at most `lr_max`"):
         layerwise(lr_min=0.2)
@@ -252,3 +254,58 @@ def test_named_tuples_and_nnx_models_are_labelled_by_their_paths():
         state = tx.init(params)
         assert list(optax_mi.learning_rates(state)) == ["inner"]
         tx.update(jax.tree.map(jnp.ones_like, params), state)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass
+class Module:
+    """Parameters, or labels, in a module that is a pytree, as Equinox has them."""
+
+    conv: Any
+    dense: Any
+    activation: Any = None
+
+    def __call__(self, x):
+        raise AssertionError("called as a function")
+
+
+OF_LAYERS = Module("conv", "dense")
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        Module({"kernel": "conv"}, {"kernel": "dense"}),
+        OF_LAYERS,
+        lambda params: OF_LAYERS,
+        functools.partial(lambda labels, params: labels, OF_LAYERS),
+        jax.tree_util.Partial(lambda labels, params: labels, OF_LAYERS),
+        "auto",
+    ],
+    ids=["labels", "a prefix", "a function", "partial", "Partial, a pytree", "auto"],
+)
+def test_labels_in_a_module_that_can_be_called_are_labels(labels):
+    updates, found = rates(layerwise(labels), Module(**PARAMS), EPOCHS)
+    assert found == pytest.approx(RATES)
+    np.testing.assert_allclose(updates.conv["kernel"], -0.021, rtol=1e-5)
+    np.testing.assert_allclose(updates.dense["kernel"], -0.001, rtol=1e-5)
+
+
+def test_they_are_not_called_where_a_policy_goes_back():
+    tx, params = layerwise(OF_LAYERS, policy=None), Module(**PARAMS)
+    _, found = rates(tx, params, [mi | {"": 1.0} for mi in EPOCHS])
+    assert list(found) == ["conv", "dense"]
+
+
+def test_what_is_no_string_among_them_is_named():
+    params: Any = Module(**PARAMS)
+    with pytest.raises(ValueError, match="`param_labels` must be strings, got int 1"):
+        layerwise(Module(1, 2)).init(params)
+    with pytest.raises(
+        ValueError, match="`param_labels` must be strings, got float32 of"
+    ):
+        layerwise(Module("conv", PARAMS["dense"])).init(params)
+    with pytest.raises(
+        ValueError, match="`param_labels` must be strings, got function"
+    ):
+        layerwise(Module("conv", "dense", rates)).init(params)

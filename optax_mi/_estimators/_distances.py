@@ -27,7 +27,7 @@ METRICS: tuple[Metric, ...] = ("euclidean", "chebyshev", "manhattan")
 # enough to be taken again in every pass; a longer loop is unrolled by as many.
 FEW_FEATURES = 16
 
-# Columns are padded to a multiple of this many points.
+# Columns are padded to a multiple of this many points, or to a half or quarter of it.
 ALIGNMENT = 1024
 
 # Largest magnitude after `rescale`, as a power of two. Squares of differences, summed
@@ -49,7 +49,12 @@ def rescale(x: Float[Array, "n d"], axis: AxisName = None) -> Float[Array, "n d"
     A power of two changes no mantissa: ties stay ties and every comparison of two
     distances comes out as before.
     """
-    return jnp.ldexp(x, scale_exponent(x, axis))
+    exponent = scale_exponent(x, axis)
+    # Two factors, as one may be out of range; `ldexp` of each number takes ten times
+    # as long.
+    first = exponent // 2
+    one = jnp.ones((), x.dtype)
+    return x * jnp.ldexp(one, first) * jnp.ldexp(one, exponent - first)
 
 
 def scale_exponent(x: Float[Array, "n d"], axis: AxisName = None) -> Int[Array, ""]:
@@ -58,9 +63,18 @@ def scale_exponent(x: Float[Array, "n d"], axis: AxisName = None) -> Int[Array, 
     return _LARGEST_EXPONENT - exponent
 
 
+def padded_length(n: int) -> int:
+    """The number of columns for n points, which tiles can be cut from."""
+    for length in (ALIGNMENT // 4, ALIGNMENT // 2):
+        if n <= length:
+            return length
+    return n + -n % ALIGNMENT
+
+
 def pad_points(values: Shaped[Array, "n *d"], fill: float) -> Shaped[Array, "m *d"]:
-    """Pads the first axis, the points, to a multiple of `ALIGNMENT`."""
-    padding = [(0, -len(values) % ALIGNMENT)] + [(0, 0)] * (values.ndim - 1)
+    """Pads the first axis, the points, to `padded_length`."""
+    more = padded_length(len(values)) - len(values)
+    padding = [(0, more)] + [(0, 0)] * (values.ndim - 1)
     return jnp.pad(values, padding, constant_values=fill)
 
 

@@ -36,7 +36,10 @@ class Points(NamedTuple):
 def prepare(x: Float[Array, "n d"], axis: AxisName = None) -> tuple[Points, Points]:
     """Points as rows, and padded as columns, far from everything."""
     # The error is in proportion to the norms, so they are kept as small as they can be.
-    x = x - _ring.mean(x, axis)[None]
+    highest = _ring.largest(jnp.max(x, axis=0), axis)
+    lowest = -_ring.largest(jnp.max(-x, axis=0), axis)
+    # A mean of equal numbers is rounded; without it those of a dead unit are zeros.
+    x = jnp.where(highest == lowest, 0, x - _ring.mean(x, axis)[None])
     squared = jnp.sum(x * x, axis=1)
     # Not infinite: differences of it would be NaN.
     far = float(jnp.finfo(x.dtype).max) / 4

@@ -277,7 +277,8 @@ def _count_about(
     # Beyond doubt, the k-th neighbour alone is at rho, in one of the variables.
     at_rho = sum(_neighbours.count(between, arrays))
     doubtful = (counts.joint.tied > 1) | (at_rho > 1) | (squared <= 2 * margin)
-    return counts, doubtful
+    # Without an error ties are ties, as where all points coincide.
+    return counts, doubtful & (margin > 0)
 
 
 def _edges(

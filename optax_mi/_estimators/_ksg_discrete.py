@@ -285,7 +285,8 @@ def neighbour_counts(
         high = _distances.code(r + margin)
         counts = between(low, high, _neighbours.stored, codes, points)
         tied = (counts.same_tied > 1) | (counts.any_tied > 1) | (r <= 2 * margin)
-        return counts, tied | _is_not_kth(counts)
+        # Without an error ties are ties, as where all points coincide.
+        return counts, (tied & (margin > 0)) | _is_not_kth(counts)
 
     return _neighbours.map_rechecked(
         approximate, lambda block: exact(block[0]), (rows, gram_rows), block_size, axis

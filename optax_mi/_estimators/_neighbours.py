@@ -24,7 +24,12 @@ import numpy as np
 from jaxtyping import Array, Bool, Int, Shaped, UInt
 
 from optax_mi._estimators import _ring
-from optax_mi._estimators._distances import ALIGNMENT, FEW_FEATURES, farthest
+from optax_mi._estimators._distances import (
+    ALIGNMENT,
+    FEW_FEATURES,
+    farthest,
+    padded_length,
+)
 from optax_mi._types import AxisName, Index
 
 # From columns to codes of their distances from the rows, and to what holds for each.
@@ -60,7 +65,7 @@ def choose_block_size(
     """Rows of a block, of n points of so many features and to find the k nearest."""
     if block_size is not None:
         return min(n, block_size)
-    m = devices * (n + -n % ALIGNMENT)
+    m = devices * padded_length(n)
     # A row's distances are stored, or the minima of its groups are kept at hand.
     stored = max(features) > FEW_FEATURES
     held, room = (m, 8 * _CPU_CACHE) if stored else (groups(k, m), _CPU_CACHE)
@@ -114,7 +119,7 @@ def _group_minima(value: Codes, arrays: Any, k: int) -> UInt[Array, "rows groups
     tile, m = _tile(value, arrays), _columns(arrays)
     lanes = groups(k, m)
     if lanes > tile.lanes:
-        tile = tile._replace(lanes=lanes, folds=max(1, ALIGNMENT // lanes))
+        tile = tile._replace(lanes=lanes, folds=max(1, min(m, ALIGNMENT) // lanes))
     if tile.size == m:
         # A loop makes XLA store what it loops over, here the distances: in line it
         # would rather take them again in every pass.
