@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+import tiers
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import optax_mi
@@ -30,6 +31,8 @@ def continuous(labels):
     return jnp.asarray(labels + 0.3 * noise, jnp.float32)
 
 
+OUTCOMES = {"classes": lambda labels: labels, "numbers": continuous}
+
 WIDTHS = {
     "of one width": [20] * 4,
     "of few features": [1, 1, 2, 3, 3],
@@ -38,11 +41,11 @@ WIDTHS = {
 }
 
 
-@pytest.mark.parametrize("outcomes", [lambda labels: labels, continuous])
-@pytest.mark.parametrize("widths", WIDTHS.values(), ids=WIDTHS)
+@pytest.mark.parametrize("outcomes", tiers.quick(OUTCOMES, "classes"))
+@pytest.mark.parametrize("widths", tiers.quick(WIDTHS, "that others are padded to"))
 def test_a_layer_has_the_estimate_that_it_has_alone(widths, outcomes):
-    activations, labels = layers(widths)
-    y = outcomes(labels)
+    activations, labels = layers(WIDTHS[widths])
+    y = OUTCOMES[outcomes](labels)
     together = optax_mi.estimate_mi(activations, y)
     assert list(together) == list(activations)
     for name, layer in activations.items():
@@ -96,7 +99,10 @@ def test_a_layer_that_is_not_finite_does_not_spoil_those_of_its_shape():
 
 
 @pytest.mark.usefixtures("compiled_afresh")
-@pytest.mark.parametrize("widths", [[64] * 5, [64, 200, 33, 8, 3]])
+@pytest.mark.parametrize(
+    "widths",
+    [[64] * 5, pytest.param([64, 200, 33, 8, 3], marks=pytest.mark.slow)],
+)
 def test_layers_spread_over_devices_end_fifty_times(widths):
     """Devices must not wait for each other in different layers."""
     activations, labels = layers(widths)

@@ -16,8 +16,10 @@ ROOT = pathlib.Path(optax_mi.__file__).parent
 LAYERS = [
     ["_types"],
     ["_checks"],
-    ["_capture_linen", "_capture_nnx"],
+    ["_capture_linen", "_capture_nnx", "_selection"],
+    ["_batches"],
     ["_layers", "_probe", "_capture", "_estimators"],
+    ["_alike"],
     ["_measure"],
     ["_sample_size", "_interval"],
     ["_state", "_policies", "_schedule"],
