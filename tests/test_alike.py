@@ -1,5 +1,7 @@
 """Layers of one shape share one compiled body, and so do the rates of labels."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -112,10 +114,10 @@ def test_layers_spread_over_devices_end_fifty_times(widths):
     a, y = jax.block_until_ready(jax.device_put((activations, labels), spread))
     measure = jax.jit(lambda a, y: optax_mi.estimate_mi(a, y, axis_name="data"))
     with jax.set_mesh(mesh):
-        for _ in range(50):
-            found = jax.block_until_ready(measure(a, y))
+        all_found = [jax.block_until_ready(measure(a, y)) for _ in range(50)]
     for name, nats in right.items():
-        assert found[name] == pytest.approx(float(nats), abs=1e-6)
+        found = [each[name] for each in all_found]
+        assert found == pytest.approx([float(nats)] * 50, abs=1e-6)
 
 
 def labelled(number):
@@ -153,6 +155,7 @@ def test_labels_may_have_bounds_policies_and_references_of_their_own():
     tx = optax_mi.layerwise_mi_dynamic_lr(
         "auto", 1e-3, bounds, policy=policies, reference=dict.fromkeys(params, 2.0)
     )
+    updates: Any = params
     state = tx.init(params)
     for _ in range(2):
         updates, state = tx.update(params, state, params, mi=mi)

@@ -139,8 +139,9 @@ def memory(batch_size):
             Wide(), variables, x, max_features=8, batch_size=batch_size
         )
 
-    compiled = jax.jit(measured).lower(variables, x).compile()
-    return compiled.memory_analysis().temp_size_in_bytes
+    analysis = jax.jit(measured).lower(variables, x).compile().memory_analysis()
+    assert analysis is not None
+    return analysis.temp_size_in_bytes
 
 
 def test_memory_is_that_of_one_batch():

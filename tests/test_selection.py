@@ -1,7 +1,7 @@
 """Which layers are captured, what they are called, and how many examples there are."""
 
 import re
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -32,7 +32,7 @@ class Deep(nn.Module):
         return nn.Dense(3, name="head")(x)
 
 
-def variables(model, x=X):
+def variables(model, x: Any = X):
     return model.init(jax.random.key(0), x)
 
 
@@ -182,11 +182,11 @@ def test_an_input_that_is_shared_is_not_taken_for_examples(anchors, batch_size):
     inputs = {"anchors": jnp.ones((anchors, 5)), "x": jnp.asarray(X)}
     axes = {"anchors": None, "x": 0}
     model = Shared()
-    options = {"in_axes": axes} if anchors == len(X) else {}
+    options: Any = {"in_axes": axes} if anchors == len(X) else {}
     found = optax_mi.capture_activations(
         model, variables(model, inputs), inputs, batch_size=batch_size, **options
     )
-    expected = model.apply(variables(model, inputs), inputs)
+    expected = np.asarray(model.apply(variables(model, inputs), inputs))
     np.testing.assert_allclose(found[""], expected, rtol=1e-5, atol=1e-6)
     assert found["of_x"].shape == (len(X), 4)
     assert "of_anchors" not in found
