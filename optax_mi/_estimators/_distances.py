@@ -27,7 +27,7 @@ METRICS: tuple[Metric, ...] = ("euclidean", "chebyshev", "manhattan")
 # enough to be taken again in every pass; a longer loop is unrolled by as many.
 FEW_FEATURES = 16
 
-# Columns are padded to a multiple of this many points, or to a half or quarter of it.
+# Columns are padded to a multiple of this many points.
 ALIGNMENT = 1024
 
 # Largest magnitude after `rescale`, as a power of two. Squares of differences, summed
@@ -65,9 +65,6 @@ def scale_exponent(x: Float[Array, "n d"], axis: AxisName = None) -> Int[Array, 
 
 def padded_length(n: int) -> int:
     """The number of columns for n points, which tiles can be cut from."""
-    for length in (ALIGNMENT // 4, ALIGNMENT // 2):
-        if n <= length:
-            return length
     return n + -n % ALIGNMENT
 
 

@@ -119,7 +119,7 @@ def _group_minima(value: Codes, arrays: Any, k: int) -> UInt[Array, "rows groups
     tile, m = _tile(value, arrays), _columns(arrays)
     lanes = groups(k, m)
     if lanes > tile.lanes:
-        tile = tile._replace(lanes=lanes, folds=max(1, min(m, ALIGNMENT) // lanes))
+        tile = tile._replace(lanes=lanes, folds=max(1, ALIGNMENT // lanes))
     if tile.size == m:
         # A loop makes XLA store what it loops over, here the distances: in line it
         # would rather take them again in every pass.
