@@ -55,12 +55,7 @@ def _shared(inputs: Any, in_axes: Any) -> list[bool]:
         return node is None
 
     try:
-        axes = jax.tree.map(
-            lambda axis, part: jax.tree.map(lambda _: axis, part),
-            in_axes,
-            inputs,
-            is_leaf=is_none,
-        )
+        axes = jax.tree.broadcast(in_axes, inputs, is_leaf=is_none)
     except ValueError:
         _checks.fail("in_axes", "0 or a prefix of `inputs` with 0 and None", in_axes)
     found = jax.tree.leaves(axes, is_leaf=is_none)
@@ -97,7 +92,11 @@ def following(
         names.extend(run(inputs, n, selection))  # in their order
 
     jax.eval_shape(chosen, inputs)
-    return [name for name in names if lengths.get(name) == (others,)]
+    by_chance = {name for name in names if lengths.get(name) != (others,)}
+    if asked := by_chance & set(selection.names):
+        expected = "arrays of examples, and not of what all examples share"
+        _checks.fail("layers", expected, sorted(asked))
+    return [name for name in names if name not in by_chance]
 
 
 def captured(

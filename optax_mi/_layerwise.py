@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from functools import partial
 from typing import Any
 
@@ -116,44 +116,41 @@ def layerwise_mi_dynamic_lr(
     }
     if not any(isinstance(value, Mapping) for value in options.values()):
         checked_rate(**options)  # refuses bad numbers here and not at the first step
-    automatic = isinstance(param_labels, str)
-    if automatic:
-        _checks.one_of("param_labels", param_labels, ("auto",))
-    labelled: Callable[[Any], Any] = (
-        module_paths
-        if automatic
-        else param_labels
-        if _is_function(param_labels)
-        else lambda _: param_labels
-    )
+    policies = list(policy.values()) if isinstance(policy, Mapping) else [policy]
+    rates = _LayerRates(param_labels, options, policies, default)
+    transformation = optax.GradientTransformationExtraArgs(rates.init, rates.update)
+    goes_back = any(map(keeps_parameters, policies))
+    return able_to_go_back(transformation) if goes_back else transformation
 
-    known: list[str] = []
-    loops: dict[int, Any] = {}  # of each policy, by its id
 
-    def labels_of(params: Any) -> tuple[list[str], Any]:
-        labels = labelled(params)
-        leaves = jax.tree.leaves(labels)
-        for leaf in leaves:
-            if not isinstance(leaf, str):
-                _checks.fail("param_labels", "strings", _checks.described(leaf))
-        # `optax.tree.map_params` asks for a state of no parameters, with the structure
-        # of that which there is.
-        return list(dict.fromkeys(leaves)) or list(known), labels
+class _LayerRates:
+    """The rates of all labels."""
 
-    def rates_of(names: list[str]) -> dict[str, Rate]:
-        return {name: checked_rate(**_of_label(name, names, options)) for name in names}
+    def __init__(
+        self,
+        param_labels: Any,
+        options: Mapping[str, Any],
+        policies: Iterable[Any],
+        default: str | None,
+    ) -> None:
+        self.automatic = isinstance(param_labels, str)
+        if self.automatic:
+            _checks.one_of("param_labels", param_labels, ("auto",))
+        self.param_labels, self.options, self.default = param_labels, options, default
+        self.known: list[str] = []  # the labels of the parameters
+        # One compiled body for all labels of a policy: fifty of them, one by one, take
+        # XLA half a minute.
+        self.loops = {id(p): jax.jit(partial(_in_a_loop, p)) for p in policies}
 
-    def partition(transforms: Mapping[str, Any], labels: Any) -> Any:
-        # Not the labels themselves: `optax.partition` calls what can be called.
-        by_label: Mapping[Hashable, Any] = {**transforms}
-        return optax.partition(by_label, lambda _: labels)
+    def init(self, params: optax.Params) -> Any:
+        """The state of ``optax.partition``."""
+        self.known, labels = self._labels(params)
+        rates = self._rates(self.known)
+        transforms = {name: rate_alone(rate) for name, rate in rates.items()}
+        return _partition(transforms, labels).init(params)
 
-    def init_fn(params: optax.Params) -> Any:
-        known[:], labels = labels_of(params)
-        transforms = {name: rate_alone(rate) for name, rate in rates_of(known).items()}
-        return partition(transforms, labels).init(params)
-
-    def update_fn(
+    def update(
+        self,
         updates: optax.Updates,
         state: Any,
         params: optax.Params | None = None,
@@ -161,23 +158,77 @@ def layerwise_mi_dynamic_lr(
         mi: Measurement | None = None,
         **extra_args: Any,
     ) -> tuple[optax.Updates, Any]:
-        names, labels = labels_of(updates)
-        news = news_of(extra_args)
+        """The updates, each times the rate of its label, and the state."""
+        names, labels = self._labels(updates)
+        news, measured = news_of(extra_args), dict.fromkeys(names, mi)
         if isinstance(mi, Mapping):
             layers = match(
-                names, mi, default=default, argument="mi", every_layer=not automatic
+                names,
+                mi,
+                default=self.default,
+                argument="mi",
+                every_layer=not self.automatic,
             )
-            news = news._replace(network_mi=whole_network(mi, default))
-            each = {name: entry(mi[layer], None) for name, layer in layers.items()}
-        else:
-            each = dict.fromkeys(names, entry(mi, None))
-        state = _moved(rates_of(names), state, each, news, loops)
-        scaling = partition(dict.fromkeys(names, _SCALING), labels)
+            news = news._replace(network_mi=whole_network(mi, self.default))
+            measured = {name: mi[layer] for name, layer in layers.items()}
+        given = {name: entry(value, None) for name, value in measured.items()}
+        state = self._moved(names, state, given, news)
+        scaling = _partition(dict.fromkeys(names, _SCALING), labels)
         return scaling.update(updates, state, params)
 
-    rates = optax.GradientTransformationExtraArgs(init_fn, update_fn)
-    each = policy.values() if isinstance(policy, Mapping) else [policy]
-    return able_to_go_back(rates) if any(map(keeps_parameters, each)) else rates
+    def _labels(self, params: Any) -> tuple[list[str], Any]:
+        """The different labels, and that of each parameter."""
+        labels = self.param_labels
+        if self.automatic:
+            labels = module_paths(params)
+        elif _is_function(labels):
+            labels = labels(params)
+        leaves = jax.tree.leaves(labels)
+        for leaf in leaves:
+            if not isinstance(leaf, str):
+                _checks.fail("param_labels", "strings", _checks.described(leaf))
+        # `optax.tree.map_params` asks for a state of no parameters, with the structure
+        # of that which there is.
+        return list(dict.fromkeys(leaves)) or list(self.known), labels
+
+    def _rates(self, names: list[str]) -> dict[str, Rate]:
+        return {
+            name: checked_rate(**_of_label(name, names, self.options)) for name in names
+        }
+
+    def _moved(
+        self, names: list[str], state: Any, measured: Mapping[str, Any], news: News
+    ) -> Any:
+        """The state after each label's policy was asked."""
+        rates, inner = self._rates(names), dict(state.inner_states)
+        by_policy: dict[int, list[str]] = {}
+        for name, rate in rates.items():
+            by_policy.setdefault(id(rate.policy), []).append(name)
+            if measured[name] is not None:
+                require_reference(rate_state(inner[name].inner_state))
+        for policy, alike in by_policy.items():
+            after = self.loops[policy](
+                [jax.tree.map(scalar, rates[name].numbers) for name in alike],
+                [inner[name].inner_state for name in alike],
+                _given([measured[name] for name in alike]),
+                news,
+            )
+            for name, moved_state in zip(alike, after, strict=True):
+                inner[name] = inner[name]._replace(inner_state=moved_state)
+        return state._replace(inner_states=inner)
+
+
+def _given(measured: list[Any]) -> list[Any] | None:
+    """Measurements of labels, or None where there are none at all."""
+    if all(mi is None for mi in measured):
+        return None
+    return [scalar(MISSING) if mi is None else mi for mi in measured]
+
+
+def _partition(transforms: Mapping[str, Any], labels: Any) -> Any:
+    # Not the labels themselves: `optax.partition` calls what can be called.
+    by_label: Mapping[Hashable, Any] = {**transforms}
+    return optax.partition(by_label, lambda _: labels)
 
 
 def _scale(
@@ -189,43 +240,6 @@ def _scale(
 
 
 _SCALING = optax.GradientTransformation(optax.init_empty_state, _scale)
-
-
-def _moved(
-    rates: Mapping[str, Rate],
-    state: Any,
-    measured: Mapping[str, Any],
-    news: News,
-    loops: dict[int, Any],
-) -> Any:
-    """The state of ``optax.partition`` after each label's policy was asked.
-
-    One body is compiled for all labels of a policy: fifty of them, one by one, take XLA
-    half a minute.
-    """
-    inner = dict(state.inner_states)
-    by_policy: dict[int, list[str]] = {}
-    for name, rate in rates.items():
-        by_policy.setdefault(id(rate.policy), []).append(name)
-        if measured[name] is not None:
-            require_reference(rate_state(inner[name].inner_state))
-    for key, names in by_policy.items():
-        policy = rates[names[0]].policy
-        loop = loops.setdefault(key, jax.jit(partial(_in_a_loop, policy)))
-        given = [measured[name] for name in names]
-        if any(mi is not None for mi in given):
-            given = [scalar(MISSING) if mi is None else mi for mi in given]
-        else:
-            given = None
-        after = loop(
-            [jax.tree.map(scalar, rates[name].numbers) for name in names],
-            [inner[name].inner_state for name in names],
-            given,
-            news,
-        )
-        for name, moved_state in zip(names, after, strict=True):
-            inner[name] = inner[name]._replace(inner_state=moved_state)
-    return state._replace(inner_states=inner)
 
 
 def _in_a_loop(

@@ -111,6 +111,6 @@ def _blocks(found: Mapping[str, Any]) -> dict[str, Any]:
         warnings.warn(
             f"Of {len(found)} layers the {len(kept)} outermost are returned. "
             f"layers='**' returns all, layers={least + 1} goes a level deeper.",
-            stacklevel=3,
+            stacklevel=5,  # the call of `capture_activations`
         )
     return kept

@@ -87,6 +87,21 @@ def test_joint_counts_equal_the_float64_twins(kind, d_y):
     np.testing.assert_array_equal([counts.joint, *counts.near], expected)
 
 
+@pytest.mark.parametrize("value", [0.0, 0.1, -1e6])
+def test_points_that_all_coincide_have_no_error_and_equal_counts(value):
+    x, labels = np.full((N, 30), value, np.float32), np.arange(N) % 4
+    rows, _ = _gram.prepare(jnp.asarray(x))
+    assert not _gram.error(rows, jnp.zeros(N)).any()
+    counts = compiled.discrete_counts(x, labels, k=3, metric="euclidean")
+    expected = twins.discrete_counts(x, labels, 3, "euclidean")
+    for name, have, want in zip(counts._fields, counts, expected, strict=True):
+        np.testing.assert_array_equal(have, want, err_msg=name)
+    y = data("plain", 1)
+    counts = compiled.joint_counts(x, y, k=3, metric="euclidean")
+    _, expected = twins.joint_counts((x, y), ((0,), (1,)), 3, "euclidean")
+    np.testing.assert_array_equal([counts.joint, *counts.near], expected)
+
+
 @pytest.mark.slow
 def test_two_copies_of_a_wide_layer_say_what_one_says():
     x = data("plain", 500)

@@ -215,3 +215,17 @@ def test_where_the_number_of_examples_cannot_be_known_that_is_said(in_axes, mess
     inputs = {"anchors": jnp.ones((7, 5)), "x": jnp.asarray(X)}
     with pytest.raises(ValueError, match=re.escape(message)):
         optax_mi.capture_activations(Scalar(), {}, inputs, in_axes=in_axes)
+
+
+@pytest.mark.parametrize("batch_size", [None, 10])
+def test_what_examples_share_is_refused_where_it_was_asked_for(batch_size):
+    inputs = {"anchors": jnp.ones((len(X), 5)), "x": jnp.asarray(X)}
+    with pytest.raises(ValueError, match=r"not of what all examples share, got \['of_"):
+        optax_mi.capture_activations(
+            Shared(),
+            variables(Shared(), inputs),
+            inputs,
+            layers=["of_anchors", "of_x"],
+            in_axes={"anchors": None, "x": 0},
+            batch_size=batch_size,
+        )

@@ -63,15 +63,9 @@ def scale_exponent(x: Float[Array, "n d"], axis: AxisName = None) -> Int[Array, 
     return _LARGEST_EXPONENT - exponent
 
 
-def padded_length(n: int) -> int:
-    """The number of columns for n points, which tiles can be cut from."""
-    return n + -n % ALIGNMENT
-
-
 def pad_points(values: Shaped[Array, "n *d"], fill: float) -> Shaped[Array, "m *d"]:
-    """Pads the first axis, the points, to `padded_length`."""
-    more = padded_length(len(values)) - len(values)
-    padding = [(0, more)] + [(0, 0)] * (values.ndim - 1)
+    """Pads the first axis, the points, to a multiple of `ALIGNMENT`."""
+    padding = [(0, -len(values) % ALIGNMENT)] + [(0, 0)] * (values.ndim - 1)
     return jnp.pad(values, padding, constant_values=fill)
 
 

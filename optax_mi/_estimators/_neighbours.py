@@ -24,12 +24,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Int, Shaped, UInt
 
 from optax_mi._estimators import _ring
-from optax_mi._estimators._distances import (
-    ALIGNMENT,
-    FEW_FEATURES,
-    farthest,
-    padded_length,
-)
+from optax_mi._estimators._distances import ALIGNMENT, FEW_FEATURES, farthest
 from optax_mi._types import AxisName, Index
 
 # From columns to codes of their distances from the rows, and to what holds for each.
@@ -65,7 +60,7 @@ def choose_block_size(
     """Rows of a block, of n points of so many features and to find the k nearest."""
     if block_size is not None:
         return min(n, block_size)
-    m = devices * padded_length(n)
+    m = devices * (n + -n % ALIGNMENT)
     # A row's distances are stored, or the minima of its groups are kept at hand.
     stored = max(features) > FEW_FEATURES
     held, room = (m, 8 * _CPU_CACHE) if stored else (groups(k, m), _CPU_CACHE)

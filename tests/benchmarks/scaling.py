@@ -140,7 +140,8 @@ def on_this_cpu() -> None:
     widths = (1, 2, 5, 10, 16, 17, 64, 256, 784, 3072)
     table("features", [{"n": 3000, "d": d} for d in widths])
     table("neighbours", [{"k": k} for k in (1, 3, 10)])
-    table("layers", [{"n": 1000, "d": 128, "layers": m} for m in (1, 2, 4, 8, 16)])
+    numbers = (1, 2, 4, 8, 16, 50)
+    table("layers", [{"n": 1000, "d": 128, "layers": m} for m in numbers])
     for d in (10, 128):
         shared = [{"cores": 1}, {"cores": 2}, {"cores": 2, "devices": 2}]
         changes = [{"n": 20_000, "d": d, **share} for share in shared]
