@@ -27,7 +27,8 @@ _EXPLODED = 100.0
 # many updates one that has not exploded will do, as where momentum is slow to build up.
 _CALM, _MOST_CALMING = 4.0, 100
 # What was learned is lost where the moving average of the losses is halfway back to the
-# first one. A loss has this share of it: some seven bad ones in a row are needed.
+# first one. A loss has this share of it: seven as bad as the first one are needed in a
+# row, or three that are far worse.
 _SHARE_OF_ONE_LOSS = 0.1
 # Something was learned where the average has sunk by this share of the first loss, and
 # by so many times the mean difference of a loss from the one before.
@@ -134,8 +135,9 @@ def _followed(
         return jnp.where(begun, before + _SHARE_OF_ONE_LOSS * (now - before), now)
 
     first = jnp.where(begun, losses.first, value)
-    # One loss far above the first says no more than one as high.
-    value = jnp.minimum(value, first)
+    # One loss of any size is not enough, and three are.
+    learned = jnp.where(begun, losses.first - losses.least, 0)
+    value = jnp.minimum(value, first + learned)
     average = averaged(losses.average, value)
     improves = ~begun | (average < losses.least)
     difference = jnp.where(begun, jnp.abs(value - losses.last), 0)

@@ -19,7 +19,7 @@ def twin(losses):
     first = last = average = least = losses[0]
     noise, lost = 0.0, []
     for number, loss in enumerate(losses[1:], 1):
-        loss = min(loss, first)
+        loss = min(loss, first + (first - least))
         average += 0.1 * (loss - average)
         if average < least:
             least, noise = average, noise + 0.1 * (abs(loss - last) - noise)
@@ -66,6 +66,12 @@ def test_learning_that_is_lost_leads_back_within_ten_updates(seed):
     back = found(losses)
     assert back == twin(losses)
     assert 200 < back[0] < 210
+
+
+def test_three_losses_of_any_size_lead_back_and_two_do_not():
+    for number, expected in ((2, []), (3, [152])):
+        losses = np.insert(learning(), [150] * number, 1e30)
+        assert found(losses) == twin(losses) == expected
 
 
 @pytest.mark.parametrize("shift", [-5.0, -2.3, 1.0])
