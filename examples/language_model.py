@@ -45,10 +45,10 @@ class Block(nnx.Module):
 class Transformer(nnx.Module):
     """Predicts the next character after each character of a context; logits."""
 
-    def __init__(self, characters: int, rngs: nnx.Rngs) -> None:
+    def __init__(self, characters: int, rngs: nnx.Rngs, blocks: int = 2) -> None:
         self.embed = nnx.Embed(characters, WIDTH, rngs=rngs)
         self.position = nnx.Embed(CONTEXT, WIDTH, rngs=rngs)
-        self.blocks = nnx.Sequential(*(Block(rngs) for _ in LAYERS[:-1]))
+        self.blocks = nnx.Sequential(*(Block(rngs) for _ in range(blocks)))
         self.norm = nnx.LayerNorm(WIDTH, rngs=rngs)
         self.logits = nnx.Linear(WIDTH, characters, rngs=rngs)
 

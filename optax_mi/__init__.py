@@ -29,6 +29,8 @@ from optax_mi._policies import PolicyWithMemory as PolicyWithMemory
 from optax_mi._policies import change_policy as change_policy
 from optax_mi._policies import decay_policy as decay_policy
 from optax_mi._policies import reference_policy as reference_policy
+from optax_mi._positions import Positions as Positions
+from optax_mi._positions import sample_positions as sample_positions
 from optax_mi._probe import Probe as Probe
 from optax_mi._probe import sample_probe as sample_probe
 from optax_mi._range_test import LRRangeTest as LRRangeTest

@@ -42,11 +42,22 @@ def map_layers(
         if len(alike) == 1:
             found = [estimate(alike[0])]
         else:
-            found = list(jax.lax.map(estimate, jnp.stack(alike)))
+            found = list(_one_by_one(estimate, alike))
         done = found
         for i, value in zip(members, found, strict=True):
             estimates[i] = value
     return estimates
+
+
+def _one_by_one(
+    estimate: Callable[[Float[Array, "n d"]], Any], alike: Sequence[Float[Array, "n d"]]
+) -> Any:
+    """Estimates in a loop that copies a layer at a time, where a stack copies all."""
+
+    def of(i: Any) -> Any:
+        return estimate(jax.lax.switch(i, [lambda a=a: a for a in alike]))
+
+    return jax.lax.map(of, jnp.arange(len(alike)))
 
 
 def _groups(layers: Sequence[Float[Array, "n _d"]], pad: bool) -> dict[Any, list[int]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -14,15 +14,17 @@ from jaxtyping import Array, Shaped
 from optax_mi import _checks
 from optax_mi._selection import Selection
 
+Axes: TypeAlias = tuple[int | None, ...]
+
 
 def examples(
     inputs: Any, in_axes: Any, output_shape: Callable[[Any], tuple[int, ...]]
-) -> tuple[int, list[bool]]:
-    """The number of examples, and for each array whether all examples share it.
+) -> tuple[int, Axes]:
+    """The number of examples, and the axis that holds them in each array.
 
     Args:
       inputs: Arrays.
-      in_axes: 0, or a prefix of inputs with 0 and None.
+      in_axes: 0 or 1, or a prefix of inputs with 0, 1 and None.
       output_shape: What the model returns for these inputs, where that is needed.
     """
     shapes = [jnp.shape(leaf) for leaf in jax.tree.leaves(inputs)]
@@ -38,36 +40,38 @@ def examples(
                     f"the model's output of shape {found}",
                     f"inputs of shapes {shapes}",
                 )
-        shared = [not shape or shape[0] not in lengths for shape in shapes]
+        axes = [0 if shape and shape[0] in lengths else None for shape in shapes]
     else:
-        shared = _shared(inputs, in_axes)
-        own = [shape for shape, s in zip(shapes, shared, strict=True) if not s]
-        lengths = {shape[0] for shape in own if shape}
-        if len(lengths) > 1 or not all(own):
-            _checks.fail("in_axes", "0 for arrays of one length alone", own)
+        axes = _axes(inputs, in_axes)
+        own = [(s, a) for s, a in zip(shapes, axes, strict=True) if a is not None]
+        lengths = {shape[axis] for shape, axis in own if axis < len(shape)}
+        if len(lengths) > 1 or not all(axis < len(shape) for shape, axis in own):
+            expected = "the axes of arrays with as many examples"
+            _checks.fail("in_axes", expected, f"{in_axes} for shapes {shapes}")
+        lengths = lengths or set(output_shape(inputs)[:1])
     if not lengths:
         _checks.fail("inputs", "arrays with examples along the first axis", shapes)
-    return next(iter(lengths)), shared
+    return next(iter(lengths)), tuple(axes)
 
 
-def _shared(inputs: Any, in_axes: Any) -> list[bool]:
+def _axes(inputs: Any, in_axes: Any) -> list[int | None]:
     def is_none(node: Any) -> bool:
         return node is None
 
     try:
         axes = jax.tree.broadcast(in_axes, inputs, is_leaf=is_none)
     except ValueError:
-        _checks.fail("in_axes", "0 or a prefix of `inputs` with 0 and None", in_axes)
+        _checks.fail("in_axes", "0, 1 or a prefix of `inputs` with 0, 1, None", in_axes)
     found = jax.tree.leaves(axes, is_leaf=is_none)
-    if any(axis is not None and axis != 0 for axis in found):
-        _checks.fail("in_axes", "0 or None for each array of `inputs`", in_axes)
-    return [axis is None for axis in found]
+    if any(axis not in (None, 0, 1) for axis in found):
+        _checks.fail("in_axes", "0, 1 or None for each array of `inputs`", in_axes)
+    return found
 
 
 def following(
     run: Any,
     inputs: Any,
-    shared: list[bool],
+    axes: Axes,
     n: int,
     others: int,
     selection: Selection,
@@ -79,11 +83,13 @@ def following(
     """
     leaves, structure = jax.tree.flatten(inputs)
 
-    def shape(leaf: Any, is_shared: bool) -> jax.ShapeDtypeStruct:
-        kept = jnp.shape(leaf) if is_shared else (others, *leaf.shape[1:])
-        return jax.ShapeDtypeStruct(kept, jnp.result_type(leaf))
+    def shape(leaf: Any, axis: int | None) -> jax.ShapeDtypeStruct:
+        lengths = list(jnp.shape(leaf))
+        if axis is not None:
+            lengths[axis] = others
+        return jax.ShapeDtypeStruct(tuple(lengths), jnp.result_type(leaf))
 
-    of_others = structure.unflatten(map(shape, leaves, shared))
+    of_others = structure.unflatten(map(shape, leaves, axes))
     stored = jax.eval_shape(lambda x: run.named(x, others, selection)[0], of_others)
     lengths = {name: array.shape[:1] for name, array in stored.items()}
     names: list[str] = []
@@ -100,21 +106,18 @@ def following(
 
 
 def captured(
-    run: Any,
-    inputs: Any,
-    shared: list[bool],
-    n: int,
-    selection: Selection,
-    size: int,
+    run: Any, inputs: Any, axes: Axes, n: int, selection: Selection, size: int
 ) -> dict[str, Shaped[Array, "n ..."]]:
     """The layers of all examples, of which `size` run through the model at a time."""
-    names = tuple(following(run, inputs, shared, n, size, selection))
+    names = tuple(following(run, inputs, axes, n, size, selection))
     leaves, structure = jax.tree.flatten(inputs)
-    own = [leaf for leaf, s in zip(leaves, shared, strict=True) if not s]
-    rest = [leaf for leaf, s in zip(leaves, shared, strict=True) if s]
+    pairs = list(zip(leaves, axes, strict=True))
+    # Of NumPy arrays a view.
+    own = [leaf.swapaxes(0, axis) for leaf, axis in pairs if axis is not None]
+    rest = [leaf for leaf, axis in pairs if axis is None]
     static, arrays = run.split()
     given = (arrays, rest), own
-    options = _Options(type(run), static, structure, tuple(shared), names, size)
+    options = _Options(type(run), static, structure, axes, names, size)
     traced = any(map(_checks.is_traced, jax.tree.leaves(given)))
     if not traced and all(isinstance(leaf, np.ndarray) for leaf in own):
         found = _from_host(*given, n, options)
@@ -129,20 +132,27 @@ class _Options(NamedTuple):
     kind: Any
     static: Hashable
     structure: Hashable
-    shared: tuple[bool, ...]
+    axes: Axes
     names: tuple[str, ...]
     size: int
 
 
 @partial(jax.jit, static_argnames="options")
-def _one(given: Any, own: list[Any], *, options: _Options) -> dict[str, Any]:
-    """The layers of one batch; compiled once for all batches and measurements."""
+def _one(
+    given: Any, own: list[Any], start: Any, *, options: _Options
+) -> dict[str, Any]:
+    """The layers of the batch that begins there; compiled once for all batches."""
     arrays, rest = given
-    parts = {True: iter(rest), False: iter(own)}
+    of_examples, shared = iter(own), iter(rest)
     structure: Any = options.structure
-    inputs = structure.unflatten([next(parts[s]) for s in options.shared])
+    inputs = structure.unflatten(
+        [
+            next(shared) if axis is None else next(of_examples).swapaxes(0, axis)
+            for axis in options.axes
+        ]
+    )
     run = options.kind.merged(options.static, arrays)
-    return run(inputs, options.size, Selection(options.names))
+    return run(inputs, options.size, Selection(options.names), start)
 
 
 def _from_host(
@@ -150,12 +160,17 @@ def _from_host(
 ) -> dict[str, Shaped[Array, "n ..."]]:
     """Sends one batch after the other to the device."""
     found: list[dict[str, Any]] = []
+    positions = options.kind.merged(options.static, given[0]).positions
     for first in range(0, n, options.size):
         # The last batch begins earlier, to be as long, and that part is dropped.
         start = min(first, n - options.size)
         batch = [leaf[start : start + options.size] for leaf in own]
-        layers = _one(given, batch, options=options)
-        found.append({name: a[first - start :] for name, a in layers.items()})
+        layers = _one(given, batch, np.int32(start), options=options)
+        if positions is None:
+            found.append({name: a[first - start :] for name, a in layers.items()})
+        else:
+            known = found[0] if found else layers
+            found = [positions.merged(known, layers, start, options.size)]
     return {name: jnp.concatenate([each[name] for each in found]) for name in found[0]}
 
 
@@ -178,5 +193,20 @@ def _in_a_loop(
     def join(stacked: Any) -> Shaped[Array, "n ..."]:
         return stacked.reshape(batches * size, *stacked.shape[2:])[:n]
 
-    one = partial(_one, given, options=options)
-    return jax.tree.map(join, jax.lax.map(one, [split(leaf) for leaf in own]))
+    def one(batch: list[Any], start: Any) -> dict[str, Any]:
+        return _one(given, batch, start, options=options)
+
+    starts = size * jnp.arange(batches)
+    inputs = [split(leaf) for leaf in own]
+    positions = options.kind.merged(options.static, given[0]).positions
+    if positions is None:
+        return jax.tree.map(
+            join, jax.lax.map(lambda pair: one(*pair), (inputs, starts))
+        )
+
+    def merge(known: Any, pair: Any) -> tuple[Any, None]:
+        return positions.merged(known, one(*pair), pair[1], size), None
+
+    first = jax.eval_shape(one, [leaf[0] for leaf in inputs], starts[0])
+    nothing = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), first)
+    return jax.lax.scan(merge, nothing, (inputs, starts))[0]

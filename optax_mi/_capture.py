@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Array, Shaped
 
 from optax_mi import _batches, _capture_linen, _checks
+from optax_mi._positions import Positions
 from optax_mi._selection import Layers, Selection
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ def capture_activations(
     max_features: int | None = None,
     batch_size: int | None = None,
     in_axes: Any = 0,
+    positions: Positions | None = None,
     **kwargs: Any,
 ) -> dict[str, Shaped[Array, "n ..."]]:
     """Runs a Flax model once and returns the activations of its layers.
@@ -79,14 +81,23 @@ def capture_activations(
         for the batch at hand. By default all examples run at once.
       in_axes: Which arrays of `inputs` hold examples, as in ``jax.vmap``: 0, or a
         pytree of 0 and None, such as ``{"x": 0, "anchors": None}``, where some are
-        shared by all examples. By default those as long as the model's output.
+        shared by all examples. By default those as long as the model's output. Where it
+        is None for all, as for a graph, there are as many examples as in the model's
+        output. 1 is for recurrent networks whose first axis is time: layers [t, n, ...]
+        are then returned as [n, t, ...].
+      positions: Of sequences or images, as `sample_positions` draws them: each is a row
+        of the result, [size, ...], in place of each example. Layers of images on a
+        coarser grid have the cell that holds the position. Layers without the grid are
+        left out, unless their name was given, and so are those of one number for each
+        position ([n, t]).
       **kwargs: Keyword arguments for ``model.apply``: the model's own, ``rngs``, and
         ``method``, whose output then has the name "". For NNX the model's own.
 
     Returns:
-      ``{name: array [n, ...]}``, in the order of `layers` where that is a sequence, and
-      otherwise in that in which Linen calls modules (blocks of ``nn.remat`` and
-      ``nn.jit`` come last), or in that of NNX's state. ``jax.jit`` sorts by name.
+      ``{name: array [n, ...]}``, of positions ``[size, ...]``, in the order of `layers`
+      where that is a sequence, and otherwise in that in which Linen calls modules
+      (blocks of ``nn.remat`` and ``nn.jit`` come last), or in that of NNX's state.
+      ``jax.jit`` sorts by name.
 
     Raises:
       ValueError: If the model is of neither kind, nothing was captured, a name is
@@ -112,15 +123,15 @@ def capture_activations(
         if number is not None:
             _checks.positive_integer(name, number)
     _check_model(model, variables, kwargs)
-    run = _Run(model, variables, args, kwargs, max_features)
-    n, shared = _batches.examples(inputs, in_axes, run.output_shape)
-    if any(shared) and in_axes != 0:
-        selection = Selection(
-            _batches.following(run, inputs, shared, n, n + 1, selection)
-        )
+    run = _Run(model, variables, args, kwargs, max_features, positions)
+    n, axes = _batches.examples(inputs, in_axes, run.output_shape)
+    run = run._replace(second=1 in axes)
+    if in_axes != 0 and 0 < axes.count(None) < len(axes):
+        names = _batches.following(run, inputs, axes, n, n + 1, selection)
+        selection = Selection(names)
     if batch_size is None or batch_size >= n:
         return run(inputs, n, selection)
-    return _batches.captured(run, inputs, shared, n, selection, batch_size)
+    return _batches.captured(run, inputs, axes, n, selection, batch_size)
 
 
 class _Run(NamedTuple):
@@ -131,11 +142,13 @@ class _Run(NamedTuple):
     args: tuple[Any, ...]
     kwargs: Mapping[str, Any]
     max_features: int | None
+    positions: Positions | None
+    second: bool = False  # whether examples lie along the second axis
 
     def __call__(
-        self, inputs: Any, n: int, selection: Selection
+        self, inputs: Any, n: int, selection: Selection, first: Any = 0
     ) -> dict[str, Shaped[Array, "n ..."]]:
-        """The layers of a selection for n examples, in its order."""
+        """The layers of a selection for n examples from the first on, in its order."""
         # A probe that is closed over would have XLA compute with it while it compiles.
         inputs = jax.lax.optimization_barrier(jax.tree.map(jnp.asarray, inputs))
         found, classes = self.named(inputs, n, selection)
@@ -144,13 +157,18 @@ class _Run(NamedTuple):
             known = jax.eval_shape(lambda: self.named(inputs, n, everything)[0])
             _checks.fail("layers", f"among {sorted(known)}", missing)
         for name in selection.names:
-            if not _has_examples(found[name], n):
+            if not self._is_wanted(found[name], n, scalars=True):
+                grid = "" if self.positions is None else f" x {self.positions.grid}"
                 _checks.fail(
                     f"layers[{name!r}]",
-                    f"an array with the {n} examples along its first axis",
+                    f"an array with the {n}{grid} examples along its first axis",
                     f"shape {jnp.shape(found[name])}",
                 )
-        found = {name: a for name, a in found.items() if _has_examples(a, n)}
+        found = {
+            name: a
+            for name, a in found.items()
+            if self._is_wanted(a, n, scalars=name in selection.names)
+        }
         chosen = selection.of(found, classes)
         if not chosen:
             _checks.fail(
@@ -160,6 +178,8 @@ class _Run(NamedTuple):
                 "`sow` stores nothing in a collection that is not mutable)",
                 "an empty capture",
             )
+        if self.positions is not None:
+            chosen = {name: self.positions.of(a, first) for name, a in chosen.items()}
         if self.max_features is None:
             return chosen
         return {name: _project(a, self.max_features) for name, a in chosen.items()}
@@ -171,8 +191,13 @@ class _Run(NamedTuple):
         named: dict[str, Any] = {}
         stored, classes = self._stored(inputs, selection)
         for name, value in stored.items():
-            named.update(_by_key(name, value, n))
+            named.update(_by_key(name, value, n, self.second))
         return named, classes
+
+    def _is_wanted(self, array: Any, n: int, scalars: bool) -> bool:
+        if not _has_examples(array, n):
+            return False
+        return self.positions is None or self.positions.in_shape(array.shape, scalars)
 
     def split(self) -> tuple[Hashable, Any]:
         """What is compiled in, and the arrays that are given to what is compiled."""
@@ -187,12 +212,14 @@ class _Run(NamedTuple):
             None if a else leaf for a, leaf in zip(is_array, leaves, strict=True)
         )
         given = [leaf for a, leaf in zip(is_array, leaves, strict=True) if a]
-        return (model, structure, rest, self.max_features), (variables, given)
+        static = model, structure, rest, self.max_features, self.second
+        return static, (variables, given, self.positions)
 
     @classmethod
     def merged(cls, static: Any, arrays: Any) -> "_Run":
         """The inverse of `split`."""
-        (model, structure, rest, max_features), (variables, given) = static, arrays
+        model, structure, rest, max_features, second = static
+        variables, given, positions = arrays
         if not isinstance(model, nn.Module):
             from flax import nnx
 
@@ -200,7 +227,7 @@ class _Run(NamedTuple):
         arrays = iter(given)
         leaves = [next(arrays) if leaf is None else leaf for leaf in rest]
         args, kwargs = structure.unflatten(leaves)
-        return cls(model, variables, args, kwargs, max_features)
+        return cls(model, variables, args, kwargs, max_features, positions, second)
 
     def output_shape(self, inputs: Any) -> tuple[int, ...]:
         """The shape of the first array of the model's output."""
@@ -254,7 +281,7 @@ def _project(array: Shaped[Array, "n ..."], features: int) -> Shaped[Array, "n .
     return product / jnp.sqrt(jnp.asarray(features, flat.dtype))
 
 
-def _by_key(name: str, stored: Any, n: int) -> dict[str, Any]:
+def _by_key(name: str, stored: Any, n: int, second: bool) -> dict[str, Any]:
     """The arrays that a module has stored, by its name and their own keys."""
     if name and isinstance(stored, tuple) and len(stored) == 1:
         stored = stored[0]  # of the only call
@@ -263,9 +290,11 @@ def _by_key(name: str, stored: Any, n: int) -> dict[str, Any]:
     for path, array in leaves:
         keys = [str(_key(part)) for part in path] if len(leaves) > 1 else []
         own = "/".join([name, *keys]).lstrip("/")
-        # A scan over layers has stacked what each of them returned.
-        stacked = jnp.ndim(array) > 1 and not _has_examples(array, n)
-        if stacked and array.shape[1] == n:
+        in_second = jnp.ndim(array) > 1 and array.shape[1] == n
+        if second and in_second:
+            named[own] = jnp.swapaxes(array, 0, 1)
+        elif in_second and not _has_examples(array, n):
+            # A scan over layers has stacked what each of them returned.
             named |= {f"{own}/{i}".lstrip("/"): a for i, a in enumerate(array)}
         else:
             named[own] = array

@@ -7,6 +7,7 @@ so that traced hyperparameters pass.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Collection, Iterable
 from typing import Any, NoReturn
 
@@ -17,6 +18,10 @@ from jax.core import Tracer
 from jaxtyping import Array, Float, Integer, Shaped
 
 _LARGEST = float(np.finfo(np.float32).max)
+
+# Floats are probably classes where they are whole numbers and their different values
+# are so few, as a share of the examples.
+_FEW = 0.1
 
 
 def fail(argument: str, expected: str, received: object) -> NoReturn:
@@ -115,12 +120,8 @@ def is_real(dtype: Any) -> bool:
     return any(jnp.issubdtype(dtype, kind) for kind in kinds)
 
 
-def points(argument: str, x: Any) -> Float[Array, "n d"]:
-    """Returns samples as floating points.
-
-    Trailing axes are flattened. Integers, booleans and half-precision floats become
-    float32; float64 stays float64 where x64 is on.
-    """
+def samples(argument: str, x: Any) -> Shaped[Array, "n ..."]:
+    """Returns samples as a JAX array, as they are."""
     x = numbers(argument, x)
     if isinstance(x, np.ndarray) and x.dtype in (np.int64, np.uint64):
         x = x.astype(np.float64)  # before JAX without x64 wraps them
@@ -129,8 +130,22 @@ def points(argument: str, x: Any) -> Float[Array, "n d"]:
         fail(argument, "an array of samples, shape [n] or [n, ...]", "a scalar")
     if x.size == 0:
         fail(argument, "non-empty", f"shape {x.shape}")
+    return x
+
+
+def flat(x: Shaped[Array, "n ..."]) -> Float[Array, "n d"]:
+    """Samples as floating points.
+
+    Trailing axes are flattened. Integers, booleans and half-precision floats become
+    float32; float64 stays float64 where x64 is on.
+    """
     dtype = x.dtype if x.dtype in (jnp.float32, jnp.float64) else jnp.float32
     return x.reshape(x.shape[0], -1).astype(dtype)
+
+
+def points(argument: str, x: Any) -> Float[Array, "n d"]:
+    """Returns samples as floating points, see `flat`."""
+    return flat(samples(argument, x))
 
 
 def class_labels(argument: str, labels: Any) -> Integer[Array, "n"]:
@@ -143,15 +158,33 @@ def class_labels(argument: str, labels: Any) -> Integer[Array, "n"]:
             f"dtype {labels.dtype}",
         )
     held_integers(argument, labels)
-    labels = jnp.asarray(labels)
     if labels.ndim != 1 or labels.size == 0:
-        fail(
-            argument,
-            "of shape [n] with n >= 1 (one-hot codes: take argmax over the last axis; "
-            "a single column: take [:, 0])",
-            f"shape {labels.shape}",
-        )
+        cure = f" ({_cure(labels)})" if labels.ndim > 1 else ""
+        fail(argument, f"of shape [n] with n >= 1{cure}", f"shape {labels.shape}")
+    labels = jnp.asarray(labels)
     return labels.astype(jnp.int32) if labels.dtype == jnp.bool_ else labels
+
+
+def _cure(labels: Any) -> str:
+    """What to write for classes of several axes."""
+    if labels.ndim == 2 and labels.shape[1] == 1:
+        return "a single column: take [:, 0]"
+    if labels.ndim == 2 and not is_traced(labels) and _is_one_hot(np.asarray(labels)):
+        return "one-hot codes: take argmax over the last axis"
+    return (
+        "of each position: see `sample_positions`; of several labels: their "
+        "combinations are classes, np.unique(y, axis=0, return_inverse=True)[1], or "
+        "add the estimates of the columns; one-hot codes: take argmax"
+    )
+
+
+def outcomes(argument: str, values: Any) -> Any:
+    """Returns classes as integers [n], or real numbers as floats [n, d]."""
+    values = numbers(argument, values)
+    if is_discrete(values):
+        return class_labels(argument, values)
+    no_coded_classes(argument, values, stacklevel=4)
+    return points(argument, values)
 
 
 def held_integers(argument: str, values: Any) -> None:
@@ -173,16 +206,51 @@ def is_discrete(outcomes: Any) -> bool:
     return jnp.issubdtype(outcomes.dtype, jnp.integer) or outcomes.dtype == jnp.bool_
 
 
-def not_one_hot(argument: str, outcomes: Shaped[np.ndarray, "n ..."]) -> None:
-    """Refuses one-hot codes, which a joint-space estimator would misread."""
-    if outcomes.ndim == 2 and outcomes.shape[1] > 1 and len(outcomes):
-        binary = np.all((outcomes == 0) | (outcomes == 1))
-        if binary and np.all(outcomes.sum(axis=1) == 1):
-            fail(
-                argument,
-                "integer class labels (pass argmax over the last axis)",
-                f"one-hot codes of shape {outcomes.shape}",
-            )
+def any_outcomes(argument: str, values: Any) -> Any:
+    """Returns integers of any shape, or real numbers as floats [n, d]."""
+    values = numbers(argument, values)
+    if not is_discrete(values):
+        return points(argument, values)
+    if values.ndim < 2:
+        return class_labels(argument, values)
+    held_integers(argument, values)
+    return jnp.asarray(values)
+
+
+def no_coded_classes(argument: str, outcomes: Any, stacklevel: int = 3) -> None:
+    """Refuses one-hot codes, and warns of few whole numbers held as floats.
+
+    Both would be taken for real numbers. Nothing is done where values are not known.
+    """
+    known = not is_traced(outcomes) and getattr(outcomes, "is_fully_addressable", True)
+    if not known or outcomes.ndim == 0 or outcomes.size == 0:
+        return
+    on_host = np.asarray(outcomes)
+    if _is_one_hot(on_host):
+        fail(
+            argument,
+            "integer class labels (pass argmax over the last axis)",
+            f"one-hot codes of shape {on_host.shape}",
+        )
+    if is_discrete(on_host) or not np.all(on_host == np.rint(on_host)):
+        return
+    values = np.unique(on_host)
+    if 1 < len(values) <= _FEW * len(on_host):
+        shown = ", ".join(f"{value:g}" for value in values[:5])
+        more = ", ..." if len(values) > 5 else ""
+        warnings.warn(
+            f"`{argument}` holds floats, which are taken for real numbers, but only "
+            f"the values {shown}{more}. If these are classes, pass integers: "
+            f"{argument}.astype(int).",
+            stacklevel=stacklevel,
+        )
+
+
+def _is_one_hot(values: Shaped[np.ndarray, "n ..."]) -> bool:
+    if values.ndim != 2 or values.shape[1] < 2 or not len(values):
+        return False
+    binary = np.all((values == 0) | (values == 1))
+    return bool(binary and np.all(values.sum(axis=1) == 1))
 
 
 def same_length(arrays: Iterable[tuple[str, Any]]) -> int:

@@ -7,7 +7,6 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray, Shaped
 
 from optax_mi import _checks
@@ -90,14 +89,7 @@ def mutual_information_interval(
       sizes; Phipson and Smyth, `Permutation p-values should never be zero
       <https://doi.org/10.2202/1544-6115.1585>`_, 2010.
     """
-    y = _checks.numbers("y", y)
-    x = _checks.points("x", x)
-    if _checks.is_discrete(y):
-        y = _checks.class_labels("y", y)
-    else:
-        if not _checks.is_traced(y):
-            _checks.not_one_hot("y", np.asarray(y))
-        y = _checks.points("y", y)
+    x, y = _checks.points("x", x), _checks.outcomes("y", y)
     n = _checks.same_length([("x", x), ("y", y)])
     if n < _LEAST:
         _checks.fail("x", f"of at least {_LEAST} samples", n)

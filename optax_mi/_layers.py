@@ -43,6 +43,15 @@ def match(
     if default is not None and default not in layers:
         _checks.fail("default", f"one of {layers}", repr(default))
     own = {label: _longest_prefix(label, layers) for label in labels}
+    for label in labels:
+        if own[label] is None and (parts := _numbered(label, layers)):
+            _checks.fail(
+                argument,
+                f"a mapping with one value for {label!r}, as those parameters belong "
+                "to several (stacked by a scan, or called several times): give "
+                f"{argument}[{label!r}], such as their mean, and leave them out",
+                parts,
+            )
     fallback = "" if default is None else default
     without_layer = [n for n in labels if own[n] is None and fallback not in layers]
     without_group = [
@@ -64,6 +73,17 @@ def match(
 def _longest_prefix(label: str, layers: Iterable[str]) -> str | None:
     prefixes = (name for name in layers if _is_prefix(name, label))
     return max(prefixes, key=len, default=None)
+
+
+def _numbered(label: str, layers: Iterable[str]) -> list[str]:
+    """Layers whose names are a beginning of a label, and a number that it has not."""
+    found: list[str] = []
+    for name in layers:
+        stack, _, number = name.rpartition("/")
+        if number.isdecimal() and stack and _is_prefix(stack, label):
+            rest = label[len(stack) + 1 :].partition("/")[0]
+            found += [] if rest.isdecimal() else [name]
+    return found
 
 
 def module_paths(params: Any) -> Any:

@@ -44,7 +44,8 @@ def estimate_mi(
       activations: ``{layer: array [n, ...]}``, as `capture_activations` returns them.
       outcomes: True outcomes, shape [n] classes or [n, ...] real numbers.
       estimator: A function of a layer [n, d] and the outcomes to a scalar in nats, see
-        `Estimator`. The options below are those of the default and not passed to it.
+        `Estimator`. The options below are those of the default and not passed to it. It
+        may take integers of shape [n, m], such as several labels for each example.
       k: Number of neighbours.
       metric: "euclidean", "manhattan" or "chebyshev", the norm within a layer (and
         within continuous outcomes). The max-norm says little in high dimension.
@@ -60,7 +61,12 @@ def estimate_mi(
 
     Raises:
       ValueError: If there are no layers, lengths differ, k < 1, n <= k, integer
-        outcomes are not of shape [n], or the estimator does not return a scalar.
+        outcomes are not of shape [n], outcomes are one-hot codes, or the estimator does
+        not return a scalar.
+
+    Warns:
+      UserWarning: If outcomes are floats and hold few different whole numbers: classes
+        must be integers.
 
     Cost: the sum over the layers of n^2 d operations.
 
@@ -80,13 +86,11 @@ def estimate_mi(
             "a mapping {layer: array} with at least one layer",
             repr(activations)[:80],
         )
-    outcomes = _checks.numbers("outcomes", outcomes)
+    own = estimator is not None
+    outcomes = (_checks.any_outcomes if own else _checks.outcomes)("outcomes", outcomes)
     discrete = _checks.is_discrete(outcomes)
-    outcomes = (_checks.class_labels if discrete else _checks.points)(
-        "outcomes", outcomes
-    )
     layers = {
-        name: _checks.points(f"activations[{name!r}]", a)
+        name: _checks.samples(f"activations[{name!r}]", a)
         for name, a in activations.items()
     }
     n = _checks.same_length(
@@ -118,13 +122,14 @@ def _estimate_all(
     **options: Any,
 ) -> tuple[Float[Array, ""], ...]:
     *layers, outcomes = layers_and_outcomes
+    layers = [_checks.flat(layer) for layer in layers]  # out of `jit` that is a copy
     estimator = partial(ksg_discrete if discrete else ksg, axis_name=axis, **options)
     return tuple(map_layers(lambda h: estimator(h, outcomes), layers, pad=True))
 
 
 @partial(jax.jit, static_argnames="estimator")
 def _apply_all(
-    layers: tuple[Float[Array, "n _d"], ...],
+    layers: tuple[Shaped[Array, "n ..."], ...],
     outcomes: Numeric[Array, "n ..."],
     *,
     estimator: Estimator,
@@ -137,7 +142,7 @@ def _apply_all(
             _checks.fail("estimator", "a function to a scalar array", received)
         return estimate
 
-    return tuple(map_layers(scalar, layers))
+    return tuple(map_layers(scalar, [_checks.flat(layer) for layer in layers]))
 
 
 def reference_mi(
@@ -191,9 +196,11 @@ def reference_mi(
     if kind == "label_entropy":
         if not _checks.is_discrete(probe.outcomes):
             _checks.fail(
-                "kind",
-                "'input' or 'tiled' for continuous outcomes",
-                "'label_entropy'",
+                "probe.outcomes",
+                "integers, which are classes, for a reference of kind 'label_entropy' "
+                "(labels held as floats: astype(int); real outcomes: kind='input', or "
+                "a policy that needs no reference, which is the default one)",
+                f"dtype {probe.outcomes.dtype}",
             )
         return label_entropy(probe.outcomes)
 

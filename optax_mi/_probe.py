@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, ArrayLike, Int, PRNGKeyArray, Shaped
+from jaxtyping import Array, ArrayLike, Int, Integer, PRNGKeyArray, Shaped
 
 from optax_mi import _checks
 from optax_mi._types import Numeric
@@ -21,7 +21,12 @@ class Probe(NamedTuple):
 
 
 def sample_probe(
-    key: PRNGKeyArray, x: Any, y: Numeric[ArrayLike, "n ..."], size: int = 1000
+    key: PRNGKeyArray,
+    x: Any,
+    y: Numeric[ArrayLike, "n ..."],
+    size: int = 1000,
+    *,
+    stratify: bool = False,
 ) -> Probe:
     """Draws a probe from the training data, uniformly and without replacement.
 
@@ -35,15 +40,23 @@ def sample_probe(
       y: True outcomes, shape [n] or [n, ...]. Integers are classes, floats are
         continuous.
       size: Number of examples.
+      stratify: Draws as many examples of each class, and all of a class that has fewer.
+        For rare classes, of which a uniform probe holds a handful. Information and its
+        reference are then those under these shares of the classes: of two classes, of
+        one in a hundred, H(Y) is 0.69 in place of 0.06 nats.
 
     Returns:
       A Probe(inputs, outcomes), a pytree of JAX arrays.
 
     Raises:
-      ValueError: If lengths differ, size is not an integer in 1..n, or y holds one-hot
-        codes.
+      ValueError: If lengths differ, size is not an integer in 1..n, y holds one-hot
+        codes, or is to be stratified and does not hold classes, shape [n].
 
-    Cost: n for the permutation.
+    Warns:
+      UserWarning: If y holds floats, of few different whole numbers: classes must be
+        integers.
+
+    Cost: n for the permutation; n log n where it is stratified.
 
     Example:
       >>> import jax, numpy as np
@@ -69,11 +82,26 @@ def sample_probe(
     _checks.positive_integer("size", size)
     if size > n:
         _checks.fail("size", f"at most the number of examples, {n}", size)
-    index = jax.random.choice(key, n, (size,), replace=False)
+    if stratify:
+        index = _of_each_class(key, _checks.class_labels("y", y), size)
+    else:
+        index = jax.random.choice(key, n, (size,), replace=False)
     probe = Probe(*jax.tree.map(lambda array: _take(array, index), (x, y)))
-    if not _checks.is_traced(probe.outcomes):
-        _checks.not_one_hot("y", np.asarray(probe.outcomes))
+    _checks.no_coded_classes("y", probe.outcomes)
     return probe
+
+
+def _of_each_class(
+    key: PRNGKeyArray, labels: Integer[Array, "n"], size: int
+) -> Int[Array, "size"]:
+    """Which examples: the first of each class in a random order, then the second."""
+    order = jax.random.permutation(key, len(labels))
+    by_class = order[jnp.argsort(labels[order], stable=True)]
+    grouped = labels[by_class]
+    turn = jnp.arange(len(labels)) - jnp.searchsorted(grouped, grouped)
+    turns = jnp.zeros_like(order).at[by_class].set(turn)
+    # Within a turn in the random order, so that the last one prefers no class.
+    return order[jnp.argsort(turns[order], stable=True)[:size]]
 
 
 def _take(array: Any, index: Int[Array, "size"]) -> Shaped[Array, "size ..."]:

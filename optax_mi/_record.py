@@ -51,11 +51,10 @@ def record_mi(
       mi: The measurement in nats. A scalar goes to every `mi_dynamic_lr` found. From a
         mapping, each within ``optax.partition`` or `layerwise_mi_dynamic_lr` takes the
         entry of its label (where they are nested, the innermost), or that with the
-        longest beginning of the label's path, and one that is alone the only entry.
-        None or NaN: nothing new.
+        longest beginning of the label's path. One without a label takes the only entry,
+        or that of the model's own output, "". None or NaN: nothing new.
       reference: The reference in nats, if it is to be set or changed; likewise.
-      layer: The entry of a mapping to take instead, where it holds several and no label
-        says which: "" for the model's own output.
+      layer: The entry of a mapping to take instead.
       default: The entry that labels without one of their own take: by default "" where
         that was measured. Give what `layerwise_mi_dynamic_lr` was given.
 
@@ -63,9 +62,9 @@ def record_mi(
       The optimizer state, of the same structure, shapes and dtypes.
 
     Raises:
-      ValueError: If there is no `mi_dynamic_lr` state, a mapping lacks an entry or does
-        not say which, no label has an entry, a value is not a scalar, a reference is
-        negative, or the policy needs a reference and none was ever given.
+      ValueError: If there is no `mi_dynamic_lr` state, a mapping lacks the entry, no
+        label has one, a value is not a scalar, a reference is negative, or the policy
+        needs a reference and none was ever given.
 
     Example:
       >>> import jax.numpy as jnp, optax, optax_mi
@@ -91,9 +90,7 @@ def record_mi(
         if isinstance(values, Mapping) and layer is None:
             if len(values) == 1 and (len(all_labels) == 1 or not labels):
                 name = next(iter(values))
-            elif not labels:
-                _checks.fail("layer", f"one of {list(values)}", layer)
-            else:
+            elif labels:
                 name = match(
                     [own_label(each, values) for each in all_labels if each],
                     values,

@@ -416,3 +416,17 @@ def test_a_state_of_several_runs_is_refused_with_a_way_out():
         optax_mi.MIHistory().record(states, epoch=0)
     with pytest.raises(ValueError, match=r"got rates of shape \(3,\)"):
         optax_mi.learning_rates(states)
+
+
+def test_one_rate_takes_the_output_of_a_mapping_of_all_layers():
+    tx = optax_mi.mi_dynamic_lr(1e-3, 0.1)
+    params, mi = jnp.ones(3), {"conv": 1.8, "dense": 1.5, "": 1.2}
+    history = optax_mi.MIHistory()
+    recorded = optax_mi.record_mi(tx.init(params), mi)
+    history.record(recorded, epoch=0, mi=mi)
+    assert history.rows[0]["mi"] == pytest.approx(1.2)
+    _, after = tx.update(params, recorded, params)
+    _, given = tx.update(params, tx.init(params), params, mi=mi)
+    assert optax_mi.learning_rates(after) == optax_mi.learning_rates(given)
+    with pytest.raises(ValueError, match="a mapping with the whole network, '', in it"):
+        optax_mi.record_mi(tx.init(params), {"conv": 1.8, "dense": 1.5})

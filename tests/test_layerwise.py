@@ -309,3 +309,51 @@ def test_what_is_no_string_among_them_is_named():
         ValueError, match="`param_labels` must be strings, got function"
     ):
         layerwise(Module("conv", "dense", rates)).init(params)
+
+
+class ScannedBlock(nn.Module):
+    @nn.compact
+    def __call__(self, x, _):
+        return nn.relu(nn.Dense(4, name="dense")(x)), None
+
+
+class Scanned(nn.Module):
+    """A network whose blocks share stacked parameters, as for fast compilation."""
+
+    @nn.compact
+    def __call__(self, x):
+        blocks = nn.scan(
+            ScannedBlock,
+            variable_axes={"params": 0, "intermediates": 0},
+            split_rngs={"params": True},
+            length=3,
+        )
+        x, _ = blocks(name="blocks")(nn.Dense(4, name="first")(x), None)
+        return nn.Dense(2, name="head")(x)
+
+
+def test_parameters_stacked_by_a_scan_do_not_follow_another_layer_in_silence():
+    x = jax.random.normal(jax.random.key(0), (60, 3))
+    variables = Scanned().init(jax.random.key(1), x)
+    params, tx = variables["params"], layerwise(policy=None)
+    layers = optax_mi.capture_activations(Scanned(), variables, x)
+    mi: Any = dict(optax_mi.estimate_mi(layers, jnp.arange(60) % 2))
+    blocks = [f"blocks/dense/{i}" for i in range(3)]
+    assert {*blocks} < {*mi}
+    state = tx.init(params)
+    with pytest.raises(ValueError, match=r"mi\['blocks/dense'\], such as their mean"):
+        optax_mi.record_mi(state, mi)
+    with pytest.raises(ValueError, match="got .*'blocks/dense/2'"):
+        tx.update(params, state, params, mi=mi)
+    # What it says to write:
+    mi = {name: value for name, value in mi.items() if not name.startswith("blocks")}
+    mi["blocks/dense"] = jnp.float32(0.5)
+    state = optax_mi.record_mi(state, mi)
+    assert {*optax_mi.learning_rates(state)} == {"first", "blocks/dense", "head"}
+
+
+def test_numbers_that_are_names_of_modules_are_not_taken_for_a_stack():
+    params = {"blocks": {"layers": [{"kernel": jnp.ones(2)} for _ in range(2)]}}
+    tx = layerwise()
+    state = optax_mi.record_mi(tx.init(params), {"blocks/layers/0": 0.5, "": 0.4})
+    assert {*optax_mi.learning_rates(state)} == {"blocks/layers/0", "blocks/layers/1"}

@@ -1,3 +1,4 @@
+import warnings
 from functools import partial
 
 import jax
@@ -69,12 +70,41 @@ def test_a_layer_that_is_not_finite_does_not_spoil_the_others(layers):
             r"`activations\['a'\]` must be as long as `outcomes`, 5 samples, got 4",
         ),
         ({"a": np.zeros((5, 2))}, np.eye(5, dtype=int), "`outcomes` .* argmax"),
+        ({"a": np.zeros((5, 2))}, np.eye(5), "`outcomes` .* argmax"),
+        ({"a": np.zeros((5, 2))}, np.zeros((5, 1), int), r"column: take \[:, 0\]"),
+        ({"a": np.zeros((5, 2))}, np.zeros((5, 3), int), "positions.*combinations"),
         ({"a": np.zeros((3, 2))}, np.zeros(3, int), "`k` must be less than"),
     ],
 )
 def test_bad_input_is_refused_with_its_name(activations, outcomes, message):
     with pytest.raises(ValueError, match=message):
         optax_mi.estimate_mi(activations, outcomes)
+
+
+def test_labels_held_as_floats_are_told_of_but_to_an_estimator_of_ones_own():
+    x, y = np.random.default_rng(0).normal(size=(60, 2)), np.arange(60) % 2
+    with pytest.warns(UserWarning, match=r"only the values 0, 1\. .*astype\(int\)"):
+        optax_mi.estimate_mi({"x": x}, y.astype(float))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        optax_mi.estimate_mi({"x": x}, y.astype(float), estimator=optax_mi.ksg_mixed)
+
+
+def test_several_labels_are_measured_one_by_one_or_by_their_combinations():
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 2, (1000, 2))
+    first = labels[:, :1] + 0.01 * rng.normal(size=(1000, 1))
+    layers = {"first": first, "both": labels + 0.01 * rng.normal(size=(1000, 2))}
+
+    def sums(h, y):
+        return optax_mi.ksg_discrete(h, y[:, 0]) + optax_mi.ksg_discrete(h, y[:, 1])
+
+    summed = optax_mi.estimate_mi(layers, labels, estimator=sums)
+    _, joint = np.unique(labels, axis=0, return_inverse=True)
+    joined = optax_mi.estimate_mi(layers, joint)
+    for found in (summed, joined):
+        assert found["first"] == pytest.approx(np.log(2), abs=0.03)
+        assert found["both"] == pytest.approx(2 * np.log(2), abs=0.03)
 
 
 @pytest.fixture(scope="module")
@@ -124,7 +154,7 @@ def test_bad_references_are_refused(probe):
         optax_mi.reference_mi(probe, "entropy")  # pyright: ignore
     with pytest.raises(ValueError, match="`tiles` must be an integer >= 1, got 0"):
         optax_mi.reference_mi(probe, "tiled", tiles=0)
-    with pytest.raises(ValueError, match="`kind` .* continuous"):
+    with pytest.raises(ValueError, match="`probe.outcomes` .* dtype float32"):
         optax_mi.reference_mi(optax_mi.Probe(probe.inputs, probe.inputs))
     with pytest.raises(ValueError, match=r"`probe.inputs` must be one array .* dict"):
         optax_mi.reference_mi(optax_mi.Probe({"a": probe.inputs}, probe[1]), "input")

@@ -17,7 +17,7 @@ LAYERS = [
     ["_types"],
     ["_checks"],
     ["_capture_linen", "_capture_nnx", "_selection"],
-    ["_batches"],
+    ["_batches", "_positions"],
     ["_layers", "_probe", "_capture", "_estimators"],
     ["_alike"],
     ["_measure"],

@@ -205,16 +205,105 @@ class Scalar(nn.Module):
     ("in_axes", "message"),
     [
         (0, "no input is as long as the model's output of shape"),
-        ({"x": 0}, "`in_axes` must be 0 or a prefix of `inputs`"),
-        ({"x": 1, "anchors": None}, "`in_axes` must be 0 or None for each"),
-        ({"x": 0, "anchors": 0}, "`in_axes` must be 0 for arrays of one length"),
-        (None, "`inputs` must be arrays with examples"),
+        ({"x": 0}, "`in_axes` must be 0, 1 or a prefix of `inputs`"),
+        ({"x": 2, "anchors": None}, "`in_axes` must be 0, 1 or None for each"),
+        ({"x": 0, "anchors": 0}, "`in_axes` must be the axes of arrays with as many"),
     ],
 )
 def test_where_the_number_of_examples_cannot_be_known_that_is_said(in_axes, message):
     inputs = {"anchors": jnp.ones((7, 5)), "x": jnp.asarray(X)}
     with pytest.raises(ValueError, match=re.escape(message)):
         optax_mi.capture_activations(Scalar(), {}, inputs, in_axes=in_axes)
+
+
+class OfGraph(nn.Module):
+    """One graph, whose nodes are the examples, or several, in one set of arrays."""
+
+    whole: bool
+
+    @nn.compact
+    def __call__(self, graph):
+        sent = nn.Dense(4, name="edges")(graph["nodes"][graph["senders"]])
+        summed = jax.ops.segment_sum(sent, graph["receivers"], len(graph["nodes"]))
+        nodes = nn.Dense(4, name="nodes")(summed)
+        if not self.whole:
+            return nodes
+        of_node = jnp.repeat(
+            jnp.arange(len(graph["n_node"])),
+            graph["n_node"],
+            total_repeat_length=len(nodes),
+        )
+        return jax.ops.segment_sum(nodes, of_node, len(graph["n_node"]))
+
+
+@pytest.mark.parametrize("edges", [7, 20])
+@pytest.mark.parametrize("whole", [True, False])
+def test_of_graphs_nodes_or_graphs_are_examples(edges, whole):
+    rng = np.random.default_rng(0)
+    graph = {
+        "nodes": jnp.asarray(rng.normal(size=(20, 3)), jnp.float32),
+        "senders": jnp.asarray(rng.integers(0, 20, edges)),
+        "receivers": jnp.asarray(rng.integers(0, 20, edges)),
+        "n_node": jnp.array([12, 8]),
+    }
+    model = OfGraph(whole)
+    axes = {**dict.fromkeys(graph), "n_node" if whole else "nodes": 0}
+    found = optax_mi.capture_activations(
+        model, variables(model, graph), graph, in_axes=axes
+    )
+    assert list(found) == ([""] if whole else ["nodes", ""])
+    # As many as in the output, where no array holds one for each.
+    found = optax_mi.capture_activations(
+        model, variables(model, graph), graph, in_axes=None, layers=""
+    )
+    assert found[""].shape == (2 if whole else 20, 4)
+
+
+class TimeMajor(nn.Module):
+    @nn.compact
+    def __call__(self, x, mask):
+        x = nn.Dense(4, name="dense")(x * mask.T[..., None])
+        x = nn.RNN(nn.SimpleCell(5), time_major=True, name="rnn")(x)
+        return nn.Dense(3, name="head")(x[-1])
+
+
+@pytest.mark.parametrize("times", [6, 23])
+@pytest.mark.parametrize("place", [np.asarray, jnp.asarray])
+def test_layers_whose_first_axis_is_time_come_with_examples_first(times, place):
+    x = np.random.default_rng(0).normal(size=(times, 23, 2)).astype(np.float32)
+    mask, model = np.ones((23, times), np.float32), TimeMajor()
+    variables = model.init(jax.random.key(0), x, mask)
+
+    def both(inputs):
+        return model.apply(variables, *inputs)
+
+    inputs = (place(x), place(mask))
+
+    class OfBoth(nn.Module):
+        inner: nn.Module
+
+        def __call__(self, inputs):
+            return self.inner(*inputs)
+
+    whole = OfBoth(model)
+    given = {"params": {"inner": variables["params"]}}
+    found = [
+        optax_mi.capture_activations(
+            whole, given, inputs, in_axes=(1, 0), batch_size=size
+        )
+        for size in (None, 10)
+    ]
+    assert {k: a.shape for k, a in found[0].items()} == {
+        "inner/dense": (23, times, 4),
+        "inner/rnn": (23, times, 5),
+        "inner/head": (23, 3),
+        "inner": (23, 3),
+        "": (23, 3),
+    }
+    expected = np.asarray(both(inputs))
+    np.testing.assert_allclose(found[0][""], expected, rtol=1e-5)
+    for name, array in found[0].items():
+        np.testing.assert_allclose(found[1][name], array, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("batch_size", [None, 10])

@@ -65,7 +65,14 @@ def test_everything_public_is_called():
     }
     names = {name for o in (optax_mi, optax_mi.MIHistory, plots) for name in public(o)}
     assert len(names) > 40
-    types = {"MIInterval", "Policy", "Probe", "SampleSizeCurve", "MIDynamicLRState"}
+    types = {
+        "MIInterval",
+        "Policy",
+        "Probe",
+        "Positions",
+        "SampleSizeCurve",
+        "MIDynamicLRState",
+    }
     assert names - types - {"Estimator", "LRRangeTest"} <= called
 
 
@@ -389,6 +396,13 @@ def check_states_of_several_runs():
 @pytest.mark.parametrize("key", [KEY, jax.random.PRNGKey(0)], ids=["typed", "raw"])
 def check_samples_and_what_is_said_of_them(key):
     optax_mi.sample_probe(key, {"x": X, "wide": [jnp.asarray(WIDE)]}, X[:, 0], 20)
+    optax_mi.sample_probe(key, X, CLASSES, 20, stratify=True)
+    tokens = np.tile(CLASSES[:, None], (1, 4))
+    positions = optax_mi.sample_positions(key, tokens, 20, mask=tokens >= 0)
+    embed = nn.Embed(20, 3)
+    optax_mi.capture_activations(
+        embed, embed.init(KEY, tokens), tokens, positions=positions, batch_size=7
+    )
     x, y = np.tile(X, (2, 1)), np.tile(CLASSES, 2)
     interval = optax_mi.mutual_information_interval
     jax.eval_shape(lambda: interval(key, x, y, permutations=2))
