@@ -21,8 +21,7 @@ import optax
 from flax import nnx
 
 import optax_mi
-from examples import language_model
-from examples.common import data
+from examples.common import data, text
 
 SIZE = 64  # height and width of images
 BLOCKS = 12  # of the transformer
@@ -77,8 +76,8 @@ class Task(NamedTuple):
 
 
 def optimizer(reference: Any) -> optax.GradientTransformationExtraArgs:
-    """Adam's updates at a rate for each block."""
-    rates = optax_mi.layerwise_mi_dynamic_lr("auto", 1e-6, 1e-1, reference=reference)
+    """Adam's updates at a rate for each module, which its block's information sets."""
+    rates = optax_mi.layerwise_mi_dynamic_lr("auto", 1e-5, 1e-2, reference=reference)
     return optax.chain(optax.adam(1.0), rates)
 
 
@@ -144,11 +143,11 @@ def resnet(name: str, data_dir: str | None, examples: int, batch_size: int) -> T
 
 def transformer(examples: int, batch_size: int) -> Task:
     """Measures the output of each block, at 1000 characters of 200 pages' parts."""
-    train, held_out, characters = language_model.load_text()
-    x, y = language_model.windows(held_out)
+    train, held_out, characters = text.load_text()
+    x, y = text.windows(held_out)
     probe = optax_mi.sample_probe(jax.random.key(1), x, y, size=SEQUENCES)
     positions = optax_mi.sample_positions(jax.random.key(2), probe.outcomes, size=1000)
-    model = language_model.Transformer(characters, nnx.Rngs(0), blocks=BLOCKS)
+    model = text.Transformer(characters, nnx.Rngs(0), blocks=BLOCKS)
     reference = optax_mi.label_entropy(positions.outcomes)
     optimized = nnx.Optimizer(model, optimizer(reference), wrt=nnx.Param)
 
@@ -167,7 +166,7 @@ def transformer(examples: int, batch_size: int) -> Task:
     @nnx.jit
     def update(state: Any, x: jax.Array, y: jax.Array) -> None:
         model, optimized = state
-        gradient = nnx.grad(language_model.cross_entropy)(model, x, y)
+        gradient = nnx.grad(text.cross_entropy)(model, x, y)
         optimized.update(model, gradient)
 
     def step(state: Any, x: Any, y: Any) -> Any:
@@ -181,8 +180,8 @@ def transformer(examples: int, batch_size: int) -> Task:
     def batches() -> Iterator[Any]:
         rng = np.random.default_rng(0)
         for _ in range(examples // batch_size):
-            starts = rng.integers(0, len(train) - language_model.CONTEXT, batch_size)
-            yield language_model.windows(train, starts)
+            starts = rng.integers(0, len(train) - text.CONTEXT, batch_size)
+            yield text.windows(train, starts)
 
     begun = (model, optimized)
     return Task(measure, step, lambda s: s[1].opt_state, record, begun, batches())
@@ -193,36 +192,35 @@ def gigabytes() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
-def run(task: Task) -> dict[str, float]:
-    """Measures twice, trains, and measures again; returns what that took."""
-    took, state = {}, task.state
+def run(task: Task, due: Callable[[int], bool]) -> None:
+    """Measures twice, trains an epoch, and measures again; prints what that took."""
+    state = task.state
 
     def timed(name: str, call: Callable[..., Any], *args: Any) -> Any:
         start = time.perf_counter()
         result = jax.block_until_ready(call(*args))
-        took[name] = time.perf_counter() - start
-        print(f"{name}: {took[name]:.1f} s, {gigabytes():.1f} GB at most", flush=True)
+        took = time.perf_counter() - start
+        print(f"{name}: {took:.1f} s, {gigabytes():.1f} GB at most", flush=True)
         return result
 
-    mi = timed("first measurement", task.measure, state)
+    before = timed("first measurement", task.measure, state)
     timed("second measurement", task.measure, state)
 
     def epoch(state: Any) -> Any:
         for number, batch in enumerate(task.batches):
-            state = task.step(state, *batch)
-            if number % 10 == 9:
+            if due(number):
                 state = task.record(state, task.measure(state))
+            state = task.step(state, *batch)
         return state
 
-    state = timed("training", epoch, task.record(state, mi))
+    state = timed("an epoch", epoch, state)
     after = timed("measurement after it", task.measure, state)
     rates = optax_mi.learning_rates(task.opt_state(state))
     print("\nlayer: nats before and after")
-    for layer in mi:
-        print(f"{layer or 'output'}: {float(mi[layer]):.2f} {float(after[layer]):.2f}")
+    for layer in before:
+        print(f"{layer or 'output'}: {before[layer]:.2f} {after[layer]:.2f}")
     print(f"\n{len(rates)} rates, from {min(rates.values()):.2g} ", end="")
     print(f"to {max(rates.values()):.2g}")
-    return took
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -232,13 +230,18 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("network", choices=("resnet", "transformer"))
     parser.add_argument("--dataset", choices=data.NAMES, default="digits")
     parser.add_argument("--data-dir")
-    parser.add_argument("--examples", type=int, default=640, help="trained on")
+    parser.add_argument("--examples", type=int, default=640, help="of the epoch")
+    parser.add_argument("--measurements", type=int, default=5, help="in the epoch")
     parser.add_argument("--batch-size", type=int, default=32)
     args = parser.parse_args(arguments)
+    steps = args.examples // args.batch_size
+    if not 1 <= args.measurements <= steps:
+        parser.error(f"--measurements must be from 1 to the {steps} steps")
     if args.network == "resnet":
-        run(resnet(args.dataset, args.data_dir, args.examples, args.batch_size))
+        task = resnet(args.dataset, args.data_dir, args.examples, args.batch_size)
     else:
-        run(transformer(args.examples, args.batch_size))
+        task = transformer(args.examples, args.batch_size)
+    run(task, optax_mi.measurement_steps(steps, per_epoch=args.measurements))
 
 
 if __name__ == "__main__":

@@ -8,10 +8,12 @@ import sys
 import tempfile
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
 import optax_mi
-from examples import layerwise, mnist
+from examples import deep, layerwise, mnist
 from examples.common import data
 from examples.common.networks import LAYERS
 
@@ -152,7 +154,7 @@ def test_the_demo_is_one_file_and_no_program_imports_another():
         froms = [n for n in nodes if isinstance(n, ast.ImportFrom)]
         imported[name] = {f"{n.module}.{a.name}" for n in froms for a in n.names}
         imported[name] |= {str(n.module) for n in froms}
-    assert len(programs) == 8
+    assert len(programs) == 9
     for name, modules in imported.items():
         assert not modules & programs, name
     own = {name for name in imported["examples.mnist"] if name.startswith("examples")}
@@ -189,3 +191,31 @@ def test_the_table_compares_with_the_baseline():
     assert better == "| better | 95.00% | 95.00% (2) | 1 | 0.0100 to 0.0300 |"
     *_, worse = mnist.table({"fixed": run(90), "worse": run(20, 30)}).splitlines()
     assert worse == "| worse | 30.00% | 30.00% (1) | never | 0.0100 to 0.0200 |"
+
+
+@pytest.mark.e2e
+def test_a_deep_transformer_is_measured_and_trained_block_by_block(capsys):
+    deep.main(["transformer", "--examples", "64", "--measurements", "2"])
+    out = capsys.readouterr().out
+    assert out.count("GB at most") == 4
+    assert "blocks/layers/11: " in out
+    assert "100 rates, from 4e-05 to 4e-05" in out
+
+
+@pytest.mark.e2e
+def test_a_resnet_of_fifty_layers_is_measured_at_each_block():
+    task = deep.resnet("digits", None, examples=64, batch_size=32)
+    mi = task.measure(task.state)
+    blocks = [f"block_{i}_{j}" for i, n in enumerate((3, 4, 6, 3)) for j in range(n)]
+    assert list(mi) == [*blocks, ""]
+    assert 0.5 < min(mi.values()) < max(mi.values()) < np.log(10)
+    counts = jax.tree.map(jnp.size, task.state.variables["params"])
+    assert 23e6 < sum(jax.tree.leaves(counts)) < 24e6  # of its 25.6e6, 2e6 tell classes
+    x, y = next(task.batches)
+    assert (x.shape, y.shape) == ((32, 64, 64, 3), (32,))
+
+
+def test_examples_of_deep_networks_refuse_more_measurements_than_steps(capsys):
+    with pytest.raises(SystemExit):
+        deep.main(["resnet", "--examples", "64", "--measurements", "3"])
+    assert "from 1 to the 2 steps" in capsys.readouterr().err

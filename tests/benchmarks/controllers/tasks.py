@@ -12,7 +12,7 @@ import optax
 from flax import nnx
 
 import optax_mi
-from examples import language_model
+from examples.common import text as texts
 from examples.common.data import Dataset, load
 
 Part = tuple[np.ndarray, np.ndarray]  # inputs and outcomes
@@ -192,8 +192,8 @@ def convolutional(data_dir: str | None, name: str) -> Task:
 def transformer(data_dir: str | None) -> Task:
     """The examples' language model; half of its held-out text is the test."""
     del data_dir
-    text, held_out, characters = language_model.load_text()
-    middle, context = len(held_out) // 2, language_model.CONTEXT
+    text, held_out, characters = texts.load_text()
+    middle, context = len(held_out) // 2, texts.CONTEXT
 
     def part(text: np.ndarray, stride: int) -> Part:
         starts = np.arange(0, len(text) - context, stride)
@@ -201,10 +201,10 @@ def transformer(data_dir: str | None) -> Task:
         return whole[:, :-1], whole[:, 1:]
 
     def init(key: jax.Array) -> Any:
-        model = language_model.Transformer(characters, nnx.Rngs(key))
+        model = texts.Transformer(characters, nnx.Rngs(key))
         return nnx.state(model, nnx.Param)
 
-    structure = nnx.graphdef(language_model.Transformer(characters, nnx.Rngs(0)))
+    structure = nnx.graphdef(texts.Transformer(characters, nnx.Rngs(0)))
     return Task(
         train=part(text, 8),
         held_out=part(held_out[:middle], context // 2),
@@ -213,7 +213,7 @@ def transformer(data_dir: str | None) -> Task:
         predict=lambda params, x: nnx.merge(structure, params)(x),
         loss=cross_entropy,
         score=Score("nats", cross_entropy, float(np.log(characters)), True),
-        batch_size=language_model.BATCH_SIZE,
+        batch_size=32,
         epochs=15,
         most_steps=80,
         loop=False,
