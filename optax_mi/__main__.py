@@ -20,14 +20,16 @@ from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import Float, Float32
 
 import optax_mi
 from optax_mi import _checks
 from optax_mi._estimators._distances import METRICS
 from optax_mi._history import COLUMNS
+from optax_mi._interval import FEWEST
 from optax_mi._types import Numeric
 
+# Integers of more different values, as a share of the rows, are taken for amounts.
+MOST_CLASSES = 0.2
 PICTURES = (".png", ".pdf", ".svg", ".jpg")
 
 
@@ -41,7 +43,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     args = parser.parse_args(arguments)
     try:
         _check_folder(getattr(args, "out", None))
-        args.run(args)
+        with warnings.catch_warnings():
+            warnings.simplefilter("default", UserWarning)
+            if getattr(args, "continuous", False):
+                warnings.filterwarnings("ignore", ".*taken for real numbers")
+            warnings.showwarning = lambda message, *_, **__: _say(str(message))
+            args.run(args)
     except (InputError, ValueError, OSError) as error:
         parser.exit(2, f"python -m optax_mi {args.command}: {error}\n")
 
@@ -49,18 +56,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def estimate(args: argparse.Namespace) -> None:
     """Prints the information with its standard error and its p-value."""
     x, y = _load(args)
-    found = optax_mi.mutual_information_interval(
-        jax.random.key(args.seed),
-        x,
-        y,
-        estimator=_estimator(args, y),
-        permutations=args.permutations,
-    )
-    mi, error, p_value = map(float, found)
-    if not math.isfinite(mi):
-        raise InputError("no estimate: every example is the only one of its class")
     classes = _checks.is_discrete(y)
     used = int(optax_mi.usable_points(y)) if classes else len(x)
+    if not used:
+        raise InputError("no estimate: every example is the only one of its class")
+    mi, error, p_value = _measured(args, x, y)
     if args.json:
         content = {
             "mi": mi,
@@ -77,12 +77,32 @@ def estimate(args: argparse.Namespace) -> None:
         return
     known = f"+- {error:.4f}" if math.isfinite(error) else "(standard error unknown)"
     print(f"I(X; Y) = {mi:.4f} {known} nats")
-    if args.permutations:
+    if math.isfinite(p_value):
         print(f"p = {p_value:.3g} of independence, {args.permutations} permutations")
     kind = f"{len(np.unique(y))} classes" if classes else "continuous outcomes"
     print(f"{len(x)} examples, {kind}, k = {args.k}, {args.metric}")
     if used < len(x):
         print(f"left out, alone in their class: {len(x) - used}")
+
+
+def _measured(
+    args: argparse.Namespace,
+    x: Numeric[np.ndarray, "n ..."],
+    y: Numeric[np.ndarray, "n ..."],
+) -> tuple[float, float, float]:
+    """The estimate, its standard error and its p-value, NaN where there is none."""
+    if len(x) == len(y) < FEWEST:
+        _say(f"no standard error and no p-value: they take at least {FEWEST} examples")
+        found = optax_mi.estimate_mi({"": x}, y, estimator=_estimator(args, y))
+        return float(found[""]), math.nan, math.nan
+    found = optax_mi.mutual_information_interval(
+        jax.random.key(args.seed),
+        x,
+        y,
+        estimator=_estimator(args, y),
+        permutations=args.permutations,
+    )
+    return float(found.mi), float(found.standard_error), float(found.p_value)
 
 
 def _or_none(number: float) -> float | None:
@@ -191,7 +211,7 @@ def _read(file: Path) -> list[tuple[str, optax_mi.MIHistory]]:
 
 
 def _leave_out(what: object) -> None:
-    print(f"{what} is no recorded run: left out", file=sys.stderr)
+    _say(f"{what} is no recorded run: left out")
 
 
 def _load(
@@ -204,7 +224,27 @@ def _load(
         if not np.array_equal(y, np.round(y)):
             raise InputError(f"--labels needs whole numbers; {args.y} holds others")
         y = y.astype(np.int64)
-    return x, y
+    amounts = args.continuous
+    if _checks.is_discrete(y) and not (args.labels or amounts):
+        different = len(np.unique(y))
+        amounts = different > MOST_CLASSES * len(y)
+        if amounts:
+            _say(
+                f"{args.y} holds {different} different integers in {len(y)} rows: "
+                "taken for amounts, not for classes (--labels for classes)"
+            )
+    return x, (_as_floats(y) if amounts else y)
+
+
+def _as_floats(y: Numeric[np.ndarray, "n ..."]) -> Numeric[np.ndarray, "n ..."]:
+    """Amounts as floats; of large integers the differences are exact."""
+    if y.dtype.kind in "iu":
+        y = y - y.min(axis=0)
+    return y.astype(np.float64)
+
+
+def _say(message: str) -> None:
+    print(message, file=sys.stderr)
 
 
 def _array(path: Path) -> Numeric[np.ndarray, "n ..."]:
@@ -221,21 +261,11 @@ def _array(path: Path) -> Numeric[np.ndarray, "n ..."]:
     if array.dtype.kind not in "biuf" or array.ndim == 0 or array.size == 0:
         kind = f"dtype {array.dtype}, shape {array.shape}"
         raise InputError(f"{path} must hold real numbers by rows; it has {kind}")
-    if array.dtype.kind == "f":
-        array = _as_float32(path, array)
-    return array.astype(array.dtype.newbyteorder("="))
-
-
-def _as_float32(
-    path: Path, array: Float[np.ndarray, "n ..."]
-) -> Float32[np.ndarray, "n ..."]:
-    with np.errstate(over="ignore"):
-        array = array.astype(np.float32)
     finite = np.isfinite(array).reshape(len(array), -1)
     if not finite.all():
         raise InputError(
-            f"{path} holds {np.sum(~finite)} numbers that are NaN, infinite or beyond "
-            f"float32, in {np.sum(~finite.all(axis=1))} of its {len(array)} rows"
+            f"{path} holds {np.sum(~finite)} numbers that are NaN or infinite, "
+            f"in {np.sum(~finite.all(axis=1))} of its {len(array)} rows"
         )
     return array
 
@@ -283,6 +313,9 @@ def _parser() -> argparse.ArgumentParser:
     arrays.add_argument("y", type=Path, help=".npy, [n]; integers are classes")
     arrays.add_argument(
         "--labels", action="store_true", help="whole numbers held as floats are classes"
+    )
+    arrays.add_argument(
+        "--continuous", action="store_true", help="integers are amounts, not classes"
     )
     arrays.add_argument("--k", type=int, default=3, help="neighbours, by default 3")
     arrays.add_argument("--metric", choices=METRICS, default=METRICS[0])

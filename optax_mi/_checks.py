@@ -17,6 +17,8 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Float, Integer, Shaped
 
+from optax_mi import _arrays
+
 _LARGEST = float(np.finfo(np.float32).max)
 
 # Floats are probably classes where they are whole numbers and their different values
@@ -80,21 +82,17 @@ def _number(argument: str, value: Any) -> float | None:
     return None if is_traced(value) else float(value)
 
 
-def as_array(values: Any) -> Any:
-    """Returns a NumPy or JAX array as it is and anything else as a NumPy array."""
-    if hasattr(values, "__jax_array__"):
-        return jnp.asarray(values)
-    return values if isinstance(values, jax.Array | np.ndarray) else np.asarray(values)
-
-
 def numbers(argument: str, values: Any) -> Any:
     """Returns values as an array of real numbers or booleans, NumPy's or JAX's."""
     try:
-        values = as_array(values)
+        values = _arrays.as_array(values)
     except ValueError:  # rows of different lengths
         fail(argument, "an array", repr(values)[:80])
     if not is_real(values.dtype):
-        fail(argument, "an array of real numbers", f"dtype {values.dtype}")
+        expected = "an array of real numbers"
+        if values.dtype.kind in "USO":
+            expected += " (of names: numpy.unique(names, return_inverse=True)[1])"
+        fail(argument, expected, f"dtype {values.dtype}")
     return values
 
 
@@ -120,12 +118,9 @@ def is_real(dtype: Any) -> bool:
     return any(jnp.issubdtype(dtype, kind) for kind in kinds)
 
 
-def samples(argument: str, x: Any) -> Shaped[Array, "n ..."]:
-    """Returns samples as a JAX array, as they are."""
-    x = numbers(argument, x)
-    if isinstance(x, np.ndarray) and x.dtype in (np.int64, np.uint64):
-        x = x.astype(np.float64)  # before JAX without x64 wraps them
-    x = jnp.asarray(x)
+def samples(argument: str, x: Any, *, units: bool = False) -> Shaped[Array, "n ..."]:
+    """Returns samples as a JAX array; see `_arrays.on_device`."""
+    x = _arrays.on_device(argument, numbers(argument, x), units=units)
     if x.ndim == 0:
         fail(argument, "an array of samples, shape [n] or [n, ...]", "a scalar")
     if x.size == 0:
@@ -143,9 +138,9 @@ def flat(x: Shaped[Array, "n ..."]) -> Float[Array, "n d"]:
     return x.reshape(x.shape[0], -1).astype(dtype)
 
 
-def points(argument: str, x: Any) -> Float[Array, "n d"]:
-    """Returns samples as floating points, see `flat`."""
-    return flat(samples(argument, x))
+def points(argument: str, x: Any, *, units: bool = False) -> Float[Array, "n d"]:
+    """Returns samples as floating points, see `samples` and `flat`."""
+    return flat(samples(argument, x, units=units))
 
 
 def class_labels(argument: str, labels: Any) -> Integer[Array, "n"]:
@@ -181,10 +176,21 @@ def _cure(labels: Any) -> str:
 def outcomes(argument: str, values: Any) -> Any:
     """Returns classes as integers [n], or real numbers as floats [n, d]."""
     values = numbers(argument, values)
-    if is_discrete(values):
-        return class_labels(argument, values)
-    no_coded_classes(argument, values, stacklevel=4)
-    return points(argument, values)
+    if not is_discrete(values):
+        no_coded_classes(argument, values, stacklevel=4)
+        return points(argument, values)
+    labels = class_labels(argument, values)
+    if is_known(labels):
+        _, counts = np.unique(np.asarray(labels), return_counts=True)
+        alone = int(np.sum(counts == 1))
+        if 2 * alone > len(labels):
+            warnings.warn(
+                f"`{argument}` holds integers, which are classes, and {alone} of "
+                f"{len(labels)} examples are alone in theirs: they say nothing. If "
+                f"these are amounts, pass floats: {argument}.astype(float).",
+                stacklevel=3,
+            )
+    return labels
 
 
 def held_integers(argument: str, values: Any) -> None:
@@ -199,6 +205,11 @@ def held_integers(argument: str, values: Any) -> None:
 def is_traced(value: Any) -> bool:
     """Whether a value is abstract, so that it cannot be looked at."""
     return isinstance(value, Tracer)
+
+
+def is_known(values: Any) -> bool:
+    """Whether an array can be looked at: neither abstract nor in part elsewhere."""
+    return not is_traced(values) and getattr(values, "is_fully_addressable", True)
 
 
 def is_discrete(outcomes: Any) -> bool:
@@ -222,8 +233,7 @@ def no_coded_classes(argument: str, outcomes: Any, stacklevel: int = 3) -> None:
 
     Both would be taken for real numbers. Nothing is done where values are not known.
     """
-    known = not is_traced(outcomes) and getattr(outcomes, "is_fully_addressable", True)
-    if not known or outcomes.ndim == 0 or outcomes.size == 0:
+    if not is_known(outcomes) or outcomes.ndim == 0 or outcomes.size == 0:
         return
     on_host = np.asarray(outcomes)
     if _is_one_hot(on_host):

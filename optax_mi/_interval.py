@@ -17,7 +17,7 @@ from optax_mi._types import Estimator, Numeric
 _PARTITIONS = 30
 
 # The least number of samples whose halves say anything.
-_LEAST = 50
+FEWEST = 50
 
 
 class MIInterval(NamedTuple):
@@ -91,8 +91,8 @@ def mutual_information_interval(
     """
     x, y = _checks.points("x", x), _checks.outcomes("y", y)
     n = _checks.same_length([("x", x), ("y", y)])
-    if n < _LEAST:
-        _checks.fail("x", f"of at least {_LEAST} samples", n)
+    if n < FEWEST:
+        _checks.fail("x", f"of at least {FEWEST} samples", n)
     if isinstance(permutations, bool) or permutations != 0:
         _checks.positive_integer("permutations", permutations)
     for_halves, for_pairs = jax.random.split(key)

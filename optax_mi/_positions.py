@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Int, PRNGKeyArray, Shaped
 
-from optax_mi import _checks
+from optax_mi import _arrays, _checks
 from optax_mi._types import Numeric
 
 
@@ -134,7 +134,7 @@ def sample_positions(
     """
     values = _checks.numbers("outcomes", outcomes)
     _checks.positive_integer("size", size)
-    shape = jnp.shape(values if mask is None else _checks.as_array(mask))
+    shape = jnp.shape(values if mask is None else _arrays.as_array(mask))
     if len(shape) < 2:
         expected = "with an axis of positions, [n, t] or [n, h, w]"
         name = "outcomes" if mask is None else "mask"
@@ -152,6 +152,10 @@ def sample_positions(
         _checks.fail("size", expected, size)
     chosen = jax.random.choice(key, jnp.asarray(places), (size,), replace=False)
     index = jnp.unravel_index(chosen, shape)
-    drawn = jnp.asarray(values)[index]
+    if isinstance(values, np.ndarray) and not _checks.is_traced(index):
+        values = values[tuple(map(np.asarray, index))]
+        drawn = _arrays.outcomes_on_device("outcomes", values)
+    else:
+        drawn = jnp.asarray(values)[index]
     _checks.no_coded_classes("outcomes", drawn)
     return Positions(jnp.stack(index, axis=1), drawn, shape[1:])

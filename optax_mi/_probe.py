@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, ArrayLike, Int, Integer, PRNGKeyArray, Shaped
+from jaxtyping import Array, ArrayLike, Int, Integer, PRNGKeyArray
 
-from optax_mi import _checks
+from optax_mi import _arrays, _checks
 from optax_mi._types import Numeric
 
 
@@ -66,7 +66,7 @@ def sample_probe(
       >>> probe.inputs.shape, probe.outcomes.shape
       ((1000, 8, 8), (1000,))
     """
-    x, y = jax.tree.map(_checks.as_array, x), _checks.numbers("y", y)
+    x, y = jax.tree.map(_arrays.as_array, x), _checks.numbers("y", y)
     _checks.held_integers("y", y)
     arrays: list[tuple[str, Any]] = [("y", y)]
     arrays += [("x", leaf) for leaf in jax.tree.leaves(x)]
@@ -86,9 +86,10 @@ def sample_probe(
         index = _of_each_class(key, _checks.class_labels("y", y), size)
     else:
         index = jax.random.choice(key, n, (size,), replace=False)
-    probe = Probe(*jax.tree.map(lambda array: _take(array, index), (x, y)))
-    _checks.no_coded_classes("y", probe.outcomes)
-    return probe
+    inputs = jax.tree.map(lambda array: _arrays.inputs(_take(array, index)), x)
+    outcomes = _arrays.outcomes_on_device("y", _take(y, index))
+    _checks.no_coded_classes("y", outcomes)
+    return Probe(inputs, outcomes)
 
 
 def _of_each_class(
@@ -104,7 +105,8 @@ def _of_each_class(
     return order[jnp.argsort(turns[order], stable=True)[:size]]
 
 
-def _take(array: Any, index: Int[Array, "size"]) -> Shaped[Array, "size ..."]:
-    if isinstance(array, np.ndarray) and not _checks.is_traced(index):
-        return jnp.asarray(array[np.asarray(index)])
-    return jnp.asarray(array)[index]
+def _take(array: Any, index: Int[Array, "size"]) -> Any:
+    """The examples, of a NumPy array on the host."""
+    if not isinstance(array, np.ndarray) or _checks.is_traced(index):
+        return jnp.asarray(array)[index]
+    return array[np.asarray(index)]

@@ -73,7 +73,7 @@ def sample_size_curve(
     _checks.positive_integer("repeats", repeats)
     if len(sizes) == 0:
         _checks.fail("sizes", "at least one sample size", sizes)
-    x, y = _checks.numbers("x", x), _checks.numbers("y", y)
+    x, y = _checks.points("x", x), _checks.numbers("y", y)
     n = _checks.same_length([("x", x), ("y", y)])
     for size in sizes:
         _checks.positive_integer("sizes", size)

@@ -146,14 +146,14 @@ class Malicious:
         ("estimate two.npz labels.npy", "two.npz holds several arrays"),
         ("estimate words.npy labels.npy", "words.npy must hold real numbers by rows"),
         ("estimate none_at_all.npy labels.npy", "dtype float64, shape (0,)"),
-        ("estimate bad.npy labels.npy", "bad.npy holds 6 numbers that are NaN"),
-        ("estimate bad.npy labels.npy", "float32, in 3 of its 240 rows"),
+        ("estimate bad.npy labels.npy", "bad.npy holds 5 numbers that are NaN"),
+        ("estimate bad.npy labels.npy", "infinite, in 2 of its 240 rows"),
         ("estimate x.npy short.npy", "`y` must be as long as `x`, 240 samples, got 10"),
         ("estimate x.npy labels.npy --k 0", "`k` must be at least 1, got 0"),
         ("estimate x.npy y.npy --labels", "--labels needs whole numbers; y.npy holds"),
         ("estimate x.npy labels.npy --seed 99999999999999999999", "--seed must be"),
         pytest.param(
-            "estimate x.npy alone.npy --permutations 0",
+            "estimate x.npy alone.npy --permutations 0 --labels",
             "every example is the only one",
             marks=pytest.mark.e2e,  # it compiles an estimate
         ),
@@ -200,3 +200,46 @@ def test_it_is_run_as_a_module(folder):
         done.stderr
         == "python -m optax_mi runs: there is no file or directory nowhere\n"
     )
+
+
+@pytest.mark.e2e
+def test_integers_of_many_values_are_amounts_unless_they_are_called_labels(
+    folder, capsys
+):
+    rng = np.random.default_rng(0)
+    z = rng.normal(size=400)
+    noisy = 0.9 * z + 0.19**0.5 * rng.normal(size=400)
+    np.save("z.npy", z)
+    np.save("floats.npy", np.round(1e3 * noisy))
+    np.save("amounts.npy", np.round(1e3 * noisy).astype(int))
+    np.save("few.npy", np.round(10 * noisy).astype(int))
+    found, told = {}, {}
+    for arguments in (
+        "floats.npy",
+        "amounts.npy",
+        "amounts.npy --labels",
+        "few.npy",
+        "few.npy --continuous",
+    ):
+        options = ["--permutations", "0", "--json", *arguments.split()[1:]]
+        main(["estimate", "z.npy", arguments.split()[0], *options])
+        out, told[arguments] = capsys.readouterr()
+        found[arguments] = json.loads(out)
+    assert found["amounts.npy"] == found["floats.npy"]
+    assert "taken for amounts, not for classes" in told["amounts.npy"]
+    assert found["amounts.npy --labels"]["outcomes"] == "classes"
+    assert found["amounts.npy --labels"]["used"] < 200
+    assert found["few.npy"]["outcomes"] == "classes"
+    assert found["few.npy --continuous"]["outcomes"] == "continuous"
+    assert told["few.npy"] == told["few.npy --continuous"] == ""
+
+
+@pytest.mark.e2e
+def test_of_few_examples_there_is_an_estimate_and_why_there_is_no_error(folder, capsys):
+    np.save("x40.npy", np.arange(40.0))
+    np.save("y40.npy", np.arange(40) // 20)
+    main(["estimate", "x40.npy", "y40.npy"])
+    out, told = capsys.readouterr()
+    assert "I(X; Y) = 0.6" in out
+    assert "p =" not in out
+    assert told == "no standard error and no p-value: they take at least 50 examples\n"

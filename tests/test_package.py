@@ -15,6 +15,7 @@ ROOT = pathlib.Path(optax_mi.__file__).parent
 # Imports run one way, down this list (DESIGN: data flow).
 LAYERS = [
     ["_types"],
+    ["_arrays"],
     ["_checks"],
     ["_capture_linen", "_capture_nnx", "_selection"],
     ["_batches", "_positions"],

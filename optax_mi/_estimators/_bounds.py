@@ -77,7 +77,7 @@ def pairwise_distance_bounds(
       Kolchinsky and Tracey, `Estimating mixture entropy with pairwise distances
       <https://doi.org/10.3390/e19070361>`_, 2017, equation (10) and section 4.
     """
-    x = _checks.points("x", x)
+    x = _checks.points("x", x, units=True)
     labels = _checks.class_labels("labels", labels)
     _checks.same_length([("x", x), ("labels", labels)])
     _checks.positive("noise", noise)

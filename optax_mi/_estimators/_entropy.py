@@ -111,7 +111,7 @@ def kl_entropy(
       et al., `Estimating mutual information
       <https://doi.org/10.1103/PhysRevE.69.066138>`_, 2004, equation (20).
     """
-    x = _checks.points("x", x)
+    x = _checks.points("x", x, units=True)
     _checks.neighbours(k, len(x))
     _distances.check_options(metric, block_size)
     return _kl_entropy(x, k=k, metric=metric, block_size=block_size)

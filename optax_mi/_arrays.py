@@ -1,0 +1,134 @@
+"""Arrays of the host, made ready for devices that have narrower numbers."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Shaped
+
+# Values have merged where this share of the different rows is lost. A few of very many
+# do in any case: float32 has 2^24 numbers of one size.
+_LOST = 0.01
+# A warning tells classes from numbers that one precision more would tell apart.
+_HELD = 1e-3
+
+
+def as_array(values: Any) -> Any:
+    """Returns a NumPy or JAX array as it is and anything else as a NumPy array.
+
+    NumPy's are in the byte order of this machine, the only one that JAX takes.
+    """
+    if hasattr(values, "__jax_array__"):
+        return jnp.asarray(values)
+    if isinstance(values, jax.Array):
+        return values
+    values = values if isinstance(values, np.ndarray) else np.asarray(values)
+    native = values.dtype.isnative or values.dtype.names is not None
+    return values if native else values.astype(values.dtype.newbyteorder("="))
+
+
+def inputs(values: Any) -> Any:
+    """A model's inputs as a JAX array, which has no floats wider than float64."""
+    if isinstance(values, np.ndarray) and values.dtype == np.longdouble:
+        values = values.astype(np.float64)
+    return jnp.asarray(values)
+
+
+def is_wide(values: Any) -> bool:
+    """Whether a NumPy array has numbers that the devices' floats may not hold apart."""
+    if not isinstance(values, np.ndarray) or values.dtype.kind not in "iuf":
+        return False
+    if values.dtype.kind == "f":
+        return values.dtype.itemsize > _float().itemsize
+    return values.dtype.itemsize >= _float().itemsize
+
+
+def on_device(argument: str, values: Any, *, units: bool) -> Any:
+    """Samples as a JAX array, moved towards zero before they are made narrower.
+
+    Args:
+      argument: The name of the argument.
+      values: [n, ...]; what is not wide stays as it is.
+      units: Whether what is computed depends on the unit. Where it does not, numbers
+        that are too large or too small for a device's float are scaled as well.
+    """
+    if not is_wide(values) or not values.size or not values.ndim:
+        return jnp.asarray(values)
+    with np.errstate(all="ignore"):  # what is not finite stays so
+        moved = _moved(values)
+        if not units:
+            moved = _scaled(moved)
+        narrow = moved.astype(_float())
+    if _different(narrow) < (1 - _LOST) * _different(moved):
+        warnings.warn(
+            f"`{argument}` has different values that {narrow.dtype} cannot tell apart, "
+            "which are now equal. Set JAX_ENABLE_X64=1, or pass them as their "
+            "differences or logarithms.",
+            stacklevel=5,
+        )
+    return jnp.asarray(narrow)
+
+
+def outcomes_on_device(argument: str, values: Any) -> Any:
+    """Continuous outcomes as they are, or moved towards zero where that is needed."""
+    if not is_wide(values) or values.dtype.kind != "f" or not values.size:
+        return jnp.asarray(values)
+    spread = np.ptp(values, axis=0)
+    step = np.abs(values).max(axis=0) * np.finfo(_float()).eps
+    if np.all(step <= _HELD * spread):
+        return jnp.asarray(values.astype(_float()))
+    warnings.warn(
+        f"`{argument}` has differences that are small beside its values, so these "
+        "were moved towards zero, which no information depends on.",
+        stacklevel=3,
+    )
+    return on_device(argument, values, units=True)
+
+
+def _float() -> Any:
+    return np.dtype(jax.dtypes.canonicalize_dtype(np.float64))
+
+
+def _moved(values: Shaped[np.ndarray, "n ..."]) -> Shaped[np.ndarray, "n ..."]:
+    """Values less a constant for each feature.
+
+    The constant is a multiple of a power of two that is as large as the spread, so that
+    values on a grid stay on it and equal distances stay equal. Near zero it is 0.
+    """
+    lowest = values.min(axis=0, keepdims=True)
+    if values.dtype.kind in "iu":
+        # Exact, as differences of integers of any size are in unsigned arithmetic.
+        unsigned = np.dtype(f"u{values.dtype.itemsize}")
+        above = (values.astype(unsigned) - lowest.astype(unsigned)).astype(np.float64)
+        lowest = lowest.astype(np.float64)
+        constant = _constant(lowest, lowest + above.max(axis=0, keepdims=True))
+        return above + (lowest - constant)
+    return values - _constant(lowest, values.max(axis=0, keepdims=True))
+
+
+def _constant(lowest: Any, highest: Any) -> Any:
+    spread = highest - lowest
+    known = np.isfinite(spread) & (spread > 0)
+    power = np.exp2(np.ceil(np.log2(np.where(known, spread, 1))))
+    middle = np.where(np.isfinite(spread), lowest / 2 + highest / 2, 0)
+    return np.where(known, np.rint(middle / power) * power, middle)
+
+
+def _scaled(values: Shaped[np.ndarray, "n ..."]) -> Shaped[np.ndarray, "n ..."]:
+    largest = np.abs(values[np.isfinite(values)]).max(initial=0.0)
+    info = np.finfo(_float())
+    if largest == 0 or float(info.tiny) ** 0.5 < largest < float(info.max) ** 0.5:
+        return values
+    return values * np.exp2(-np.rint(np.log2(largest)))
+
+
+def _different(values: Shaped[np.ndarray, "n ..."]) -> int:
+    """How many rows differ, by a random sum of each."""
+    rows = np.nan_to_num(values.reshape(len(values), -1).astype(np.float64))
+    weights = np.random.default_rng(0).normal(size=rows.shape[1])
+    with np.errstate(over="ignore", invalid="ignore"):
+        return len(np.unique(rows @ weights))
