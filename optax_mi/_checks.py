@@ -68,7 +68,11 @@ def less_than_one(argument: str, value: Any) -> None:
 def at_most(argument: str, value: Any, bound_name: str, bound: Any) -> None:
     """Checks `value <= bound`, where neither is traced."""
     known, limit = _number(argument, value), _number(bound_name, bound)
-    if known is not None and limit is not None and known > limit:
+    if known is None or limit is None:
+        return
+    # In the precision of the state, which holds both.
+    held = np.dtype(jnp.result_type(float)).type
+    if held(known) > held(limit):
         fail(argument, f"at most `{bound_name}` = {bound}", value)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from functools import partial
 from typing import Any
 
@@ -10,7 +11,6 @@ import jax.numpy as jnp
 import optax  # pyright: ignore[reportMissingTypeStubs]
 from jaxtyping import Array, Bool, Float
 
-from optax_mi import _checks
 from optax_mi._state import (
     MISSING,
     KeptParametersState,
@@ -78,14 +78,20 @@ def able_to_go_back(
         value: Any = None,
         **extra_args: Any,
     ) -> tuple[optax.Updates, KeptParametersState]:
-        if params is None and jax.tree.leaves(updates):
-            _checks.fail(
-                "params", "given to `update`: this policy goes back to them", None
-            )
+        able = params is not None
+        if not able:
+            if jax.tree.leaves(updates):
+                warnings.warn(
+                    "`update` was given no `params`, which this policy would go back "
+                    "to: the rate falls, and the parameters stay. Call "
+                    "tx.update(grads, opt_state, params).",
+                    stacklevel=2,
+                )
+            params = state.kept
         norm = _norm(updates)
         usual, calm = (_is_within(norm, times, state) for times in (_EXPLODED, _CALM))
         calm = calm | (usual & (state.updates_back >= _MOST_CALMING))
-        back = _still_going(state, params, calm)
+        back = able & _still_going(state, params, calm)
         finite = usual if value is None else usual & all_finite(value)
         losses, lost = state.losses, jnp.array(False)
         if value is not None:
@@ -95,8 +101,8 @@ def able_to_go_back(
             updates, state.inner, params, diverged=diverged, ignore=back, **extra_args
         )
         keep, go_back = _answers(rates)
-        begins = diverged | (go_back & ~back)
-        keep = keep & ~back & ~begins
+        begins = able & (diverged | (go_back & ~back))
+        keep = able & keep & ~back & ~begins
         recent = jnp.where(back | begins, state.recent_norm, norm)
         recent = jnp.maximum(state.recent_norm, recent.astype(state.recent_norm.dtype))
         kept = _where(keep, params, state.kept)

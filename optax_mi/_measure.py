@@ -27,8 +27,8 @@ def estimate_mi(
     outcomes: Numeric[ArrayLike, "n ..."],
     *,
     estimator: Estimator | None = None,
-    k: int = 3,
-    metric: Metric = "euclidean",
+    k: int | None = None,
+    metric: Metric | None = None,
     block_size: int | None = None,
     axis_name: AxisName = None,
 ) -> dict[str, Float[Array, ""]]:
@@ -44,11 +44,12 @@ def estimate_mi(
       activations: ``{layer: array [n, ...]}``, as `capture_activations` returns them.
       outcomes: True outcomes, shape [n] classes or [n, ...] real numbers.
       estimator: A function of a layer [n, d] and the outcomes to a scalar in nats, see
-        `Estimator`. The options below are those of the default and not passed to it. It
+        `Estimator`. The options below are those of the default: bind them in yours. It
         may take integers of shape [n, m], such as several labels for each example.
-      k: Number of neighbours.
-      metric: "euclidean", "manhattan" or "chebyshev", the norm within a layer (and
-        within continuous outcomes). The max-norm says little in high dimension.
+      k: Number of neighbours, by default 3.
+      metric: "euclidean" (the default), "manhattan" or "chebyshev", the norm within a
+        layer (and within continuous outcomes). The max-norm says little in high
+        dimension.
       block_size: Points handled at a time; chosen from n and the backend by default.
       axis_name: The mesh axis, or several, over which the points are spread: one of
         `jax.shard_map`, where the arrays are a device's own, or of the mesh in force
@@ -61,12 +62,13 @@ def estimate_mi(
 
     Raises:
       ValueError: If there are no layers, lengths differ, k < 1, n <= k, integer
-        outcomes are not of shape [n], outcomes are one-hot codes, or the estimator does
-        not return a scalar.
+        outcomes are not of shape [n], outcomes are one-hot codes, an option is given
+        beside an estimator, or that does not return a scalar.
 
     Warns:
-      UserWarning: If outcomes are floats and hold few different whole numbers: classes
-        must be integers.
+      UserWarning: If outcomes are floats and hold few different whole numbers, as
+        classes must be integers; or if most are alone in their class, as amounts must
+        be floats.
 
     Cost: the sum over the layers of n^2 d operations.
 
@@ -98,8 +100,15 @@ def estimate_mi(
         + [(f"activations[{name!r}]", a) for name, a in layers.items()]
     )
     if estimator is not None:
+        options = {"k": k, "metric": metric, "block_size": block_size}
+        for name, option in {**options, "axis_name": axis_name}.items():
+            if option is not None:
+                expected = "left out, and bound in the estimator: functools.partial"
+                _checks.fail(name, f"{expected}(estimator, {name}=...)", repr(option))
         estimates = _apply_all(tuple(layers.values()), outcomes, estimator=estimator)
         return dict(zip(layers, estimates, strict=True))
+    k = 3 if k is None else k
+    metric = "euclidean" if metric is None else metric
     _checks.neighbours(k, number_of_points(n, axis_name))
     check_options(metric, block_size)
     estimates = _estimate_all(

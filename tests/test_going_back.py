@@ -183,10 +183,21 @@ def test_clipping_before_it_does_not_touch_the_way_back():
     assert any(same(at, random_tree(0)) for at in visited[5:])
 
 
+def test_without_parameters_the_rate_falls_and_they_stay_which_is_told():
+    tx = optax_mi.mi_dynamic_lr(1e-3, 1.0)
+    state, updates = tx.init(jnp.ones(2)), None
+    for mi in (0.1, 0.5, 1.0, 1.5, 0.1):
+        with pytest.warns(UserWarning, match="`update` was given no `params`") as told:
+            updates, state = tx.update(jnp.ones(2), state, mi=mi)
+        assert told[0].filename == __file__
+    rate = optax_mi.learning_rates(state)[""]
+    np.testing.assert_allclose(updates, rate)
+    assert rate == pytest.approx(0.5 * 8e-3)  # half of the rate before
+    assert optax.tree.get(state, "updates_back") == 0
+    np.testing.assert_array_equal(optax.tree.get(state, "kept"), jnp.ones(2))
+
+
 def test_parameters_are_needed_by_such_a_policy_alone():
-    tx = optax_mi.mi_dynamic_lr(1e-3, 1.0, policy=told())
-    with pytest.raises(ValueError, match="`params` must be given to `update`"):
-        tx.update(jnp.ones(2), tx.init(jnp.ones(2)))
     remembers = (lambda: jnp.zeros(()), lambda step, memory: (step.lr_max, memory))
     tx = optax_mi.mi_dynamic_lr(1e-3, 1.0, policy=remembers)
     state = tx.init(jnp.ones(2))

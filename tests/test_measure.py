@@ -90,6 +90,17 @@ def test_labels_held_as_floats_are_told_of_but_to_an_estimator_of_ones_own():
         optax_mi.estimate_mi({"x": x}, y.astype(float), estimator=optax_mi.ksg_mixed)
 
 
+@pytest.mark.parametrize(
+    "option", [{"k": 5}, {"metric": "manhattan"}, {"block_size": 8}, {"axis_name": "a"}]
+)
+def test_options_beside_an_estimator_of_ones_own_are_refused(option):
+    (name,) = option
+    with pytest.raises(ValueError, match=rf"`{name}` must be left out, .* bound in"):
+        optax_mi.estimate_mi(
+            {"x": np.zeros((5, 2))}, np.arange(5), estimator=optax_mi.ksg, **option
+        )
+
+
 def test_several_labels_are_measured_one_by_one_or_by_their_combinations():
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 2, (1000, 2))

@@ -254,6 +254,10 @@ def test_bad_measurements_are_refused_on_either_way(mi, message):
         optax_mi.record_mi(tx.init(PARAMS), mi)
 
 
+def layerwise(*args, **options):
+    return optax_mi.layerwise_mi_dynamic_lr("auto", *args, **options)
+
+
 def test_several_layers_without_the_networks_own_are_refused():
     tx = transform()
     state, mi = tx.init(PARAMS), {"a": 1.0, "b": 1.0}
@@ -417,3 +421,17 @@ def test_a_loss_that_is_not_finite_brings_the_rate_to_lr_min_in_that_step(loss):
     for mi, rate in ((0.5, 1e-3), (1.0, 0.051)):  # and measurements raise it again
         updates, state = update(w, state, value=1.0, mi=mi)
         assert updates == pytest.approx(rate)
+
+
+@pytest.mark.parametrize("make", [optax_mi.mi_dynamic_lr, layerwise])
+def test_a_rate_on_its_bound_is_within_it_in_the_precision_of_the_state(make):
+    for rate in (np.float32(0.1), float(np.float32(0.1)), jnp.float32(0.1), 0.1):
+        tx = make(1e-3, 0.1, init_lr=rate)
+        assert set(optax_mi.learning_rates(tx.init(PARAMS)).values()) == {
+            float(np.float32(0.1))
+        }
+    for rate in (np.float32(0.01), float(np.float32(0.01)), 0.01):
+        make(0.01, 0.1, init_lr=rate)
+    make(np.float32(0.1), 0.1)
+    with pytest.raises(ValueError, match="`init_lr` must be at most `lr_max` = 0.1"):
+        make(1e-3, 0.1, init_lr=float(np.nextafter(np.float32(0.1), np.float32(1))))
