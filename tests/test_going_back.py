@@ -191,7 +191,7 @@ def test_without_parameters_the_rate_falls_and_they_stay_which_is_told():
             updates, state = tx.update(jnp.ones(2), state, mi=mi)
         assert told[0].filename == __file__
     rate = optax_mi.learning_rates(state)[""]
-    np.testing.assert_allclose(updates, rate)
+    np.testing.assert_allclose(np.asarray(updates), rate)
     assert rate == pytest.approx(0.5 * 8e-3)  # half of the rate before
     assert optax.tree.get(state, "updates_back") == 0
     np.testing.assert_array_equal(optax.tree.get(state, "kept"), jnp.ones(2))
