@@ -101,6 +101,7 @@ def _measured(
         y,
         estimator=_estimator(args, y),
         permutations=args.permutations,
+        blocks=args.blocks,
     )
     return float(found.mi), float(found.standard_error), float(found.p_value)
 
@@ -323,6 +324,9 @@ def _parser() -> argparse.ArgumentParser:
 
     one = commands.add_parser("estimate", parents=[arrays], help=estimate.__doc__)
     one.add_argument("--permutations", type=int, default=100)
+    one.add_argument(
+        "--blocks", type=int, default=1, help="rows that stay together, for time series"
+    )
     one.add_argument("--json", action="store_true")
     one.set_defaults(run=estimate)
 

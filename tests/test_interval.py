@@ -140,3 +140,34 @@ CLASSES = np.zeros(60, int)
 def test_bad_input_is_named(x, y, options, message):
     with pytest.raises(ValueError, match=message):
         optax_mi.mutual_information_interval(KEY, x, y, **options)
+
+
+def series(rng, n=500, memory=0.95):
+    x = np.zeros(n)
+    for i in range(1, n):
+        x[i] = memory * x[i - 1] + rng.normal()
+    return x
+
+
+@pytest.mark.slow
+def test_blocks_make_the_p_value_right_for_series_that_remember():
+    rng, rejected = np.random.default_rng(0), {1: 0, 50: 0}
+    for _ in range(40):
+        x, y = series(rng), series(rng)
+        for blocks in rejected:
+            found = optax_mi.mutual_information_interval(
+                KEY, x, y, permutations=39, blocks=blocks
+            )
+            rejected[blocks] += bool(found.p_value <= 0.1)
+    assert rejected[1] > 24  # of 40, where a test of 10 % should reject four
+    assert rejected[50] <= 10
+
+
+def test_rows_of_a_block_stay_together():
+    order = np.asarray(_interval._in_blocks(KEY, 23, 5))
+    assert sorted(order.tolist()) == list(range(23))
+    starts = np.flatnonzero(np.diff(order, prepend=-9) != 1)
+    assert set(order[starts].tolist()) <= {0, 5, 10, 15, 20}
+    assert len(starts) > 2
+    with pytest.raises(ValueError, match="`blocks` must be at most a quarter"):
+        optax_mi.mutual_information_interval(KEY, np.zeros(60), np.zeros(60), blocks=16)
