@@ -221,6 +221,13 @@ def is_discrete(outcomes: Any) -> bool:
     return jnp.issubdtype(outcomes.dtype, jnp.integer) or outcomes.dtype == jnp.bool_
 
 
+def classes_or_points(argument: str, values: Any) -> Any:
+    """Returns classes as integers [n], or samples as floats [n, d]."""
+    values = numbers(argument, values)
+    kind = class_labels if is_discrete(values) else points
+    return kind(argument, values)
+
+
 def any_outcomes(argument: str, values: Any) -> Any:
     """Returns integers of any shape, or real numbers as floats [n, d]."""
     values = numbers(argument, values)

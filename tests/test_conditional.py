@@ -1,3 +1,5 @@
+from typing import Any
+
 import numpy as np
 import pytest
 import tiers
@@ -74,3 +76,81 @@ def test_the_chain_rule():
 def test_lengths_must_agree():
     with pytest.raises(ValueError, match="`z` must be as long as `x`, 5 samples"):
         optax_mi.conditional_ksg(np.zeros(5), np.zeros(5), np.zeros(6))
+
+
+def grouped(n=300, groups=12, seed=0):
+    """Continuous x, y and z, and classes that x and y depend on."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, groups, n)
+    labels[:3] = [groups, groups + 1, groups + 1]  # alone, and two
+    x, y, z = rng.normal(size=(3, n))
+    return x + labels % 3, y + 0.5 * x + labels % 2, z + x, labels
+
+
+@pytest.mark.parametrize("metric", ["chebyshev", "euclidean", "manhattan"])
+@pytest.mark.parametrize("classes", ["z", "y", "x", "xz", "yz"])
+def test_classes_equal_the_twin(classes, metric):
+    x, y, z, labels = grouped()
+    given: list[Any] = [np.float32(x), np.float32(np.stack([y, y**2], axis=1)), np.float32(z)]
+    for i, name in enumerate("xyz"):
+        if name in classes:
+            given[i] = labels if i == 2 else labels % 5
+    found = optax_mi.conditional_ksg(*given, metric=metric)
+    expected = twins.conditional_of_classes(*given, metric=metric)
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=2e-6)
+
+
+def test_given_classes_it_is_the_mean_over_them():
+    x, y, _, labels = grouped(seed=1)
+    labels[:3] = 0
+    given = optax_mi.conditional_ksg(x, y, labels)
+    groups = [np.flatnonzero(labels == c) for c in np.unique(labels)]
+    within = [float(optax_mi.ksg(x[g], y[g])) for g in groups]
+    # Each group by its own spread there, all groups by one here.
+    assert given == pytest.approx(
+        np.average(within, weights=[len(g) for g in groups]), abs=0.1
+    )
+    codes = labels[:, None] == np.unique(labels)
+    coded = optax_mi.conditional_ksg(x, y, 1e6 * codes)
+    assert given == pytest.approx(float(coded), abs=0.1)
+
+
+@pytest.mark.slow
+def test_independent_measurements_of_a_hundred_groups_share_nothing_in_a_group():
+    rng = np.random.default_rng(100)
+    z = rng.integers(0, 100, 2000)
+    means = rng.normal(0, 3, (2, 100))
+    x, y = means[:, z] + rng.normal(size=(2, 2000))
+    assert abs(optax_mi.conditional_ksg(x, y, z)) < 0.05
+    x, y = x - 0.9 * means[0, z], y - 0.9 * means[1, z]  # as spread within as between
+    found = optax_mi.conditional_ksg(x, x + y, z % 10)
+    assert found == pytest.approx(0.5 * np.log(2), abs=0.06)
+
+
+@pytest.mark.slow
+def test_known_information_about_classes_given_a_number():
+    rng = np.random.default_rng(0)
+    z, noise = rng.normal(size=(2, 3000))
+    coin = rng.integers(0, 2, 3000)
+    # z alone tells nothing of the coin; x tells it from z.
+    x = z + np.where(coin, 5.0, 0.0) + 0.1 * noise
+    assert optax_mi.conditional_ksg(x, coin, z) == pytest.approx(np.log(2), abs=0.03)
+    # What x says of the class, z says as well.
+    classes = (z > 0).astype(int)
+    assert abs(optax_mi.conditional_ksg(z + 0.1 * noise, classes, z)) < 0.03
+
+
+def test_classes_alone_come_to_the_table_of_frequencies():
+    rng = np.random.default_rng(0)
+    z = rng.integers(0, 2, 2000)
+    x = (z + (rng.random(2000) < 0.3)) % 3
+    y = (x + (rng.random(2000) < 0.2)) % 3
+    parts = [np.mean(z == c) * twins.discrete_mi(x[z == c], y[z == c]) for c in (0, 1)]
+    assert optax_mi.conditional_ksg(x, y, z) == pytest.approx(sum(parts), abs=0.005)
+
+
+def test_of_classes_that_are_all_alone_there_is_no_estimate():
+    x, y = np.random.default_rng(0).normal(size=(2, 30))
+    assert np.isnan(optax_mi.conditional_ksg(x, y, np.arange(30)))
+    with pytest.raises(ValueError, match="`z` must be of shape"):
+        optax_mi.conditional_ksg(x, y, np.zeros((30, 2), int))

@@ -197,6 +197,31 @@ def conditional_ksg(x, y, z, k=3, metric="chebyshev"):
     return np.mean(_terms((x, y, z), subspaces, (-1, -1, 1), k, metric))
 
 
+def conditional_of_classes(x, y, z, k=3, metric="chebyshev"):
+    """Mesner and Shalizi (2019): integers are infinitely far from each other."""
+    variables = [np.asarray(v) for v in (x, y, z)]
+    numbers = [v if v.dtype.kind == "f" else 0.0 * v for v in variables]
+    own = _spaces(numbers, metric, True)
+    for i, v in enumerate(variables):
+        if v.dtype.kind in "iu":
+            own[i] = np.where(v[:, None] == v, 0.0, np.inf)
+    terms = []
+    for i in range(len(own[0])):
+        dx, dy, dz = (np.delete(d[i], i) for d in own)
+        joint = np.sort(np.max([dx, dy, dz], axis=0))
+        k_i = min(k, np.isfinite(joint).sum())
+        if k_i == 0:
+            continue
+        rho = joint[k_i - 1]
+        spaces = np.max([dx, dz], axis=0), np.max([dy, dz], axis=0), dz
+        if rho == 0:
+            at = [np.sum(d == 0) for d in (joint, *spaces)]
+        else:
+            at = [k_i - 1, *(np.sum(d < rho) for d in spaces)]
+        terms.append(np.dot([1, -1, -1, 1], digamma(np.array(at) + 1.0)))
+    return np.mean(terms)
+
+
 def kl_entropy(x, k=3, metric="euclidean"):
     """Kozachenko and Leonenko (1987)."""
     n, d = np.asarray(x).reshape(len(x), -1).shape

@@ -6,11 +6,14 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, ArrayLike, Float
+from jaxtyping import Array, ArrayLike, Bool, Float, Num
 
 from optax_mi import _checks
-from optax_mi._estimators import _distances, _joint
+from optax_mi._estimators import _conditional_classes, _distances, _joint
 from optax_mi._types import Metric, Numeric
+
+_SUBSPACES = ((0, 2), (1, 2), (2,))  # of x, y and z
+_ROWS = 32  # handled at a time where there are classes
 
 
 def conditional_ksg(
@@ -38,10 +41,16 @@ def conditional_ksg(
     spread first, as in `ksg`. The raw estimate is returned; it may be slightly
     negative.
 
+    Integers of shape [n] are classes, in each of the three. Points of different classes
+    are infinitely far from each other (Mesner and Shalizi), so that a condition of
+    classes gives the mean of `ksg` over the classes. A point is left out where no other
+    one shares all its classes.
+
     Args:
-      x: Points, shape [n] or [n, ...]; trailing axes are flattened.
-      y: Points, likewise.
-      z: Points of the variable that is known, likewise.
+      x: Points, shape [n] or [n, ...]; trailing axes are flattened. Or classes,
+        integers [n].
+      y: Points or classes, likewise.
+      z: Points or classes of the variable that is known, likewise.
       k: Number of neighbours.
       metric: "chebyshev", "euclidean" or "manhattan", the norm within each variable.
       block_size: Points handled at a time; chosen from n and the backend by default.
@@ -71,7 +80,7 @@ def conditional_ksg(
       and continuous data <https://arxiv.org/abs/1912.03387>`_, 2019.
     """
     variables = tuple(
-        _checks.points(name, v) for name, v in [("x", x), ("y", y), ("z", z)]
+        _checks.classes_or_points(name, v) for name, v in [("x", x), ("y", y), ("z", z)]
     )
     n = _checks.same_length(zip("xyz", variables, strict=True))
     _checks.neighbours(k, n)
@@ -81,22 +90,40 @@ def conditional_ksg(
 
 @partial(jax.jit, static_argnames=("k", "metric", "block_size"))
 def _conditional_ksg(
-    variables: tuple[Float[Array, "n _d"], ...],
+    variables: tuple[Num[Array, "n *_d"], ...],
     *,
     k: int,
     metric: Metric,
     block_size: int | None,
 ) -> Float[Array, ""]:
     variables = jax.lax.stop_gradient(variables)
+    numbers = [v for v in variables if v.ndim > 1]
+    finite = jnp.all(jnp.stack([jnp.array(True), *map(_all_finite, numbers)]))
+    if len(numbers) < len(variables):
+        means, used = _conditional_classes.mean_digammas(
+            variables,
+            _SUBSPACES,
+            k=k,
+            metric=metric,
+            block_size=block_size or _ROWS,
+        )
+        return jnp.where(finite, jnp.mean(_terms(means), where=used), jnp.nan)
     (counts,) = _joint.joint_counts(
         variables,
-        ((0, 2), (1, 2), (2,)),
+        _SUBSPACES,
         ks=(k,),
         metric=metric,
         block_size=block_size,
     )
     dtype = jnp.result_type(*variables)
-    joint, near_xz, near_yz, near_z = _joint.mean_digammas(counts, k, dtype)
-    terms = joint - near_xz - near_yz + near_z
-    finite = jnp.all(jnp.stack([jnp.all(jnp.isfinite(v)) for v in variables]))
+    terms = _terms(_joint.mean_digammas(counts, k, dtype))
     return jnp.where(finite, jnp.mean(terms), jnp.nan)
+
+
+def _all_finite(x: Float[Array, "n d"]) -> Bool[Array, ""]:
+    return jnp.all(jnp.isfinite(x))
+
+
+def _terms(means: list[Float[Array, "n"]]) -> Float[Array, "n"]:
+    joint, near_xz, near_yz, near_z = means
+    return joint - near_xz - near_yz + near_z

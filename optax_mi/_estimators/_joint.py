@@ -96,10 +96,7 @@ def joint_counts(
             lambda *all_of: joint_counts(all_of, subspaces, **options), variables, axis
         )
     variables = [_distances.rescale(v, axis) for v in variables]
-    units = [
-        _inverse_spread(v, metric, axis) * (1 + i * _APART)
-        for i, v in enumerate(variables)
-    ]
+    units = [unit(v, metric, i, axis) for i, v in enumerate(variables)]
     own_columns = [_distances.as_columns(v) for v in variables]
     columns = _ring.spread(own_columns, axis)
     spaces = (tuple(range(len(variables))), *subspaces)
@@ -192,7 +189,7 @@ def joint_counts(
     return _neighbours.map_rechecked(approximate, exact, rows, block_size, axis)
 
 
-def mean_digammas(counts: JointCounts, k: int, dtype: Any) -> list[Float[Array, "n"]]:
+def mean_digammas(counts: JointCounts, k: Any, dtype: Any) -> list[Float[Array, "n"]]:
     r"""E psi of the numbers of points as near as the k-th neighbour.
 
     In the whole space, and then in each subspace: psi(k) and psi(n_S + 1), with ties at
@@ -361,14 +358,17 @@ def _searched(
     return counted, ~reduce(jnp.logical_and, [about.certain for about in found])
 
 
-def _inverse_spread(
-    x: Float[Array, "n d"], metric: Metric, axis: AxisName
+def unit(
+    x: Float[Array, "n d"], metric: Metric, number: int, axis: AxisName = None
 ) -> Float[Array, ""]:
-    """1 / root mean square distance from the mean, squared where distances are."""
+    """What distances are multiplied by in the variable of that number.
+
+    1 / root mean square distance from the mean, squared where distances are.
+    """
     mean = _ring.mean(x, axis)[None]
     distance = _distances.distances(mean, x.T, metric)[0]
     if metric == "euclidean":
         spread = _ring.mean(distance, axis)
     else:
         spread = jnp.sqrt(_ring.mean(distance**2, axis))
-    return jnp.where(spread > 0, 1 / spread, 1)
+    return jnp.where(spread > 0, 1 / spread, 1) * (1 + number * _APART)

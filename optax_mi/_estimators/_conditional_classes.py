@@ -1,0 +1,82 @@
+"""Neighbours in a joint space of which some variables are classes.
+
+Two points of one class are at distance 0 in that variable, and points of different
+classes at infinity. So the k-th neighbour is sought among the points that share all
+classes; where they are fewer than k, the last of them takes its place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import reduce
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, Num
+
+from optax_mi._estimators import _distances, _joint
+from optax_mi._types import Metric
+
+
+def mean_digammas(
+    variables: Sequence[Num[Array, "n *_d"]],
+    subspaces: Sequence[Sequence[int]],
+    *,
+    k: int,
+    metric: Metric,
+    block_size: int,
+) -> tuple[list[Float[Array, "n"]], Bool[Array, "n"]]:
+    """`_joint.mean_digammas`, and which points have a neighbour.
+
+    Args:
+      variables: Points [n, d] of a continuous variable, classes [n] of a discrete one.
+      subspaces: Which variables each counting is in.
+      k: Number of neighbours.
+      metric: The norm within a continuous variable.
+      block_size: Points handled at a time.
+    """
+    spaces = (range(len(variables)), *subspaces)
+    within = _distances_within(variables, metric)
+
+    def of_point(i: Any) -> tuple[_joint.JointCounts, Int[Array, ""]]:
+        distances = [of(i) for of in within]
+        farthest = [reduce(jnp.maximum, (distances[v] for v in s)) for s in spaces]
+        nearest = -jax.lax.top_k(-farthest[0], k + 1)[0]  # the point itself first
+        own_k = jnp.minimum(k, jnp.sum(jnp.isfinite(farthest[0])) - 1)
+        rho = nearest[own_k]
+        joint, *near = (_near(distance, rho) for distance in farthest)
+        return _joint.JointCounts(joint, tuple(near), rho == 0, ()), own_k
+
+    points = jnp.arange(len(variables[0]))
+    counts, own_k = jax.lax.map(of_point, points, batch_size=block_size)
+    dtype = jnp.result_type(float)
+    # Of a point without a neighbour nothing is taken; its terms need not be finite.
+    means = _joint.mean_digammas(counts, jnp.maximum(own_k, 1).astype(dtype), dtype)
+    return means, own_k > 0
+
+
+def _near(distance: Float[Array, "n"], rho: Float[Array, ""]) -> _joint.Near:
+    closer, within = jnp.sum(distance < rho), jnp.sum(distance <= rho)
+    # The point itself is closer than rho, or at rho where that is zero.
+    own = (rho > 0).astype(closer.dtype)
+    return _joint.Near(closer - own, within - closer - (1 - own))
+
+
+def _distances_within(
+    variables: Sequence[Num[Array, "n *_d"]], metric: Metric
+) -> list[Any]:
+    """For each variable, a function from a point's number to distances from it."""
+
+    def of_classes(labels: Int[Array, "n"]) -> Any:
+        return lambda i: jnp.where(labels == labels[i], 0.0, jnp.inf)
+
+    def of_numbers(x: Float[Array, "n d"], number: int) -> Any:
+        x = _distances.rescale(x)
+        unit, columns = _joint.unit(x, metric, number), x.T
+        return lambda i: _distances.distances(x[i][None], columns, metric)[0] * unit
+
+    return [
+        of_numbers(v, number) if v.ndim > 1 else of_classes(v)
+        for number, v in enumerate(variables)
+    ]
