@@ -126,6 +126,28 @@ def captured(
     return {name: found[name] for name in names}
 
 
+class Same:
+    """Something that cannot be hashed, such as a model with a list: equal to itself."""
+
+    def __init__(self, held: Any) -> None:
+        self.held = held
+
+    def __hash__(self) -> int:
+        return id(self.held)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Same) and self.held is other.held
+
+
+def hashable(value: Any) -> Hashable:
+    """A value that is compiled in, or what stands for it where it has no hash."""
+    try:
+        hash(value)
+    except TypeError:
+        return Same(value)
+    return value
+
+
 class _Options(NamedTuple):
     """What a batch is compiled for."""
 

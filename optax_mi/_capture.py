@@ -62,7 +62,7 @@ def capture_activations(
       model: A ``flax.linen.Module`` or a ``flax.nnx.Module``.
       variables: The Linen model's variables, ``{"params": ..., ...}``; None for NNX.
       inputs: The probe's inputs, examples along the first axis.
-      *args: Further positional arguments of the model.
+      *args: Further positional arguments of the model, the same for all examples.
       layers: Which to return, one of these or a sequence of them: a name; a pattern in
         which ``*`` stands for anything but "/" and ``**`` for anything
         (``"block_*/out"``); a compiled regular expression, which is searched for in the
@@ -78,7 +78,9 @@ def capture_activations(
         in distances: what a few features hold among many of pure noise is lost.
       batch_size: Examples that run through the model at a time, in a compiled loop that
         keeps the layers returned and nothing else. NumPy inputs stay on the host but
-        for the batch at hand. By default all examples run at once.
+        for the batch at hand. By default all examples run at once. Of a model that
+        takes several arrays, put all into `inputs` and give `method`, such as
+        ``lambda model, x: model(x["tokens"], x["lengths"])``.
       in_axes: Which arrays of `inputs` hold examples, as in ``jax.vmap``: 0, or a
         pytree of 0 and None, such as ``{"x": 0, "anchors": None}``, where some are
         shared by all examples. By default those as long as the model's output. Where it
@@ -131,6 +133,11 @@ def capture_activations(
         selection = Selection(names)
     if batch_size is None or batch_size >= n:
         return run(inputs, n, selection)
+    for leaf in jax.tree.leaves((args, kwargs)):
+        if _has_examples(leaf, n):
+            expected = "no array of examples where they run in batches: put all into "
+            expected += "`inputs`, with method=lambda model, x: model(x[0], x[1])"
+            _checks.fail("args", expected, f"shape {leaf.shape}")
     return _batches.captured(run, inputs, axes, n, selection, batch_size)
 
 
@@ -209,9 +216,11 @@ class _Run(NamedTuple):
         leaves, structure = jax.tree.flatten((self.args, self.kwargs))
         is_array = [isinstance(leaf, jax.Array | np.ndarray) for leaf in leaves]
         rest = tuple(
-            None if a else leaf for a, leaf in zip(is_array, leaves, strict=True)
+            None if a else _batches.hashable(leaf)
+            for a, leaf in zip(is_array, leaves, strict=True)
         )
         given = [leaf for a, leaf in zip(is_array, leaves, strict=True) if a]
+        model = _batches.hashable(model)
         static = model, structure, rest, self.max_features, self.second
         return static, (variables, given, self.positions)
 
@@ -219,6 +228,9 @@ class _Run(NamedTuple):
     def merged(cls, static: Any, arrays: Any) -> "_Run":
         """The inverse of `split`."""
         model, structure, rest, max_features, second = static
+        model, *rest = (
+            a.held if isinstance(a, _batches.Same) else a for a in (model, *rest)
+        )
         variables, given, positions = arrays
         if not isinstance(model, nn.Module):
             from flax import nnx

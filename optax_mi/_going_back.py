@@ -165,12 +165,17 @@ def _followed(
     return jax.tree.map(partial(jnp.where, ignore), losses, now), lost
 
 
+def _true(*_: Any) -> bool:
+    # A function of the module: out of `jit`, a new one would compile at each update.
+    return True
+
+
 def _still_going(
     state: KeptParametersState, params: Any, calm: Bool[Array, ""]
 ) -> Bool[Array, ""]:
     """Whether the way back is not over: see `able_to_go_back`."""
     count = state.updates_back
-    there = jax.lax.cond(count > 0, _equal, lambda *_: True, params, state.kept)
+    there = jax.lax.cond(count > 0, _equal, _true, params, state.kept)
     arrived = there | (count >= _MOST_UPDATES)
     return (count > 0) & ~(arrived & (calm | (count >= _MOST_WAITING)))
 

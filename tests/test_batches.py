@@ -148,3 +148,39 @@ def test_memory_is_that_of_one_batch():
     layer = 4 * 4096 * 2000
     assert memory(None) > layer
     assert memory(100) < layer / 4
+
+
+class Listed(nn.Module):
+    sizes: list[int]
+
+    @nn.compact
+    def __call__(self, x, y=None):
+        for size in self.sizes:
+            x = nn.Dense(size)(x.reshape(len(x), -1))
+        return x if y is None else x + y
+
+
+def test_a_model_with_a_list_compiles_once_as_well():
+    model = Listed([4, 3])
+    variables = model.init(jax.random.key(0), X)
+    expected = optax_mi.capture_activations(model, variables, X)
+    before = _batches._one._cache_size()
+    for _ in range(3):
+        same(optax_mi.capture_activations(model, variables, X, batch_size=10), expected)
+    assert _batches._one._cache_size() == before + 1
+    within = jax.jit(
+        lambda v, x: optax_mi.capture_activations(model, v, x, batch_size=10)
+    )
+    same(dict(sorted(within(variables, X).items())), dict(sorted(expected.items())))
+
+
+def test_several_inputs_pass_in_batches_as_one():
+    model, y = Listed([4, 3]), np.ones((N, 3), np.float32)
+    variables = model.init(jax.random.key(0), X)
+    with pytest.raises(ValueError, match="`args` must be no array of examples where"):
+        optax_mi.capture_activations(model, variables, X, y, batch_size=10)
+    expected = optax_mi.capture_activations(model, variables, X, y)
+    found = optax_mi.capture_activations(
+        model, variables, (X, y), batch_size=10, method=lambda m, x: m(x[0], x[1])
+    )
+    same(found, expected)

@@ -161,6 +161,17 @@ def test_a_second_call_compiles_nothing(form):
 
 
 @forms
+def test_a_second_update_out_of_jit_compiles_nothing(form, caplog):
+    tx = transform(form.make)
+    state = tx.init(PARAMS)
+    with jax.log_compiles():
+        for mi in (*form.measurements, *form.measurements):
+            caplog.clear()
+            _, state = tx.update(GRADS, state, PARAMS, mi=mi)
+    assert not [r.message for r in caplog.records if "compil" in r.message.lower()]
+
+
+@forms
 def test_a_compiled_update_moves_nothing_to_the_host(form):
     tx = transform(form.make)
     state, mi = tx.init(PARAMS), jax.tree.map(jnp.float32, form.measurements[0])

@@ -91,7 +91,11 @@ def grouped(n=300, groups=12, seed=0):
 @pytest.mark.parametrize("classes", ["z", "y", "x", "xz", "yz"])
 def test_classes_equal_the_twin(classes, metric):
     x, y, z, labels = grouped()
-    given: list[Any] = [np.float32(x), np.float32(np.stack([y, y**2], axis=1)), np.float32(z)]
+    given: list[Any] = [
+        np.float32(x),
+        np.float32(np.stack([y, y**2], axis=1)),
+        np.float32(z),
+    ]
     for i, name in enumerate("xyz"):
         if name in classes:
             given[i] = labels if i == 2 else labels % 5

@@ -137,8 +137,25 @@ def test_a_fall_is_more_than_the_noise_seen_so_far():
 
 def test_thresholds_are_nats_without_a_reference():
     # 3 % of one nat, where 3 % of two would be within noise.
-    assert run([1, 0.95], reference=None)[1] == [1]
+    assert run([1, 0.95], reference=None, noise=0.01)[1] == [1]
     assert run([1, 0.95], reference=2.0)[1] == []
+
+
+def test_of_a_larger_reference_a_fall_is_a_larger_share():
+    assert run([1, 0.89], reference=4.0)[1] == []
+    assert run([1, 0.87], reference=4.0)[1] == [1]
+
+
+def test_noise_around_nothing_neither_begins_nor_ends_learning():
+    # A classifier of two classes that learns nothing yet, at a rate that is too low.
+    reference, noise = float(np.log(2)), [-0.018, -0.022, -0.001, 0.019, -0.026, -0.003]
+    rates, back = run(noise, lr_min=1e-4, reference=reference, start=-0.022)
+    assert rates == pytest.approx([0.1 * 2 ** (i + 2) for i in range(6)])
+    assert back == []
+    _, back = run(noise, lr_min=1e-4, reference=reference, start=-0.022, noise=0.0)
+    assert back == [4]
+    # What was learned, and lost, is told from it.
+    assert run([0.1, 0.2, 0.13], reference=reference)[1] == [2]
 
 
 def test_its_options_are_those_of_the_table():
@@ -160,6 +177,7 @@ def test_its_options_are_those_of_the_table():
         ("decay", -0.5),
         ("patience", 0),
         ("reset", 0),
+        ("noise", -0.1),
     ],
 )
 def test_bad_options_are_refused_with_their_name(argument, value):

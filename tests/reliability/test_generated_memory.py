@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 import optax_mi
 
-LOW, HIGH, REFERENCE = 0.001, 0.1, 2.0
+LOW, HIGH, REFERENCE = 0.001, 0.1, 1.5
+LEAST = 0.06  # three standard deviations of noise; of the reference it is 4 %
 FALL, RISE, PATIENCE, RESET = 0.03, 0.003, 3, 10
 PARAMS = {"w": jnp.array([0.3, -1e-9], jnp.float32)}
 GRADIENTS = {"w": jnp.array([0.5, 0.25], jnp.float32)}
@@ -67,10 +68,10 @@ class Twin:
 
     def fell(self, mi, warming_up):
         """Whether a measurement is a fall."""
-        fall = max(FALL * REFERENCE, 8 * self.noise)
-        learned = self.less(self.start + FALL * REFERENCE, self.best)
+        fall = max(LEAST, 8 * self.noise)
+        learned = self.less(self.start + LEAST, self.best)
         if warming_up and not learned:
-            fall = max(fall, 10 * FALL * REFERENCE, self.best / 2)
+            fall = max(fall, 10 * LEAST, self.best / 2)
             if self.rate >= HIGH:
                 return True
         return self.less(mi, self.best - fall)
