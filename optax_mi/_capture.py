@@ -162,7 +162,11 @@ class _Run(NamedTuple):
         if missing := [name for name in selection.names if name not in found]:
             everything = Selection(None)
             known = jax.eval_shape(lambda: self.named(inputs, n, everything)[0])
-            _checks.fail("layers", f"among {sorted(known)}", missing)
+            expected = f"among {sorted(known)}"
+            if "" in missing:
+                own = jax.eval_shape(lambda: self.named(inputs, n, Selection(()))[0])
+                expected += f"; the model has several outputs, {list(own)}"
+            _checks.fail("layers", expected, missing)
         for name in selection.names:
             if not self._is_wanted(found[name], n, scalars=True):
                 grid = "" if self.positions is None else f" x {self.positions.grid}"

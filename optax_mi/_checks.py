@@ -21,6 +21,8 @@ from optax_mi import _arrays
 
 _LARGEST = float(np.finfo(np.float32).max)
 
+_COMBINATIONS = "numpy.unique(y, axis=0, return_inverse=True)[1]"
+
 # Floats are probably classes where they are whole numbers and their different values
 # are so few, as a share of the examples.
 _FEW = 0.1
@@ -172,8 +174,8 @@ def _cure(labels: Any) -> str:
         return "one-hot codes: take argmax over the last axis"
     return (
         "of each position: see `sample_positions`; of several labels: their "
-        "combinations are classes, np.unique(y, axis=0, return_inverse=True)[1], or "
-        "add the estimates of the columns; one-hot codes: take argmax"
+        f"combinations are classes, {_COMBINATIONS}, or add the estimates of the "
+        "columns; one-hot codes: take argmax"
     )
 
 
@@ -259,10 +261,13 @@ def no_coded_classes(argument: str, outcomes: Any, stacklevel: int = 3) -> None:
     if 1 < len(values) <= _FEW * len(on_host):
         shown = ", ".join(f"{value:g}" for value in values[:5])
         more = ", ..." if len(values) > 5 else ""
+        cure = f"If these are classes, pass integers: {argument}.astype(int)."
+        if on_host.size > len(on_host):
+            cure = "Classes of positions: see `sample_positions`. Several labels: "
+            cure += f"their combinations are classes, {_COMBINATIONS}."
         warnings.warn(
             f"`{argument}` holds floats, which are taken for real numbers, but only "
-            f"the values {shown}{more}. If these are classes, pass integers: "
-            f"{argument}.astype(int).",
+            f"the values {shown}{more}. {cure}",
             stacklevel=stacklevel,
         )
 

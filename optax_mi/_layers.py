@@ -44,13 +44,15 @@ def match(
         _checks.fail("default", f"one of {layers}", repr(default))
     own = {label: _longest_prefix(label, layers) for label in labels}
     for label in labels:
-        if own[label] is None and (parts := _numbered(label, layers)):
+        if own[label] is None and (stacks := _stacks(label, layers)):
+            stack, *_ = stacks  # the outermost
             _checks.fail(
                 argument,
-                f"a mapping with one value for {label!r}, as those parameters belong "
-                "to several (stacked by a scan, or called several times): give "
-                f"{argument}[{label!r}], such as their mean, and leave them out",
-                parts,
+                f"a mapping with one value for {stack!r}, whose layers share their "
+                f"parameters (stacked by a scan, or called several times): give "
+                f"{argument}[{stack!r}], such as their mean, and leave out what is "
+                "numbered",
+                sorted(name for s in stacks for name in stacks[s]),
             )
     fallback = "" if default is None else default
     without_layer = [n for n in labels if own[n] is None and fallback not in layers]
@@ -64,7 +66,8 @@ def match(
     if without_layer or (every_layer and without_group):
         _checks.fail(
             argument,
-            f"a mapping from layers that the labels of parameters, {labels}, belong to",
+            f"a mapping from layers that the labels of parameters, {labels}, belong to "
+            "(`default` names the layer that the others follow)",
             f"{layers} ({without_layer or without_group} without a counterpart)",
         )
     return {label: fallback if name is None else name for label, name in own.items()}
@@ -75,14 +78,18 @@ def _longest_prefix(label: str, layers: Iterable[str]) -> str | None:
     return max(prefixes, key=len, default=None)
 
 
-def _numbered(label: str, layers: Iterable[str]) -> list[str]:
-    """Layers whose names are a beginning of a label, and a number that it has not."""
-    found: list[str] = []
-    for name in layers:
+def _stacks(label: str, layers: Iterable[str]) -> dict[str, list[str]]:
+    """Layers whose names are a beginning of a label, and a number that it has not.
+
+    By that beginning, the shortest first.
+    """
+    found: dict[str, list[str]] = {}
+    for name in sorted(layers, key=len):
         stack, _, number = name.rpartition("/")
         if number.isdecimal() and stack and _is_prefix(stack, label):
             rest = label[len(stack) + 1 :].partition("/")[0]
-            found += [] if rest.isdecimal() else [name]
+            if not rest.isdecimal():
+                found.setdefault(stack, []).append(name)
     return found
 
 

@@ -96,7 +96,8 @@ def entry(
             layer = next(iter(values)) if len(values) == 1 else ""
         if layer not in values:
             wanted = repr(layer) if layer else "the whole network, '',"
-            _checks.fail(argument, f"a mapping with {wanted} in it", list(values))
+            expected = f"a mapping with {wanted} in it, or one of its values alone"
+            _checks.fail(argument, expected, list(values))
         value = values[layer]
     if value is None:
         return None

@@ -341,13 +341,15 @@ def test_parameters_stacked_by_a_scan_do_not_follow_another_layer_in_silence():
     blocks = [f"blocks/dense/{i}" for i in range(3)]
     assert {*blocks} < {*mi}
     state = tx.init(params)
-    with pytest.raises(ValueError, match=r"mi\['blocks/dense'\], such as their mean"):
+    with pytest.raises(
+        ValueError, match=r"give mi\['blocks'\], such as their me"
+    ):
         optax_mi.record_mi(state, mi)
     with pytest.raises(ValueError, match="got .*'blocks/dense/2'"):
         tx.update(params, state, params, mi=mi)
     # What it says to write:
     mi = {name: value for name, value in mi.items() if not name.startswith("blocks")}
-    mi["blocks/dense"] = jnp.float32(0.5)
+    mi["blocks"] = jnp.float32(0.5)
     state = optax_mi.record_mi(state, mi)
     assert {*optax_mi.learning_rates(state)} == {"first", "blocks/dense", "head"}
 
@@ -357,3 +359,36 @@ def test_numbers_that_are_names_of_modules_are_not_taken_for_a_stack():
     tx = layerwise()
     state = optax_mi.record_mi(tx.init(params), {"blocks/layers/0": 0.5, "": 0.4})
     assert {*optax_mi.learning_rates(state)} == {"blocks/layers/0", "blocks/layers/1"}
+
+
+def test_of_a_stack_with_several_modules_the_outermost_is_named():
+    params = {"layers": {"bn": {"scale": jnp.ones(3)}, "linear": {"w": jnp.ones(3)}}}
+    tx = layerwise(policy=None)
+    state = tx.init(params)
+    mi: Any = {f"layers/{i}": 0.5 for i in range(3)} | {"": 0.4}
+    for several in (mi, mi | {f"layers/bn/{i}": 0.5 for i in range(3)}):
+        with pytest.raises(ValueError, match=r"give mi\['layers'\], such as"):
+            optax_mi.record_mi(state, several)
+    state = optax_mi.record_mi(state, {"layers": 0.5, "": 0.4})
+    pending = optax.tree.get_all_with_path(state, "pending")
+    assert [float(value) for _, value in pending] == [0.5, 0.5]
+
+
+def test_a_model_of_several_outputs_says_so():
+    class Two(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            return nn.Dense(2)(x), nn.Dense(3)(x)
+
+    x = jnp.ones((5, 2))
+    variables = Two().init(jax.random.key(0), x)
+    with pytest.raises(
+        ValueError, match=r"the model has several outputs, \['0', '1'\]"
+    ):
+        optax_mi.capture_activations(Two(), variables, x, layers="")
+    tx = optax_mi.mi_dynamic_lr(1e-3, 0.1)
+    with pytest.raises(ValueError, match="'', in it, or one of its values alone, got"):
+        optax_mi.record_mi(tx.init(x), {"0": 1.0, "1": 1.0})
+    labels = layerwise(policy=None).init(variables["params"])
+    with pytest.raises(ValueError, match="`default` names the layer that the others"):
+        optax_mi.record_mi(labels, {"0": 1.0, "1": 1.0})
