@@ -341,9 +341,7 @@ def test_parameters_stacked_by_a_scan_do_not_follow_another_layer_in_silence():
     blocks = [f"blocks/dense/{i}" for i in range(3)]
     assert {*blocks} < {*mi}
     state = tx.init(params)
-    with pytest.raises(
-        ValueError, match=r"give mi\['blocks'\], such as their me"
-    ):
+    with pytest.raises(ValueError, match=r"give mi\['blocks'\], such as their me"):
         optax_mi.record_mi(state, mi)
     with pytest.raises(ValueError, match="got .*'blocks/dense/2'"):
         tx.update(params, state, params, mi=mi)

@@ -118,6 +118,31 @@ def test_several_labels_are_measured_one_by_one_or_by_their_combinations():
         assert found["both"] == pytest.approx(2 * np.log(2), abs=0.03)
 
 
+def test_columns_of_outcomes_in_different_units_need_one_spread():
+    rng = np.random.default_rng(0)
+    y = rng.normal(size=(1000, 2)) * [1.0, 1000.0]
+    layer = {"first": y[:, :1] + 0.5 * rng.normal(size=(1000, 1))}
+    truth = 0.5 * np.log(1 + 1 / 0.25)
+    assert optax_mi.estimate_mi(layer, y)["first"] < 0.1  # the second column hides it
+    scaled = optax_mi.estimate_mi(layer, y / y.std(axis=0))["first"]
+    assert scaled == pytest.approx(truth, abs=0.1)
+
+
+def test_ordered_grades_are_classes_or_numbers_with_ties():
+    rng = np.random.default_rng(0)
+    grades = rng.integers(1, 6, 1000)
+    h = grades[:, None] + 0.1 * rng.normal(size=(1000, 1))
+    classes = optax_mi.estimate_mi({"h": h}, grades)["h"]
+    assert classes == pytest.approx(np.log(5), abs=0.01)
+    # No order is used: any other names of the classes give the same.
+    names = np.array([0, 30, 10, 50, 20, 40])[grades]
+    assert classes == optax_mi.estimate_mi({"h": h}, names)["h"]
+    ordered = optax_mi.estimate_mi(
+        {"h": h}, grades.astype(float), estimator=optax_mi.ksg_mixed
+    )
+    assert ordered["h"] == pytest.approx(np.log(5), abs=0.03)
+
+
 @pytest.fixture(scope="module")
 def probe():
     rng = np.random.default_rng(0)
