@@ -23,6 +23,8 @@ _LARGEST = float(np.finfo(np.float32).max)
 
 _COMBINATIONS = "numpy.unique(y, axis=0, return_inverse=True)[1]"
 
+_SEVERAL = 10  # examples, of which it can be told whether most are alone
+
 # Floats are probably classes where they are whole numbers and their different values
 # are so few, as a share of the examples.
 _FEW = 0.1
@@ -96,7 +98,7 @@ def numbers(argument: str, values: Any) -> Any:
         fail(argument, "an array", repr(values)[:80])
     if not is_real(values.dtype):
         expected = "an array of real numbers"
-        if values.dtype.kind in "USO":
+        if values.dtype.kind in "USO" and values.ndim:
             expected += " (of names: numpy.unique(names, return_inverse=True)[1])"
         fail(argument, expected, f"dtype {values.dtype}")
     return values
@@ -186,17 +188,26 @@ def outcomes(argument: str, values: Any) -> Any:
         no_coded_classes(argument, values, stacklevel=4)
         return points(argument, values)
     labels = class_labels(argument, values)
-    if is_known(labels):
-        _, counts = np.unique(np.asarray(labels), return_counts=True)
-        alone = int(np.sum(counts == 1))
-        if 2 * alone > len(labels):
-            warnings.warn(
-                f"`{argument}` holds integers, which are classes, and {alone} of "
-                f"{len(labels)} examples are alone in theirs: they say nothing. If "
-                f"these are amounts, pass floats: {argument}.astype(float).",
-                stacklevel=3,
-            )
+    # An array on a device is not waited for; that of a probe was looked at when drawn.
+    if isinstance(values, np.ndarray):
+        tell_of_amounts(argument, values, stacklevel=4)
     return labels
+
+
+def tell_of_amounts(argument: str, outcomes: Any, stacklevel: int = 3) -> None:
+    """Warns of integers of which most differ, where they are known."""
+    looked_at = is_known(outcomes) and is_discrete(outcomes)
+    if not looked_at or outcomes.ndim != 1 or len(outcomes) < _SEVERAL:
+        return
+    _, counts = np.unique(np.asarray(outcomes), return_counts=True)
+    alone = int(np.sum(counts == 1))
+    if 2 * alone > len(outcomes):
+        warnings.warn(
+            f"`{argument}` holds integers, which are classes, and {alone} of "
+            f"{len(outcomes)} examples are alone in theirs: they say nothing. If these "
+            f"are amounts, pass floats: {argument}.astype(float).",
+            stacklevel=stacklevel,
+        )
 
 
 def held_integers(argument: str, values: Any) -> None:
@@ -224,10 +235,10 @@ def is_discrete(outcomes: Any) -> bool:
 
 
 def classes_or_points(argument: str, values: Any) -> Any:
-    """Returns classes as integers [n], or samples as floats [n, d]."""
+    """Returns integers [n] as the classes that they are, all else as floats [n, d]."""
     values = numbers(argument, values)
-    kind = class_labels if is_discrete(values) else points
-    return kind(argument, values)
+    classes = is_discrete(values) and values.ndim == 1
+    return (class_labels if classes else points)(argument, values)
 
 
 def any_outcomes(argument: str, values: Any) -> Any:

@@ -54,7 +54,8 @@ def sample_probe(
 
     Warns:
       UserWarning: If y holds floats, of few different whole numbers: classes must be
-        integers.
+        integers. Or integers, most of them alone in their class: amounts must be
+        floats.
 
     Cost: n for the permutation; n log n where it is stratified.
 
@@ -89,6 +90,7 @@ def sample_probe(
     inputs = jax.tree.map(lambda array: _arrays.inputs(_take(array, index)), x)
     outcomes = _arrays.outcomes_on_device("y", _take(y, index))
     _checks.no_coded_classes("y", outcomes)
+    _checks.tell_of_amounts("y", outcomes)
     return Probe(inputs, outcomes)
 
 

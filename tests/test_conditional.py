@@ -156,5 +156,10 @@ def test_classes_alone_come_to_the_table_of_frequencies():
 def test_of_classes_that_are_all_alone_there_is_no_estimate():
     x, y = np.random.default_rng(0).normal(size=(2, 30))
     assert np.isnan(optax_mi.conditional_ksg(x, y, np.arange(30)))
-    with pytest.raises(ValueError, match="`z` must be of shape"):
-        optax_mi.conditional_ksg(x, y, np.zeros((30, 2), int))
+
+
+def test_integers_of_several_columns_are_numbers():
+    x, y, z = grouped()[:3]
+    z = np.round(3 * np.stack([z, x], axis=1)).astype(int)
+    found = optax_mi.conditional_ksg(x, y, z)
+    assert found == optax_mi.conditional_ksg(x, y, z.astype(float))

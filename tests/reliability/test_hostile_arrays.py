@@ -92,6 +92,7 @@ def up_to(largest):
 
 
 SHAPED = Refused("must be an array of samples, shape [n] or [n, ...], got a scalar")
+NAMES = Refused("(of names: numpy.unique(names, return_inverse=True)[1]), got dtype")
 TYPED = "must be an array of real numbers, got dtype"
 
 # The input; then a column for each family.
@@ -158,7 +159,10 @@ ROWS = {
         *(SAME, SAME, NUMBER, SAME, NUMBER),
     ),
     "booleans": (X > 0, NUMBER, NUMBER, NUMBER, NUMBER, MINUS_INFINITY),
-    "float64 beyond float32": (X.astype(np.float64) * 1e200, NAN, NAN, NAN, NAN, NAN),
+    "float64 beyond float32": (
+        X.astype(np.float64) * 1e200,
+        *(SAME, SAME, NAN, NUMBER, NAN),
+    ),
     "not contiguous": (
         np.asfortranarray(np.repeat(X, 2, axis=0))[::2],
         *(SAME, SAME, SAME, SAME, SAME),
@@ -181,8 +185,8 @@ ROWS = {
     "a scalar": (np.float32(1), *(SHAPED,) * 5),
     "donated": (donated(), *(Refused("Array has been deleted"),) * 5),
     "complex": (X.astype(np.complex64), *(Refused(f"{TYPED} complex64"),) * 5),
-    "text": (X.astype(str), *(Refused(f"{TYPED} <U"),) * 5),
-    "objects": (X.astype(object), *(Refused(f"{TYPED} object"),) * 5),
+    "text": (X.astype(str), *(NAMES,) * 5),
+    "objects": (X.astype(object), *(NAMES,) * 5),
     "nothing, None": (None, *(Refused(f"{TYPED} object"),) * 5),
     "rows of different lengths": (
         [[1.0], [1.0, 2.0]],

@@ -34,7 +34,9 @@ CONTINUOUS = ("estimate_mi", "mutual_information_interval", "sample_probe")
 TYPED = Refused("must be integer class labels (continuous outcomes go to `ksg`)")
 SHAPED = Refused("must be of shape [n] with n >= 1 (one-hot codes: take argmax")
 CODES = Refused("must be integer class labels (pass argmax over the last axis), got")
-NO_NUMBERS = Refused("must be an array of real numbers, got dtype")
+COLUMN = Refused("must be of shape [n] with n >= 1 (a single column: take [:, 0]), got")
+NONE = Refused("must be of shape [n] with n >= 1, got shape")
+NAMES = Refused("(of names: numpy.unique(names, return_inverse=True)[1]), got dtype")
 RANGE = Refused("must be within the int32 range, got 0 to 2000000000000")
 LENGTH = Refused("must be as long as")
 PROBED = Refused("must be an array of examples, shape [n, ...]")
@@ -84,7 +86,7 @@ ROWS = {
         np.eye(3)[LABELS],
         TYPED,
         {
-            "estimate_mi": NUMBER,
+            "estimate_mi": CODES,
             "mutual_information_interval": CODES,
             "sample_probe": CODES,
         },
@@ -94,15 +96,15 @@ ROWS = {
         SHAPED,
         {"sample_probe": CODES},
     ),
-    "a column": (LABELS[:, None], SHAPED, {"sample_probe": NUMBER}),
-    "text": (LABELS.astype(str), NO_NUMBERS, {}),
+    "a column": (LABELS[:, None], COLUMN, {"sample_probe": NUMBER}),
+    "text": (LABELS.astype(str), NAMES, {}),
     "one too few": (
         LABELS[:-1],
         LENGTH,
         dict.fromkeys(["label_entropy", "usable_points"], NUMBER),
     ),
-    "none": (LABELS[:0], SHAPED, {"sample_probe": LENGTH}),
-    "a scalar": (3, SHAPED, {"sample_probe": PROBED}),
+    "none": (LABELS[:0], NONE, {"sample_probe": LENGTH}),
+    "a scalar": (3, NONE, {"sample_probe": PROBED}),
 }
 
 
