@@ -9,7 +9,7 @@ KEY = jax.random.key(0)
 
 
 def test_it_pairs_inputs_with_their_outcomes_and_repeats_none():
-    x, y = np.arange(100.0), np.arange(100)
+    x, y = np.arange(100.0), np.arange(100.0)
     probe = optax_mi.sample_probe(KEY, x, y, size=40)
     np.testing.assert_array_equal(probe.inputs, probe.outcomes)
     assert len(set(probe.outcomes.tolist())) == 40
