@@ -90,7 +90,7 @@ def _measured(
     x: Numeric[np.ndarray, "n ..."],
     y: Numeric[np.ndarray, "n ..."],
 ) -> tuple[float, float, float]:
-    """The estimate, its standard error and its p-value, NaN where there is none."""
+    """The estimate, the standard error and the p-value; NaN for one that is missing."""
     if len(x) == len(y) < FEWEST:
         _say(f"no standard error and no p-value: they take at least {FEWEST} examples")
         found = optax_mi.estimate_mi({"": x}, y, estimator=_estimator(args, y))

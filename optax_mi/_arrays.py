@@ -13,7 +13,7 @@ from jaxtyping import Shaped
 # Values have merged where this share of the different rows is lost. A few of very many
 # do in any case: float32 has 2^24 numbers of one size.
 _LOST = 0.01
-# A warning tells classes from numbers that one precision more would tell apart.
+# Outcomes stay as they are where rounding takes less than this share of their spread.
 _HELD = 1e-3
 
 
@@ -77,13 +77,14 @@ def outcomes_on_device(argument: str, values: Any) -> Any:
     """Continuous outcomes as they are, or moved towards zero where that is needed."""
     if not is_wide(values) or values.dtype.kind != "f" or not values.size:
         return jnp.asarray(values)
-    spread = np.ptp(values, axis=0)
-    step = np.abs(values).max(axis=0) * np.finfo(_float()).eps
-    if np.all(step <= _HELD * spread):
-        return jnp.asarray(values.astype(_float()))
+    with np.errstate(all="ignore"):  # what is not finite stays so
+        spread = np.ptp(values, axis=0)
+        step = np.abs(values).max(axis=0) * np.finfo(_float()).eps
+        if not np.any((spread > 0) & (step > _HELD * spread)):
+            return jnp.asarray(values.astype(_float()))
     warnings.warn(
-        f"`{argument}` has differences that are small beside its values, so these "
-        "were moved towards zero, which no information depends on.",
+        f"`{argument}` has differences too small for {_float()} beside its values, so "
+        "a constant was subtracted. Mutual information is the same without it.",
         stacklevel=3,
     )
     return on_device(argument, values, units=True)

@@ -120,9 +120,9 @@ def captured(
     options = _Options(type(run), static, structure, axes, names, size)
     traced = any(map(_checks.is_traced, jax.tree.leaves(given)))
     if not traced and all(isinstance(leaf, np.ndarray) for leaf in own):
-        found = _from_host(*given, n, options)
+        found = _from_host(*given, n, run.positions, options)
     else:
-        found = _in_a_loop(*given, options=options)
+        found = _in_a_loop(*given, run.positions, options=options)
     return {name: found[name] for name in names}
 
 
@@ -178,11 +178,11 @@ def _one(
 
 
 def _from_host(
-    given: Any, own: list[Any], n: int, options: _Options
+    given: Any, own: list[Any], n: int, positions: Any, options: _Options
 ) -> dict[str, Shaped[Array, "n ..."]]:
     """Sends one batch after the other to the device."""
     found: list[dict[str, Any]] = []
-    positions = options.kind.merged(options.static, given[0]).positions
+    at_positions: Any = None
     for first in range(0, n, options.size):
         # The last batch begins earlier, to be as long, and that part is dropped.
         start = min(first, n - options.size)
@@ -191,14 +191,16 @@ def _from_host(
         if positions is None:
             found.append({name: a[first - start :] for name, a in layers.items()})
         else:
-            known = found[0] if found else layers
-            found = [positions.merged(known, layers, start, options.size)]
+            known = layers if at_positions is None else at_positions
+            at_positions = positions.merged(known, layers, start, options.size)
+    if positions is not None:
+        return at_positions
     return {name: jnp.concatenate([each[name] for each in found]) for name in found[0]}
 
 
 @partial(jax.jit, static_argnames="options")
 def _in_a_loop(
-    given: Any, own: list[Any], *, options: _Options
+    given: Any, own: list[Any], positions: Any, *, options: _Options
 ) -> dict[str, Shaped[Array, "n ..."]]:
     """Runs one batch after the other in a compiled loop.
 
@@ -220,7 +222,6 @@ def _in_a_loop(
 
     starts = size * jnp.arange(batches)
     inputs = [split(leaf) for leaf in own]
-    positions = options.kind.merged(options.static, given[0]).positions
     if positions is None:
         return jax.tree.map(
             join, jax.lax.map(lambda pair: one(*pair), (inputs, starts))

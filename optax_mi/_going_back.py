@@ -80,13 +80,7 @@ def able_to_go_back(
     ) -> tuple[optax.Updates, KeptParametersState]:
         able = params is not None
         if not able:
-            if jax.tree.leaves(updates):
-                warnings.warn(
-                    "`update` was given no `params`, which this policy would go back "
-                    "to: the rate falls, and the parameters stay. Call "
-                    "tx.update(grads, opt_state, params).",
-                    stacklevel=2,
-                )
+            _warn_of_no_params(updates)
             params = state.kept
         norm = _norm(updates)
         usual, calm = (_is_within(norm, times, state) for times in (_EXPLODED, _CALM))
@@ -118,6 +112,16 @@ def able_to_go_back(
         )
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+
+
+def _warn_of_no_params(updates: optax.Updates) -> None:
+    if jax.tree.leaves(updates):
+        warnings.warn(
+            "`update` was given no `params`, so this policy cannot go back to them: "
+            "the rate falls, and the parameters stay. Call "
+            "tx.update(grads, opt_state, params).",
+            stacklevel=3,
+        )
 
 
 def _is_within(

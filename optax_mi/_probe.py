@@ -87,8 +87,8 @@ def sample_probe(
         index = _of_each_class(key, _checks.class_labels("y", y), size)
     else:
         index = jax.random.choice(key, n, (size,), replace=False)
-    inputs = jax.tree.map(lambda array: _arrays.inputs(_take(array, index)), x)
-    outcomes = _arrays.outcomes_on_device("y", _take(y, index))
+    inputs = jax.tree.map(lambda array: _arrays.inputs(taken(array, index)), x)
+    outcomes = _arrays.outcomes_on_device("y", taken(y, index))
     _checks.no_coded_classes("y", outcomes)
     _checks.tell_of_amounts("y", outcomes)
     return Probe(inputs, outcomes)
@@ -107,7 +107,7 @@ def _of_each_class(
     return order[jnp.argsort(turns[order], stable=True)[:size]]
 
 
-def _take(array: Any, index: Int[Array, "size"]) -> Any:
+def taken(array: Any, index: Int[Array, "size"]) -> Any:
     """The examples, of a NumPy array on the host."""
     if not isinstance(array, np.ndarray) or _checks.is_traced(index):
         return jnp.asarray(array)[index]

@@ -122,13 +122,22 @@ def test_outcomes_of_a_probe_are_moved_where_they_have_to_be_and_that_is_said():
     probe = optax_mi.sample_probe(KEY, Z, 100 + Y, 500)
     index = optax_mi.sample_probe(KEY, np.arange(600), C, 500).inputs
     np.testing.assert_array_equal(probe.outcomes, (100 + Y).astype(np.float32)[index])
-    with pytest.warns(UserWarning, match="`y` has differences .* moved") as told:
+    with pytest.warns(UserWarning, match="`y` has differences .* subtracted") as told:
         moved = optax_mi.sample_probe(KEY, Z, 1e9 + Y, 500)
     assert told[0].filename == __file__
     np.testing.assert_allclose(np.ptp(moved.outcomes - Y[index]), 0, atol=1e-6)
-    with pytest.warns(UserWarning, match="`outcomes` has differences .* moved") as told:
+    with pytest.warns(UserWarning, match="`outcomes` has differences") as told:
         optax_mi.sample_positions(KEY, 1e9 + Y.reshape(60, 10), 500)
     assert told[0].filename == __file__
+
+
+@pytest.mark.parametrize("value", [0.3, np.nan, np.inf])
+def test_outcomes_without_a_spread_are_not_said_to_be_moved(value):
+    y = np.c_[Y, np.full(600, 0.3)]
+    y[0] = value
+    probe = optax_mi.sample_probe(KEY, Z, y, 600)
+    index = optax_mi.sample_probe(KEY, np.arange(600), C, 600).inputs
+    np.testing.assert_array_equal(probe.outcomes, y.astype(np.float32)[index])
 
 
 @pytest.mark.parametrize("x64", [False, True])

@@ -90,6 +90,21 @@ def test_labels_held_as_floats_are_told_of_but_to_an_estimator_of_ones_own():
         optax_mi.estimate_mi({"x": x}, y.astype(float), estimator=optax_mi.ksg_mixed)
 
 
+def test_outcomes_on_a_device_are_looked_at_once_and_codes_are_refused_each_time(
+    monkeypatch,
+):
+    rng, seen = np.random.default_rng(0), []
+    x, y = (jnp.asarray(rng.normal(size=60), jnp.float32) for _ in range(2))
+    codes = jax.nn.one_hot(jnp.arange(60) % 3, 3)
+    unique = np.rint
+    monkeypatch.setattr(np, "rint", lambda a: seen.append(a.shape) or unique(a))
+    for _ in range(3):
+        optax_mi.estimate_mi({"x": x}, y)
+        with pytest.raises(ValueError, match="one-hot codes of shape"):
+            optax_mi.estimate_mi({"x": x}, codes)
+    assert seen == [(60,)]
+
+
 @pytest.mark.parametrize(
     "option", [{"k": 5}, {"metric": "manhattan"}, {"block_size": 8}, {"axis_name": "a"}]
 )

@@ -58,3 +58,21 @@ def test_the_key_decides_and_another_estimator_may_be_used(data):
 def test_bad_input_is_refused_with_its_name(data, sizes, repeats, message):
     with pytest.raises(ValueError, match=message):
         optax_mi.sample_size_curve(jax.random.key(0), data[0], data[1], sizes, repeats)
+
+
+def test_only_the_samples_of_an_array_on_disk_are_read(data, tmp_path, monkeypatch):
+    x, y = data
+    np.save(tmp_path / "x.npy", x)
+    mapped = np.load(tmp_path / "x.npy", mmap_mode="r")
+    read, take = [], np.memmap.__getitem__
+
+    def seen(self, index):
+        read.append(np.shape(index))
+        return take(self, index)
+
+    monkeypatch.setattr(np.memmap, "__getitem__", seen)
+    found = optax_mi.sample_size_curve(jax.random.key(0), mapped, y, (40,), 2)
+    assert read[:2] == [(40,), (40,)]
+    assert max(shape for shape in read if shape) == (40,)
+    expected = optax_mi.sample_size_curve(jax.random.key(0), x, y, (40,), 2)
+    np.testing.assert_allclose(found.estimates, expected.estimates, atol=1e-6)

@@ -108,16 +108,21 @@ def points(value: float) -> str:
 
 def summary(rows: Mapping[tuple[str, str], Row], names: list[str]) -> list[list[str]]:
     """What the rows come to, for each method."""
-    lines = [["**mean**"], ["**largest**"], ["**seeds lost**"]]
-    for line in lines:
-        line += [""] * 4
+    heads = ["mean, in points alone", "mean", "largest", "seeds lost"]
+    lines = [[f"**{head}**", *[""] * 4] for head in heads]
     for name in names:
+        in_points = [
+            row.regrets[name].mean()
+            for (task, _), row in rows.items()
+            if task not in LOWER and name in row.regrets
+        ]
+        lines[0].append(points(float(np.mean(in_points))) if in_points else "")
         regrets = [row.regrets[name] for row in rows.values() if name in row.regrets]
         means, seeds = [each.mean() for each in regrets], np.concatenate(regrets)
         fewer = "" if len(regrets) == len(rows) else f" (of {len(regrets)} rows)"
-        lines[0].append(points(float(np.mean(means))) + fewer)
-        lines[1].append(points(max(means)))
-        lines[2].append(f"{(seeds > LOST).sum()} of {len(seeds)}")
+        lines[1].append(points(float(np.mean(means))) + fewer)
+        lines[2].append(points(max(means)))
+        lines[3].append(f"{(seeds > LOST).sum()} of {len(seeds)}")
     return lines
 
 
