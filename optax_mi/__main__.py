@@ -24,6 +24,7 @@ import numpy as np
 import optax_mi
 from optax_mi import _checks
 from optax_mi._estimators._distances import METRICS
+from optax_mi._estimators._scaling import SCALINGS
 from optax_mi._history import COLUMNS
 from optax_mi._interval import FEWEST
 from optax_mi._types import Numeric
@@ -72,6 +73,7 @@ def estimate(args: argparse.Namespace) -> None:
             "outcomes": "classes" if classes else "continuous",
             "k": args.k,
             "metric": args.metric,
+            "scaling": args.scaling,
         }
         print(json.dumps(content, indent=2, allow_nan=False))
         return
@@ -275,7 +277,8 @@ def _estimator(
     args: argparse.Namespace, y: Numeric[np.ndarray, "n ..."]
 ) -> optax_mi.Estimator:
     by_neighbours = optax_mi.ksg_discrete if _checks.is_discrete(y) else optax_mi.ksg
-    return partial(by_neighbours, k=args.k, metric=args.metric)
+    options = {"k": args.k, "metric": args.metric, "scaling": args.scaling}
+    return partial(by_neighbours, **options)
 
 
 def _check_folder(out: Path | None) -> None:
@@ -320,6 +323,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     arrays.add_argument("--k", type=int, default=3, help="neighbours, by default 3")
     arrays.add_argument("--metric", choices=METRICS, default=METRICS[0])
+    arrays.add_argument(
+        "--scaling",
+        choices=SCALINGS,
+        default=SCALINGS[0],
+        help="divide each feature (a column) by its spread, x as a whole, or nothing",
+    )
     arrays.add_argument("--seed", type=int, default=0)
 
     one = commands.add_parser("estimate", parents=[arrays], help=estimate.__doc__)

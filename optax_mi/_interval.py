@@ -10,8 +10,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, Int, PRNGKeyArray, Shaped
 
 from optax_mi import _checks
+from optax_mi._estimators import _scaling
 from optax_mi._measure import estimate_mi
-from optax_mi._types import Estimator, Numeric
+from optax_mi._types import Estimator, Numeric, Scaling
 
 # Of the sample into halves: their choice moves the standard error by about 13 %.
 _PARTITIONS = 30
@@ -34,6 +35,7 @@ def mutual_information_interval(
     y: Numeric[ArrayLike, "n ..."],
     *,
     estimator: Estimator | None = None,
+    scaling: Scaling | None = None,
     permutations: int = 100,
     blocks: int = 1,
 ) -> MIInterval:
@@ -65,6 +67,8 @@ def mutual_information_interval(
       x: Inputs, shape [n, ...], or a layer's activations.
       y: True outcomes, shape [n] classes or [n, ...] real numbers.
       estimator: As for `estimate_mi`, whose default it is.
+      scaling: "feature" (the default), "variable" or "none", as for `ksg`. "variable"
+        is what `estimate_mi` does with layers. With an estimator: bind it there.
       permutations: Random pairings; 0 for no p-value.
       blocks: Rows that follow each other and stay together, for series in time.
 
@@ -106,6 +110,9 @@ def mutual_information_interval(
     _checks.positive_integer("blocks", blocks)
     if 4 * blocks > n:
         _checks.fail("blocks", f"at most a quarter of the {n} samples", blocks)
+    if estimator is None:
+        scaling = "feature" if scaling is None else scaling
+        _scaling.check(scaling)
     for_halves, for_pairs = jax.random.split(key)
     return _interval(
         x,
@@ -114,6 +121,7 @@ def mutual_information_interval(
         jax.random.split(for_pairs, int(permutations)),
         blocks=int(blocks),
         estimator=estimator,
+        scaling=scaling,
     )
 
 
@@ -123,7 +131,7 @@ def _in_blocks(key: PRNGKeyArray, n: int, blocks: int) -> Int[Array, "n"]:
     return jnp.argsort(order[jnp.arange(n) // blocks], stable=True)
 
 
-@partial(jax.jit, static_argnames=("estimator", "blocks"))
+@partial(jax.jit, static_argnames=("estimator", "scaling", "blocks"))
 def _interval(
     x: Float[Array, "n d"],
     y: Numeric[Array, "n ..."],
@@ -132,13 +140,14 @@ def _interval(
     *,
     blocks: int,
     estimator: Estimator | None,
+    scaling: Scaling | None,
 ) -> MIInterval:
     n = len(x)
 
     def estimate(
         x: Float[Array, "m d"], y: Numeric[Array, "m ..."]
     ) -> Float[Array, ""]:
-        return estimate_mi({"x": x}, y, estimator=estimator)["x"]
+        return estimate_mi({"x": x}, y, estimator=estimator, scaling=scaling)["x"]
 
     def variance_of_halves(key: PRNGKeyArray) -> Float[Array, ""]:
         half = n // 2

@@ -13,11 +13,11 @@ from jaxtyping import Array, ArrayLike, Float, Shaped
 
 from optax_mi import _checks
 from optax_mi._alike import map_layers
-from optax_mi._estimators import ksg, ksg_discrete, label_entropy
+from optax_mi._estimators import _scaling, ksg, ksg_discrete, label_entropy
 from optax_mi._estimators._distances import check_options
 from optax_mi._estimators._placement import number_of_points, over_points
 from optax_mi._probe import Probe
-from optax_mi._types import AxisName, Estimator, Metric, Numeric, ReferenceKind
+from optax_mi._types import AxisName, Estimator, Metric, Numeric, ReferenceKind, Scaling
 
 REFERENCE_KINDS = ("label_entropy", "input", "tiled")
 
@@ -29,6 +29,7 @@ def estimate_mi(
     estimator: Estimator | None = None,
     k: int | None = None,
     metric: Metric | None = None,
+    scaling: Scaling | None = None,
     block_size: int | None = None,
     axis_name: AxisName = None,
 ) -> dict[str, Float[Array, ""]]:
@@ -50,6 +51,9 @@ def estimate_mi(
       metric: "euclidean" (the default), "manhattan" or "chebyshev", the norm within a
         layer (and within continuous outcomes). The max-norm says little in high
         dimension.
+      scaling: "variable" (the default), "feature" or "none", as for `ksg`. A layer's
+        features share a unit, and one that hardly varies is to count for little; those
+        of a table do not: "feature".
       block_size: Points handled at a time; chosen from n and the backend by default.
       axis_name: The mesh axis, or several, over which the points are spread: one of
         `jax.shard_map`, where the arrays are a device's own, or of the mesh in force
@@ -100,8 +104,9 @@ def estimate_mi(
         + [(f"activations[{name!r}]", a) for name, a in layers.items()]
     )
     if estimator is not None:
-        options = {"k": k, "metric": metric, "block_size": block_size}
-        for name, option in {**options, "axis_name": axis_name}.items():
+        options = {"k": k, "metric": metric, "scaling": scaling}
+        options |= {"block_size": block_size, "axis_name": axis_name}
+        for name, option in options.items():
             if option is not None:
                 expected = "left out, and bound in the estimator: functools.partial"
                 _checks.fail(name, f"{expected}(estimator, {name}=...)", repr(option))
@@ -109,8 +114,10 @@ def estimate_mi(
         return dict(zip(layers, estimates, strict=True))
     k = 3 if k is None else k
     metric = "euclidean" if metric is None else metric
+    scaling = "variable" if scaling is None else scaling
     _checks.neighbours(k, number_of_points(n, axis_name))
     check_options(metric, block_size)
+    _scaling.check(scaling)
     estimates = _estimate_all(
         *layers.values(),
         outcomes,
@@ -118,6 +125,7 @@ def estimate_mi(
         discrete=discrete,
         k=int(k),
         metric=metric,
+        scaling=scaling,
         block_size=block_size,
     )
     return dict(zip(layers, estimates, strict=True))
@@ -161,6 +169,7 @@ def reference_mi(
     k: int = 3,
     tiles: int | None = None,
     metric: Metric = "euclidean",
+    scaling: Scaling = "variable",
     block_size: int | None = None,
 ) -> Float[Array, ""]:
     """The paper's reference I_XY, in nats: a soft upper bound of a layer's information.
@@ -179,6 +188,8 @@ def reference_mi(
       k: Number of neighbours ("input", "tiled").
       tiles: Number of repetitions ("tiled"), by default k + 1.
       metric: "euclidean", "manhattan" or "chebyshev" ("input", "tiled").
+      scaling: As for `estimate_mi`; "feature" where the inputs are the columns of a
+        table ("input", "tiled").
       block_size: Points handled at a time ("input", "tiled").
 
     Returns:
@@ -225,7 +236,8 @@ def reference_mi(
             f"a {type(probe.inputs).__name__}",
         )
     x, y = (_repeat(a, copies) for a in (probe.inputs, probe.outcomes))
-    options: Any = {"k": k, "metric": metric, "block_size": block_size}
+    options: Any = {"k": k, "metric": metric, "scaling": scaling}
+    options["block_size"] = block_size
     return estimate_mi({"input": x}, y, **options)["input"]
 
 

@@ -26,6 +26,9 @@ else:
 
 Metric: TypeAlias = Literal["euclidean", "chebyshev", "manhattan"]
 
+# What the features of a variable are divided by: see `ksg`.
+Scaling: TypeAlias = Literal["feature", "variable", "none"]
+
 ReferenceKind: TypeAlias = Literal["label_entropy", "input", "tiled"]
 
 # The mesh axis, or axes, over which points are spread; None where they are not.

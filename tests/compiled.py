@@ -25,12 +25,29 @@ def discrete_counts(x, labels, *, k, metric, search=False):
     )
 
 
-@partial(jax.jit, static_argnames=("subspaces", "ks", "metric", "edges", "search"))
-def counts_of(variables, subspaces, *, ks, metric, edges=False, search=False):
+@partial(
+    jax.jit, static_argnames=("subspaces", "ks", "metric", "scaling", "edges", "search")
+)
+def counts_of(
+    variables,
+    subspaces,
+    *,
+    ks,
+    metric,
+    scaling="feature",
+    edges=False,
+    search=False,
+):
     """The joint counts of several variables for each k, likewise."""
     del search
     return _joint.joint_counts(
-        variables, subspaces, ks=ks, metric=metric, block_size=None, edges=edges
+        variables,
+        subspaces,
+        ks=ks,
+        metric=metric,
+        scaling=scaling,
+        block_size=None,
+        edges=edges,
     )
 
 

@@ -14,6 +14,20 @@ def distances(x, metric):
     return np.stack([np.abs(x - point).max(axis=1) for point in x])
 
 
+def by_feature(x, digits=16):
+    """Several features, each divided by its standard deviation.
+
+    The factor has so many binary digits, two thirds of a float's.
+    """
+    x = np.asarray(x, np.float64).reshape(len(x), -1)
+    deviation = x.std(axis=0)
+    if x.shape[1] == 1:
+        return x
+    mantissa, exponent = np.frexp(1 / np.where(deviation > 0, deviation, 1.0))
+    factor = np.ldexp(np.rint(mantissa * 2**digits), exponent - digits)
+    return x * np.where(np.ptp(x, axis=0) > 0, factor, 1.0)
+
+
 def discrete_counts(x, labels, k=3, metric="euclidean"):
     """class size, k_i, a, T_s, m0, T of DESIGN's formula, each [n]."""
     distance = distances(x, metric)
@@ -40,9 +54,10 @@ def discrete_counts(x, labels, k=3, metric="euclidean"):
     return np.array(rows).T
 
 
-def ksg_discrete(x, labels, k=3, metric="euclidean"):
+def ksg_discrete(x, labels, k=3, metric="euclidean", scaling="feature"):
     """Ross (2014), ties at the k-th neighbour averaged over their random order."""
     labels = np.asarray(labels)
+    x = by_feature(x) if scaling == "feature" else x
     terms = []
     for class_size, k_i, a, t_same, m0, t_any in discrete_counts(
         x, labels, k, metric
@@ -84,18 +99,22 @@ def mean_digamma(closer, j, subset, tied):
     return digamma(closer + mean) + polygamma(2, closer + mean) * variance / 2
 
 
-def _spaces(variables, metric, standardise):
+def _spaces(variables, metric, scaling):
     """Distances within each variable, those of equal spread told apart."""
+    if scaling == "feature":
+        variables = [by_feature(v) for v in variables]
     own = [distances(v, metric) for v in variables]
-    if standardise:
-        own = [d / _spread(v, metric) for d, v in zip(own, variables, strict=True)]
+    for i, v in enumerate(variables):
+        one_distance = metric == "chebyshev" and v.shape[1:] not in ((), (1,))
+        if scaling == "variable" or (scaling == "feature" and not one_distance):
+            own[i] /= _spread(v, metric)
     apart = 2.0**-20 if metric != "euclidean" else 2.0**-21  # of squares: twice that
     return [d * (1 + i * apart) for i, d in enumerate(own)]
 
 
-def joint_counts(variables, subspaces, k=3, metric="chebyshev", standardise=True):
+def joint_counts(variables, subspaces, k=3, metric="chebyshev", scaling="feature"):
     """For the whole space and each subspace, points closer than rho and at rho, [n]."""
-    own = _spaces(variables, metric, standardise)
+    own = _spaces(variables, metric, scaling)
     joint = np.max(own, axis=0)
     spaces = [joint, *(np.max([own[v] for v in s], axis=0) for s in subspaces)]
     rows = []
@@ -110,11 +129,9 @@ def joint_counts(variables, subspaces, k=3, metric="chebyshev", standardise=True
     return coincident.astype(bool), list(zip(counts[::2], counts[1::2], strict=True))
 
 
-def _terms(variables, subspaces, signs, k, metric, standardise=True):
+def _terms(variables, subspaces, signs, k, metric, scaling="feature"):
     """psi(k) + sum of sign psi(n_S + 1), ties averaged over their random order."""
-    coincident, (joint, *near) = joint_counts(
-        variables, subspaces, k, metric, standardise
-    )
+    coincident, (joint, *near) = joint_counts(variables, subspaces, k, metric, scaling)
     terms = []
     for i in range(len(coincident)):
         closer, tied = joint[0][i], joint[1][i]
@@ -131,9 +148,9 @@ def _terms(variables, subspaces, signs, k, metric, standardise=True):
     return np.array(terms)
 
 
-def rectangle_counts(x, y, k=3, metric="chebyshev"):
+def rectangle_counts(x, y, k=3, metric="chebyshev", scaling="feature"):
     """For each variable, points closer than the edge, at it, and neighbours at it."""
-    own = _spaces((x, y), metric, True)
+    own = _spaces((x, y), metric, scaling)
     joint = np.maximum(*own)
     found = []
     for d in own:
@@ -154,12 +171,12 @@ def rectangle_counts(x, y, k=3, metric="chebyshev"):
     return found
 
 
-def ksg(x, y, k=3, algorithm=1, metric="chebyshev", standardise=True):
+def ksg(x, y, k=3, algorithm=1, metric="chebyshev", scaling="feature"):
     """Kraskov et al. (2004), equations (8) and (9), ties averaged."""
-    terms = _terms((x, y), ((0,), (1,)), (-1, -1), k, metric, standardise)
+    terms = _terms((x, y), ((0,), (1,)), (-1, -1), k, metric, scaling)
     if algorithm == 2:
-        _, ((_, tied), *_) = joint_counts((x, y), (), k, metric)
-        edges = rectangle_counts(x, y, k, metric)
+        _, ((_, tied), *_) = joint_counts((x, y), (), k, metric, scaling)
+        edges = rectangle_counts(x, y, k, metric, scaling)
         for i in np.flatnonzero(tied == 1):
             terms[i] = digamma(k) - 1 / k
             for closer, at_edge, neighbours in edges:
@@ -185,23 +202,23 @@ def label_entropy(labels):
     return -np.sum(p * np.log(p))
 
 
-def ksg_mixed(x, y, k=3, metric="chebyshev"):
+def ksg_mixed(x, y, k=3, metric="chebyshev", scaling="feature"):
     """Gao et al. (2017), as their published code has it, ties averaged."""
-    terms = _terms((x, y), ((0,), (1,)), (-1, -1), k, metric)
+    terms = _terms((x, y), ((0,), (1,)), (-1, -1), k, metric, scaling)
     return np.log(len(terms)) + np.mean(terms)
 
 
-def conditional_ksg(x, y, z, k=3, metric="chebyshev"):
+def conditional_ksg(x, y, z, k=3, metric="chebyshev", scaling="feature"):
     """Frenzel and Pompe (2007), ties averaged."""
     subspaces = ((0, 2), (1, 2), (2,))
-    return np.mean(_terms((x, y, z), subspaces, (-1, -1, 1), k, metric))
+    return np.mean(_terms((x, y, z), subspaces, (-1, -1, 1), k, metric, scaling))
 
 
-def conditional_of_classes(x, y, z, k=3, metric="chebyshev"):
+def conditional_of_classes(x, y, z, k=3, metric="chebyshev", scaling="feature"):
     """Mesner and Shalizi (2019): integers are infinitely far from each other."""
     variables = [np.asarray(v) for v in (x, y, z)]
     numbers = [v if v.dtype.kind == "f" else 0.0 * v for v in variables]
-    own = _spaces(numbers, metric, True)
+    own = _spaces(numbers, metric, scaling)
     for i, v in enumerate(variables):
         if v.dtype.kind in "iu":
             own[i] = np.where(v[:, None] == v, 0.0, np.inf)

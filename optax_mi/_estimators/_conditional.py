@@ -9,8 +9,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Bool, Float, Num
 
 from optax_mi import _checks
-from optax_mi._estimators import _conditional_classes, _distances, _joint
-from optax_mi._types import Metric, Numeric
+from optax_mi._estimators import _conditional_classes, _distances, _joint, _scaling
+from optax_mi._types import Metric, Numeric, Scaling
 
 _SUBSPACES = ((0, 2), (1, 2), (2,))  # of x, y and z
 _ROWS = 32  # handled at a time where there are classes
@@ -23,6 +23,7 @@ def conditional_ksg(
     *,
     k: int = 3,
     metric: Metric = "chebyshev",
+    scaling: Scaling = "feature",
     block_size: int | None = None,
 ) -> Float[Array, ""]:
     r"""Estimates I(X; Y | Z), in nats: what X says of Y to who knows Z.
@@ -37,8 +38,8 @@ def conditional_ksg(
     Where more than k points coincide, :math:`\rho = 0` and the term is the one for
     discrete variables (Mesner and Shalizi 2019), with the point itself counted:
     :math:`\psi(\tilde k) - \psi(n_{xz}) - \psi(n_{yz}) + \psi(n_z)`. Ties at a positive
-    distance are averaged over their random order, and each variable is divided by its
-    spread first, as in `ksg`. The raw estimate is returned; it may be slightly
+    distance are averaged over their random order, and features are brought to one unit
+    first, as in `ksg`. The raw estimate is returned; it may be slightly
     negative.
 
     Integers of shape [n] are classes, in each of the three. Points of different classes
@@ -53,13 +54,14 @@ def conditional_ksg(
       z: Points or classes of the variable that is known, likewise.
       k: Number of neighbours.
       metric: "chebyshev", "euclidean" or "manhattan", the norm within each variable.
+      scaling: "feature", "variable" or "none", as for `ksg`.
       block_size: Points handled at a time; chosen from n and the backend by default.
 
     Returns:
       A scalar, in nats. NaN where a variable holds a NaN or an infinity.
 
     Raises:
-      ValueError: For unequal lengths, k < 1, n <= k or an unknown metric.
+      ValueError: For unequal lengths, k < 1, n <= k, or an unknown metric or scaling.
 
     Cost: about n^2 (d_x + d_y + d_z + 15) operations; memory as that of `ksg`.
 
@@ -85,15 +87,19 @@ def conditional_ksg(
     n = _checks.same_length(zip("xyz", variables, strict=True))
     _checks.neighbours(k, n)
     _distances.check_options(metric, block_size)
-    return _conditional_ksg(variables, k=k, metric=metric, block_size=block_size)
+    _scaling.check(scaling)
+    return _conditional_ksg(
+        variables, k=k, metric=metric, scaling=scaling, block_size=block_size
+    )
 
 
-@partial(jax.jit, static_argnames=("k", "metric", "block_size"))
+@partial(jax.jit, static_argnames=("k", "metric", "scaling", "block_size"))
 def _conditional_ksg(
     variables: tuple[Num[Array, "n *_d"], ...],
     *,
     k: int,
     metric: Metric,
+    scaling: Scaling,
     block_size: int | None,
 ) -> Float[Array, ""]:
     variables = jax.lax.stop_gradient(variables)
@@ -105,6 +111,7 @@ def _conditional_ksg(
             _SUBSPACES,
             k=k,
             metric=metric,
+            scaling=scaling,
             block_size=block_size or _ROWS,
         )
         return jnp.where(finite, jnp.mean(_terms(means), where=used), jnp.nan)
@@ -113,6 +120,7 @@ def _conditional_ksg(
         _SUBSPACES,
         ks=(k,),
         metric=metric,
+        scaling=scaling,
         block_size=block_size,
     )
     dtype = jnp.result_type(*variables)

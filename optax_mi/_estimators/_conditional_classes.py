@@ -15,8 +15,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Num
 
-from optax_mi._estimators import _distances, _joint
-from optax_mi._types import Metric
+from optax_mi._estimators import _distances, _joint, _scaling
+from optax_mi._types import Metric, Scaling
 
 
 def mean_digammas(
@@ -25,6 +25,7 @@ def mean_digammas(
     *,
     k: int,
     metric: Metric,
+    scaling: Scaling,
     block_size: int,
 ) -> tuple[list[Float[Array, "n"]], Bool[Array, "n"]]:
     """`_joint.mean_digammas`, and which points have a neighbour.
@@ -34,10 +35,11 @@ def mean_digammas(
       subspaces: Which variables each counting is in.
       k: Number of neighbours.
       metric: The norm within a continuous variable.
+      scaling: What features or variables are divided by.
       block_size: Points handled at a time.
     """
     spaces = (range(len(variables)), *subspaces)
-    within = _distances_within(variables, metric)
+    within = _distances_within(variables, metric, scaling)
 
     def of_point(i: Any) -> tuple[_joint.JointCounts, Int[Array, ""]]:
         distances = [of(i) for of in within]
@@ -64,19 +66,19 @@ def _near(distance: Float[Array, "n"], rho: Float[Array, ""]) -> _joint.Near:
 
 
 def _distances_within(
-    variables: Sequence[Num[Array, "n *_d"]], metric: Metric
+    variables: Sequence[Num[Array, "n *_d"]], metric: Metric, scaling: Scaling
 ) -> list[Any]:
     """For each variable, a function from a point's number to distances from it."""
 
     def of_classes(labels: Int[Array, "n"]) -> Any:
         return lambda i: jnp.where(labels == labels[i], 0.0, jnp.inf)
 
-    def of_numbers(x: Float[Array, "n d"], number: int) -> Any:
-        x = _distances.rescale(x)
-        unit, columns = _joint.unit(x, metric, number), x.T
+    def of_numbers(x: Float[Array, "n d"], unit: Float[Array, ""]) -> Any:
+        columns = x.T
         return lambda i: _distances.distances(x[i][None], columns, metric)[0] * unit
 
+    numbers = [v for v in variables if v.ndim > 1]
+    in_units = zip(*_scaling.in_units(numbers, scaling, metric), strict=True)
     return [
-        of_numbers(v, number) if v.ndim > 1 else of_classes(v)
-        for number, v in enumerate(variables)
+        of_numbers(*next(in_units)) if v.ndim > 1 else of_classes(v) for v in variables
     ]

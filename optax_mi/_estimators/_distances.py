@@ -49,11 +49,17 @@ def rescale(x: Float[Array, "n d"], axis: AxisName = None) -> Float[Array, "n d"
     A power of two changes no mantissa: ties stay ties and every comparison of two
     distances comes out as before.
     """
-    exponent = scale_exponent(x, axis)
+    return times_power_of_two(x, scale_exponent(x, axis))
+
+
+def times_power_of_two(
+    x: Float[Array, "n d"], exponent: Int[Array, "*#shape"]
+) -> Float[Array, "n d"]:
+    """Multiplies x by 2 ** exponent, which may be beyond the largest float."""
     # Two factors, as one may be out of range; `ldexp` of each number takes ten times
     # as long.
     first = exponent // 2
-    one = jnp.ones((), x.dtype)
+    one = jnp.ones(exponent.shape, x.dtype)
     return x * jnp.ldexp(one, first) * jnp.ldexp(one, exponent - first)
 
 

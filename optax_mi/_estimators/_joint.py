@@ -2,7 +2,7 @@
 
 What `ksg`, `ksg_mixed` and `conditional_ksg` share: the distance of two points in a
 space of several variables is the largest of their distances within the variables, each
-divided by that variable's spread; rho is the distance of a point to its k-th neighbour
+in a unit of its own (`_scaling`); rho is the distance of a point to its k-th neighbour
 in the space of all variables.
 """
 
@@ -23,17 +23,14 @@ from optax_mi._estimators import (
     _neighbours,
     _pruned,
     _ring,
+    _scaling,
 )
 from optax_mi._estimators._leaves import Variable
 from optax_mi._estimators._ties import mean_digamma
-from optax_mi._types import AxisName, Metric
+from optax_mi._types import AxisName, Metric, Scaling
 
 # From columns of each variable to codes within it of their distances from the rows.
 _Codes: TypeAlias = Callable[..., list[UInt[Array, "rows m"]]]
-
-# Units of variables of equal spread differ by this much, so that the distances of one
-# are never tied with those of another one.
-_APART = 2.0**-20
 
 
 class Near(NamedTuple):
@@ -72,6 +69,7 @@ def joint_counts(
     *,
     ks: Sequence[int],
     metric: Metric,
+    scaling: Scaling,
     block_size: int | None,
     edges: bool = False,
     axis: AxisName = None,
@@ -83,6 +81,7 @@ def joint_counts(
       subspaces: Which variables each counting is in.
       ks: Numbers of neighbours; their minima of groups are taken once.
       metric: The norm within a variable.
+      scaling: What features or variables are divided by.
       block_size: Points handled at a time.
       edges: Whether to find the edges of the rectangle of the k neighbours as well.
       axis: That of the devices over which the points are spread.
@@ -91,12 +90,13 @@ def joint_counts(
     devices = _ring.size(axis)
     searched = not edges and _pruned.applies(n * devices, features, ks)
     if axis is not None and searched:
-        options: Any = {"ks": ks, "metric": metric, "block_size": block_size}
-        return _ring.on_each(
-            lambda *all_of: joint_counts(all_of, subspaces, **options), variables, axis
-        )
-    variables = [_distances.rescale(v, axis) for v in variables]
-    units = [unit(v, metric, i, axis) for i, v in enumerate(variables)]
+        options: Any = {"ks": ks, "metric": metric, "scaling": scaling}
+
+        def of_all(*variables: Float[Array, "all _d"]) -> list[JointCounts]:
+            return joint_counts(variables, subspaces, block_size=block_size, **options)
+
+        return _ring.on_each(of_all, variables, axis)
+    variables, units = _scaling.in_units(variables, scaling, metric, axis)
     own_columns = [_distances.as_columns(v) for v in variables]
     columns = _ring.spread(own_columns, axis)
     spaces = (tuple(range(len(variables))), *subspaces)
@@ -356,19 +356,3 @@ def _searched(
         for about in found
     ]
     return counted, ~reduce(jnp.logical_and, [about.certain for about in found])
-
-
-def unit(
-    x: Float[Array, "n d"], metric: Metric, number: int, axis: AxisName = None
-) -> Float[Array, ""]:
-    """What distances are multiplied by in the variable of that number.
-
-    1 / root mean square distance from the mean, squared where distances are.
-    """
-    mean = _ring.mean(x, axis)[None]
-    distance = _distances.distances(mean, x.T, metric)[0]
-    if metric == "euclidean":
-        spread = _ring.mean(distance, axis)
-    else:
-        spread = jnp.sqrt(_ring.mean(distance**2, axis))
-    return jnp.where(spread > 0, 1 / spread, 1) * (1 + number * _APART)

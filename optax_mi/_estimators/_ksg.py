@@ -11,10 +11,10 @@ from jax.scipy.special import digamma, ndtri
 from jaxtyping import Array, ArrayLike, Float
 
 from optax_mi import _checks
-from optax_mi._estimators import _distances, _joint, _ring
+from optax_mi._estimators import _distances, _joint, _ring, _scaling
 from optax_mi._estimators._placement import number_of_points, over_points
 from optax_mi._estimators._ties import mean_digamma
-from optax_mi._types import AxisName, Metric, Numeric
+from optax_mi._types import AxisName, Metric, Numeric, Scaling
 
 
 def ksg(
@@ -24,6 +24,7 @@ def ksg(
     k: int | Sequence[int] = 3,
     algorithm: Literal[1, 2] = 1,
     metric: Metric = "chebyshev",
+    scaling: Scaling = "feature",
     margins: Literal["raw", "gaussian"] = "raw",
     block_size: int | None = None,
     axis_name: AxisName = None,
@@ -41,9 +42,12 @@ def ksg(
         I_1 &= \psi(k) - \langle \psi(n_x + 1) + \psi(n_y + 1) \rangle + \psi(N) \\
         I_2 &= \psi(k) - 1/k - \langle \psi(n_x) + \psi(n_y) \rangle + \psi(N)
 
-    Each variable is first divided by its spread, the root mean square distance from its
-    mean in the metric in force, since a joint distance between variables of very
-    different scales sees only the larger one. Mutual information is unchanged by it.
+    A joint distance between variables of very different scales sees only the larger
+    one, and so does a distance between points whose features have different units.
+    Mutual information depends on neither. So each feature is first divided by its
+    standard deviation (`scaling`), as in the authors' own program. In the maximum norm
+    that is all. In the other two, which grow with the number of features, each variable
+    is then divided by its spread, the root mean square distance from its mean.
 
     Points at exactly equal distances (rounded, rectified or repeated values) are taken
     in random order, and the expectation over that order in closed form, as in
@@ -70,6 +74,9 @@ def ksg(
         the mean of their estimates is returned; the distances are taken once.
       algorithm: 1 or 2, as in the paper.
       metric: "chebyshev", "euclidean" or "manhattan", the norm within X and within Y.
+      scaling: "feature" divides each feature by its standard deviation, for columns in
+        different units; "variable" divides x and y by their spreads, for features that
+        share a unit, as a layer's do; "none" leaves all as it is.
       margins: "gaussian" first replaces each feature by the Gaussian quantile of its
         rank (ties by their mean rank). That is monotone in each feature, so the
         information is the same, and it mends heavy tails.
@@ -84,8 +91,8 @@ def ksg(
       A scalar, in nats. NaN where x or y holds a NaN or an infinity.
 
     Raises:
-      ValueError: For unequal lengths, k < 1, n <= k, or an unknown algorithm, metric or
-        kind of margins.
+      ValueError: For unequal lengths, k < 1, n <= k, or an unknown algorithm, metric,
+        scaling or kind of margins.
 
     Cost: about n^2 (d_x + d_y + 10) operations, and a small part of that by algorithm 1
     in up to five features in all from 10,000 to 25,000 points on (docs/performance.md).
@@ -114,6 +121,7 @@ def ksg(
         _checks.fail("k", "an integer or at least one of them", k)
     _checks.one_of("algorithm", algorithm, (1, 2))
     _checks.one_of("margins", margins, ("raw", "gaussian"))
+    _scaling.check(scaling)
     _distances.check_options(metric, block_size)
     return _ksg(
         x,
@@ -121,6 +129,7 @@ def ksg(
         ks=ks,
         algorithm=algorithm,
         metric=metric,
+        scaling=scaling,
         margins=margins,
         block_size=block_size,
         axis_name=axis_name,
@@ -135,6 +144,7 @@ def _ksg(
     ks: tuple[int, ...],
     algorithm: Literal[1, 2],
     metric: Metric,
+    scaling: Scaling,
     margins: Literal["raw", "gaussian"],
     block_size: int | None,
     axis: AxisName,
@@ -148,6 +158,7 @@ def _ksg(
         ((0,), (1,)),
         ks=ks,
         metric=metric,
+        scaling=scaling,
         block_size=block_size,
         edges=algorithm == 2,
         axis=axis,

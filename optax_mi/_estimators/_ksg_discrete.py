@@ -19,12 +19,13 @@ from optax_mi._estimators import (
     _neighbours,
     _pruned,
     _ring,
+    _scaling,
 )
 from optax_mi._estimators._entropy import class_sizes
 from optax_mi._estimators._leaves import Variable
 from optax_mi._estimators._placement import number_of_points, over_points
 from optax_mi._estimators._ties import mean_digamma
-from optax_mi._types import AxisName, Discrete, Metric, Numeric
+from optax_mi._types import AxisName, Discrete, Metric, Numeric, Scaling
 
 
 def ksg_discrete(
@@ -33,6 +34,7 @@ def ksg_discrete(
     *,
     k: int = 3,
     metric: Metric = "euclidean",
+    scaling: Scaling = "feature",
     block_size: int | None = None,
     axis_name: AxisName = None,
 ) -> Float[Array, ""]:
@@ -47,7 +49,9 @@ def ksg_discrete(
             \psi(k_i) - \psi(N_{c(i)}) - \mathbb{E}\,\psi(m_i) \right]
 
     Distances are only ever compared within X, so the estimate does not depend on the
-    scale of X, and labels are never embedded in a space of their own.
+    scale of X, and labels are never embedded in a space of their own. Nor does it
+    depend on the units of the features, each of which is first divided by its standard
+    deviation (`scaling`).
 
     Points at exactly equal distances (saturated outputs, dead units, quantised values,
     repeated rows) are ordered at random, and the expectation over that order is taken
@@ -79,6 +83,9 @@ def ksg_discrete(
         less one; a class of one member is left out of the mean (its points still count
         as neighbours of others), and `usable_points` says how many points remain.
       metric: "euclidean", "manhattan" or "chebyshev", the norm within X.
+      scaling: "feature" divides each feature by its standard deviation, for columns in
+        different units. "variable" and "none" do not, which suits features that share a
+        unit, as a layer's do.
       block_size: Points handled at a time; chosen from n and the backend by default.
         The result does not depend on it.
       axis_name: The mesh axis, or several, over which the points are spread: one of
@@ -92,7 +99,7 @@ def ksg_discrete(
 
     Raises:
       ValueError: For unequal lengths, k < 1, n <= k, labels that are not integers of
-        shape [n], or an unknown metric.
+        shape [n], or an unknown metric or scaling.
 
     Cost: about n^2 (d + 10) operations; memory n * d and block_size * n at most. One
     feature is sorted, n log n; of many points in up to five features most pairs are not
@@ -116,8 +123,15 @@ def ksg_discrete(
     n = _checks.same_length([("x", x), ("labels", labels)])
     _checks.neighbours(k, number_of_points(n, axis_name))
     _distances.check_options(metric, block_size)
+    _scaling.check(scaling)
     return _ksg_discrete(
-        x, labels, k=k, metric=metric, block_size=block_size, axis_name=axis_name
+        x,
+        labels,
+        by_feature=scaling == "feature" and x.shape[1] > 1,
+        k=k,
+        metric=metric,
+        block_size=block_size,
+        axis_name=axis_name,
     )
 
 
@@ -175,10 +189,12 @@ def _ksg_discrete(
     x: Float[Array, "n d"],
     labels: Integer[Array, "n"],
     *,
+    by_feature: bool,
     axis: AxisName,
     **options: Any,
 ) -> Float[Array, ""]:
     x = jax.lax.stop_gradient(x)
+    x = _scaling.by_feature(x, axis) if by_feature else x
     counts = neighbour_counts(x, labels, axis=axis, **options)
     mi = _mutual_information(counts, x.dtype, axis)
     return jnp.where(_ring.all_finite(x, axis), mi, jnp.nan)

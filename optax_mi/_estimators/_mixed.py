@@ -7,9 +7,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float
 
 from optax_mi import _checks
-from optax_mi._estimators import _distances, _joint, _ring
+from optax_mi._estimators import _distances, _joint, _ring, _scaling
 from optax_mi._estimators._placement import number_of_points, over_points
-from optax_mi._types import AxisName, Metric, Numeric
+from optax_mi._types import AxisName, Metric, Numeric, Scaling
 
 
 def ksg_mixed(
@@ -18,6 +18,7 @@ def ksg_mixed(
     *,
     k: int = 3,
     metric: Metric = "chebyshev",
+    scaling: Scaling = "feature",
     block_size: int | None = None,
     axis_name: AxisName = None,
 ) -> Float[Array, ""]:
@@ -36,8 +37,8 @@ def ksg_mixed(
     form of the authors' published code. Their algorithm 1 prints logarithms of closed
     counts, which at small k read far too low (docs/method.md). Ties at a positive
     distance are averaged over their random order, as in `ksg`. The joint distance is
-    the larger of the distances in X and in Y, each divided by its variable's spread as
-    in `ksg`, from which this estimate differs by 1 / 2N.
+    the larger of the distances in X and in Y, in the units of `ksg`, from which this
+    estimate differs by 1 / 2N.
 
     For class labels `ksg_discrete` is the better choice: it compares no distance in X
     with one between labels.
@@ -47,6 +48,7 @@ def ksg_mixed(
       y: Points, likewise.
       k: Number of neighbours.
       metric: "chebyshev", "euclidean" or "manhattan", the norm within X and within Y.
+      scaling: "feature", "variable" or "none", as for `ksg`.
       block_size: Points handled at a time; chosen from n and the backend by default.
       axis_name: The mesh axis, or several, over which the points are spread: one of
         `jax.shard_map`, where the arrays are a device's own, or of the mesh in force
@@ -57,7 +59,7 @@ def ksg_mixed(
       A scalar, in nats. NaN where x or y holds a NaN or an infinity.
 
     Raises:
-      ValueError: For unequal lengths, k < 1, n <= k or an unknown metric.
+      ValueError: For unequal lengths, k < 1, n <= k, or an unknown metric or scaling.
 
     Cost: that of `ksg`.
 
@@ -78,8 +80,15 @@ def ksg_mixed(
     n = _checks.same_length([("x", x), ("y", y)])
     _checks.neighbours(k, number_of_points(n, axis_name))
     _distances.check_options(metric, block_size)
+    _scaling.check(scaling)
     return _ksg_mixed(
-        x, y, k=k, metric=metric, block_size=block_size, axis_name=axis_name
+        x,
+        y,
+        k=k,
+        metric=metric,
+        scaling=scaling,
+        block_size=block_size,
+        axis_name=axis_name,
     )
 
 
@@ -90,6 +99,7 @@ def _ksg_mixed(
     *,
     k: int,
     metric: Metric,
+    scaling: Scaling,
     block_size: int | None,
     axis: AxisName,
 ) -> Float[Array, ""]:
@@ -99,6 +109,7 @@ def _ksg_mixed(
         ((0,), (1,)),
         ks=(k,),
         metric=metric,
+        scaling=scaling,
         block_size=block_size,
         axis=axis,
     )
