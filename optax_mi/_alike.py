@@ -29,7 +29,7 @@ def map_layers(
     meet what they tell for another.
 
     Args:
-      estimate: From a layer to a scalar.
+      estimate: From a layer to a scalar, or to any array.
       layers: Arrays [n, d], of any numbers of features.
       pad: Whether features of zeros may be added to make shapes equal. Distances are
         the same to the last bit.

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import warnings
 import weakref
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any, NoReturn
 
 import jax
@@ -316,6 +316,16 @@ def neighbours(k: Any, n: int) -> None:
         fail("k", "at least 1", k)
     if n <= k:
         fail("k", f"less than the number of samples, {n}", k)
+
+
+def several_neighbours(k: Any, n: int) -> tuple[int, ...]:
+    """Returns one neighbour count or several as a tuple."""
+    ks = tuple(k) if isinstance(k, Sequence | np.ndarray) else (k,)
+    if not ks:
+        fail("k", "an integer or at least one of them", k)
+    for one in ks:
+        neighbours(one, n)
+    return tuple(map(int, ks))
 
 
 def positive_integer(argument: str, value: Any) -> None:

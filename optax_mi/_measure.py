@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -27,12 +27,13 @@ def estimate_mi(
     outcomes: Numeric[ArrayLike, "n ..."],
     *,
     estimator: Estimator | None = None,
-    k: int | None = None,
+    k: int | Sequence[int] | None = None,
     metric: Metric | None = None,
     scaling: Scaling | None = None,
+    local: bool = False,
     block_size: int | None = None,
     axis_name: AxisName = None,
-) -> dict[str, Float[Array, ""]]:
+) -> dict[str, Float[Array, "*n"]]:
     """Estimates I(H_i; Y), in nats, for every layer in one compiled call.
 
     The outcomes choose the estimator: integers are classes and go to `ksg_discrete`,
@@ -47,13 +48,17 @@ def estimate_mi(
       estimator: A function of a layer [n, d] and the outcomes to a scalar in nats, see
         `Estimator`. The options below are those of the default: bind them in yours. It
         may take integers of shape [n, m], such as several labels for each example.
-      k: Number of neighbours, by default 3.
+      k: Number of neighbours, by default 3. Of several, the mean of their estimates is
+        returned; the distances are taken once.
       metric: "euclidean" (the default), "manhattan" or "chebyshev", the norm within a
-        layer (and within continuous outcomes). The max-norm says little in high
-        dimension.
+        layer (and within continuous outcomes). `ksg` alone has the maximum norm by
+        default, that of its paper, which says little in high dimension.
       scaling: "variable" (the default), "feature" or "none", as for `ksg`. A layer's
         features share a unit, and one that hardly varies is to count for little; those
         of a table do not: "feature".
+      local: Whether to return each point's term, shape [n], whose mean is the estimate:
+        which points tell and which mislead. A single term means little by itself; it
+        may be negative.
       block_size: Points handled at a time; chosen from n and the backend by default.
       axis_name: The mesh axis, or several, over which the points are spread: one of
         `jax.shard_map`, where the arrays are a device's own, or of the mesh in force
@@ -61,8 +66,8 @@ def estimate_mi(
         `jit` they know of explicit axes alone.
 
     Returns:
-      ``{layer: scalar}``, in nats, raw: slightly negative values are possible, and NaN
-      for a layer that holds a NaN or an infinity.
+      ``{layer: scalar}``, or [n] of them, in nats, raw: slightly negative values are
+      possible, and NaN for a layer that holds a NaN or an infinity.
 
     Raises:
       ValueError: If there are no layers, lengths differ, k < 1, n <= k, integer
@@ -106,6 +111,7 @@ def estimate_mi(
     if estimator is not None:
         options = {"k": k, "metric": metric, "scaling": scaling}
         options |= {"block_size": block_size, "axis_name": axis_name}
+        options |= {"local": local or None}
         for name, option in options.items():
             if option is not None:
                 expected = "left out, and bound in the estimator: functools.partial"
@@ -115,7 +121,7 @@ def estimate_mi(
     k = 3 if k is None else k
     metric = "euclidean" if metric is None else metric
     scaling = "variable" if scaling is None else scaling
-    _checks.neighbours(k, number_of_points(n, axis_name))
+    ks = _checks.several_neighbours(k, number_of_points(n, axis_name))
     check_options(metric, block_size)
     _scaling.check(scaling)
     estimates = _estimate_all(
@@ -123,9 +129,10 @@ def estimate_mi(
         outcomes,
         axis_name=axis_name,
         discrete=discrete,
-        k=int(k),
+        k=ks,
         metric=metric,
         scaling=scaling,
+        local=local,
         block_size=block_size,
     )
     return dict(zip(layers, estimates, strict=True))
@@ -137,7 +144,7 @@ def _estimate_all(
     discrete: bool,
     axis: AxisName,
     **options: Any,
-) -> tuple[Float[Array, ""], ...]:
+) -> tuple[Float[Array, "*n"], ...]:
     *layers, outcomes = layers_and_outcomes
     layers = [_checks.flat(layer) for layer in layers]  # out of `jit` that is a copy
     estimator = partial(ksg_discrete if discrete else ksg, axis_name=axis, **options)
@@ -166,7 +173,7 @@ def reference_mi(
     probe: Probe,
     kind: ReferenceKind = "label_entropy",
     *,
-    k: int = 3,
+    k: int | Sequence[int] = 3,
     tiles: int | None = None,
     metric: Metric = "euclidean",
     scaling: Scaling = "variable",
@@ -185,8 +192,9 @@ def reference_mi(
     Args:
       probe: As `sample_probe` returns it.
       kind: One of the three above.
-      k: Number of neighbours ("input", "tiled").
-      tiles: Number of repetitions ("tiled"), by default k + 1.
+      k: Number of neighbours, or several ("input", "tiled").
+      tiles: Number of repetitions ("tiled"), by default one more than the
+        largest k.
       metric: "euclidean", "manhattan" or "chebyshev" ("input", "tiled").
       scaling: As for `estimate_mi`; "feature" where the inputs are the columns of a
         table ("input", "tiled").
@@ -224,10 +232,9 @@ def reference_mi(
             )
         return label_entropy(probe.outcomes)
 
-    _checks.positive_integer("k", k)
     copies = 1
     if kind == "tiled":
-        copies = k + 1 if tiles is None else tiles
+        copies = _most(k) + 1 if tiles is None else tiles
         _checks.positive_integer("tiles", copies)
     if not isinstance(probe.inputs, jax.Array | np.ndarray):
         _checks.fail(
@@ -239,6 +246,10 @@ def reference_mi(
     options: Any = {"k": k, "metric": metric, "scaling": scaling}
     options["block_size"] = block_size
     return estimate_mi({"input": x}, y, **options)["input"]
+
+
+def _most(k: int | Sequence[int]) -> int:
+    return max(k, default=0) if isinstance(k, Sequence) else int(k)
 
 
 def _repeat(array: Any, copies: int) -> Shaped[Array, "copies_n ..."]:

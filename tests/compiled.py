@@ -20,9 +20,10 @@ def discrete_counts(x, labels, *, k, metric, search=False):
     programs apart.
     """
     del search
-    return _ksg_discrete.neighbour_counts(
-        x, labels, k=k, metric=metric, block_size=None
+    (counts,) = _ksg_discrete.neighbour_counts(
+        x, labels, ks=(k,), metric=metric, block_size=None
     )
+    return counts
 
 
 @partial(

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Bool, Float, Int, Integer, ScalarLike
 
 from optax_mi import _checks
-from optax_mi._estimators import _distances, _neighbours
+from optax_mi._estimators import _distances, _neighbours, _ring
 from optax_mi._estimators._entropy import class_sizes
-from optax_mi._types import Discrete, Numeric
+from optax_mi._estimators._placement import over_points
+from optax_mi._types import AxisName, Discrete, Numeric
 
 
 class Bounds(NamedTuple):
@@ -28,6 +28,7 @@ def pairwise_distance_bounds(
     *,
     noise: ScalarLike,
     block_size: int | None = None,
+    axis_name: AxisName = None,
 ) -> Bounds:
     r"""Bounds I(X + noise; C), in nats, for Gaussian noise added to a layer.
 
@@ -54,6 +55,10 @@ def pairwise_distance_bounds(
       labels: Integer classes, shape [n].
       noise: The standard deviation of the noise, in the units of x.
       block_size: Points handled at a time; chosen from n and the backend by default.
+      axis_name: The mesh axis, or several, over which the points are spread: one of
+        `jax.shard_map`, where the arrays are a device's own, or of the mesh in force
+        (`jax.set_mesh`). By default arrays are asked for their sharding, which under
+        `jit` they know of explicit axes alone.
 
     Returns:
       Bounds(lower, upper), scalars in nats. Not clipped to [0, H(C)].
@@ -83,22 +88,25 @@ def pairwise_distance_bounds(
     _checks.positive("noise", noise)
     if block_size is not None:
         _checks.positive_integer("block_size", block_size)
-    return _bounds(x, labels, noise, block_size=block_size)
+    x = x / jnp.asarray(noise, x.dtype)
+    return _bounds(x, labels, block_size=block_size, axis_name=axis_name)
 
 
-@partial(jax.jit, static_argnames="block_size")
+@over_points
 def _bounds(
     x: Float[Array, "n d"],
     labels: Integer[Array, "n"],
-    noise: ScalarLike,
     *,
     block_size: int | None,
+    axis: AxisName,
 ) -> Bounds:
-    n = len(x)
-    x = x / jnp.asarray(noise, x.dtype)
-    columns = _distances.as_columns(x)
-    column_labels = _distances.pad_points(labels, 0)
-    present = jnp.arange(len(column_labels)) < n
+    n, devices = len(x), _ring.size(axis)
+    padded = (
+        _distances.as_columns(x),
+        _distances.pad_points(labels, 0),
+        _distances.pad_points(jnp.ones_like(labels, bool), False),
+    )
+    columns = _ring.spread(padded, axis)
 
     def log_means(
         block: tuple[
@@ -106,30 +114,36 @@ def _bounds(
         ],
     ) -> tuple[Float[Array, "rows"], ...]:
         points, label, size = block
-        squared = _distances.distances(points, columns, "euclidean")
-        same = (label[:, None] == column_labels[None]) & present[None]
+
+        def pairs(tile: Any) -> tuple[Float[Array, "rows m"], ...]:
+            own, own_label, there = tile
+            squared = _distances.distances(points, own, "euclidean")
+            present = jnp.broadcast_to(there[None], squared.shape)
+            return squared, present & (label[:, None] == own_label[None]), present
+
+        squared, same, present = _ring.everywhere(pairs, columns)
 
         def log_mean(
-            scale: float, among: Bool[Array, "_ m"], number: Int[Array, "..."]
+            scale: float, among: Bool[Array, "rows m"], number: Int[Array, "..."]
         ) -> Float[Array, "rows"]:
             total = jax.nn.logsumexp(-squared / scale, axis=1, where=among)
             return total - jnp.log(number.astype(x.dtype))
 
-        everyone, number = present[None], jnp.asarray(n)
+        number = jnp.asarray(n * devices)
         return (
-            log_mean(2, everyone, number),
-            log_mean(8, everyone, number),
+            log_mean(2, present, number),
+            log_mean(8, present, number),
             log_mean(2, same, size),
             log_mean(8, same, size),
         )
 
-    kl_all, bhattacharyya_all, kl_class, bhattacharyya_class = map(
-        jnp.mean,
-        _neighbours.map_blocks(
-            log_means,
-            (x, labels, class_sizes(labels)),
-            _neighbours.choose_block_size(n, x.shape[1:], n, block_size),
-        ),
+    means = _neighbours.map_blocks(
+        log_means,
+        (x, labels, class_sizes(labels, axis)),
+        _neighbours.choose_block_size(n, x.shape[1:], n, block_size, devices),
+    )
+    kl_all, bhattacharyya_all, kl_class, bhattacharyya_class = (
+        _ring.mean(of_points, axis) for of_points in means
     )
     return Bounds(
         lower=kl_class - bhattacharyya_all, upper=bhattacharyya_class - kl_all

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
-from functools import partial
+from collections.abc import Mapping, Sequence
+from functools import reduce
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, ArrayLike, Bool, Float, Num
+from jaxtyping import Array, ArrayLike, Float, Num
 
 from optax_mi import _checks
-from optax_mi._estimators import _conditional_classes, _distances, _joint, _scaling
-from optax_mi._types import Metric, Numeric, Scaling
+from optax_mi._estimators import (
+    _conditional_classes,
+    _distances,
+    _joint,
+    _ring,
+    _scaling,
+)
+from optax_mi._estimators._placement import number_of_points, over_points
+from optax_mi._types import AxisName, Metric, Numeric, Scaling
 
 _SUBSPACES = ((0, 2), (1, 2), (2,))  # of x, y and z
 _ROWS = 32  # handled at a time where there are classes
@@ -21,11 +30,13 @@ def conditional_ksg(
     y: Numeric[ArrayLike, "n ..."],
     z: Numeric[ArrayLike, "n ..."],
     *,
-    k: int = 3,
+    k: int | Sequence[int] = 3,
     metric: Metric = "chebyshev",
     scaling: Scaling = "feature",
+    local: bool = False,
     block_size: int | None = None,
-) -> Float[Array, ""]:
+    axis_name: AxisName = None,
+) -> Float[Array, "*n"]:
     r"""Estimates I(X; Y | Z), in nats: what X says of Y to who knows Z.
 
     The estimator of Frenzel and Pompe (2007). With :math:`\rho` the distance of a point
@@ -52,13 +63,23 @@ def conditional_ksg(
         integers [n].
       y: Points or classes, likewise.
       z: Points or classes of the variable that is known, likewise.
-      k: Number of neighbours.
+      k: Number of neighbours. Of several, the mean of their estimates is returned; the
+        distances are taken once.
       metric: "chebyshev", "euclidean" or "manhattan", the norm within each variable.
       scaling: "feature", "variable" or "none", as for `ksg`.
+      local: Whether to return each point's term, shape [n], whose mean is the estimate:
+        which points tell and which mislead. A single term means little by itself; it
+        may be negative, and is NaN where
+        a point is left out.
       block_size: Points handled at a time; chosen from n and the backend by default.
+      axis_name: The mesh axis, or several, over which the points are spread: one of
+        `jax.shard_map`, where the arrays are a device's own, or of the mesh in force
+        (`jax.set_mesh`). By default arrays are asked for their sharding, which under
+        `jit` they know of explicit axes alone.
 
     Returns:
-      A scalar, in nats. NaN where a variable holds a NaN or an infinity.
+      A scalar, in nats, or [n] of them. NaN where a variable holds a NaN or an
+      infinity.
 
     Raises:
       ValueError: For unequal lengths, k < 1, n <= k, or an unknown metric or scaling.
@@ -85,51 +106,66 @@ def conditional_ksg(
         _checks.classes_or_points(name, v) for name, v in [("x", x), ("y", y), ("z", z)]
     )
     n = _checks.same_length(zip("xyz", variables, strict=True))
-    _checks.neighbours(k, n)
+    ks = _checks.several_neighbours(k, number_of_points(n, axis_name))
     _distances.check_options(metric, block_size)
     _scaling.check(scaling)
     return _conditional_ksg(
-        variables, k=k, metric=metric, scaling=scaling, block_size=block_size
-    )
-
-
-@partial(jax.jit, static_argnames=("k", "metric", "scaling", "block_size"))
-def _conditional_ksg(
-    variables: tuple[Num[Array, "n *_d"], ...],
-    *,
-    k: int,
-    metric: Metric,
-    scaling: Scaling,
-    block_size: int | None,
-) -> Float[Array, ""]:
-    variables = jax.lax.stop_gradient(variables)
-    numbers = [v for v in variables if v.ndim > 1]
-    finite = jnp.all(jnp.stack([jnp.array(True), *map(_all_finite, numbers)]))
-    if len(numbers) < len(variables):
-        means, used = _conditional_classes.mean_digammas(
-            variables,
-            _SUBSPACES,
-            k=k,
-            metric=metric,
-            scaling=scaling,
-            block_size=block_size or _ROWS,
-        )
-        return jnp.where(finite, jnp.mean(_terms(means), where=used), jnp.nan)
-    (counts,) = _joint.joint_counts(
-        variables,
-        _SUBSPACES,
-        ks=(k,),
+        *variables,
+        ks=ks,
         metric=metric,
         scaling=scaling,
+        local=local,
         block_size=block_size,
+        axis_name=axis_name,
     )
-    dtype = jnp.result_type(*variables)
-    terms = _terms(_joint.mean_digammas(counts, k, dtype))
-    return jnp.where(finite, jnp.mean(terms), jnp.nan)
 
 
-def _all_finite(x: Float[Array, "n d"]) -> Bool[Array, ""]:
-    return jnp.all(jnp.isfinite(x))
+@over_points
+def _conditional_ksg(
+    *variables: Num[Array, "n *_d"],
+    ks: Sequence[int],
+    metric: Metric,
+    scaling: Scaling,
+    local: bool,
+    block_size: int | None,
+    axis: AxisName,
+) -> Float[Array, "*n"]:
+    variables = jax.lax.stop_gradient(variables)
+    numbers = [v for v in variables if v.ndim > 1]
+    finite = [_ring.all_finite(v, axis) for v in numbers]
+    options: Any = {"ks": ks, "metric": metric, "scaling": scaling}
+    if len(numbers) < len(variables):
+        found, used = _of_classes(variables, axis, block_size or _ROWS, options)
+    else:
+        counts = _joint.joint_counts(
+            variables, _SUBSPACES, block_size=block_size, axis=axis, **options
+        )
+        dtype = jnp.result_type(*variables)
+        found = [
+            _joint.mean_digammas(c, k, dtype) for c, k in zip(counts, ks, strict=True)
+        ]
+        used = None
+    terms = sum(map(_terms, found)) / len(ks)
+    mi = _ring.mean_or_each(terms, axis, local, where=used)
+    return jnp.where(reduce(jnp.logical_and, finite, True), mi, jnp.nan)
+
+
+def _of_classes(
+    variables: Sequence[Num[Array, "n *_d"]],
+    axis: AxisName,
+    block_size: int,
+    options: Mapping[str, Any],
+) -> Any:
+    """The mean digammas for each k, and which points have a neighbour."""
+
+    def of_all(*variables: Num[Array, "all *_d"]) -> Any:
+        return _conditional_classes.mean_digammas(
+            variables, _SUBSPACES, block_size=block_size, **options
+        )
+
+    if axis is None:
+        return of_all(*variables)
+    return _ring.on_each(of_all, variables, axis)
 
 
 def _terms(means: list[Float[Array, "n"]]) -> Float[Array, "n"]:

@@ -23,17 +23,17 @@ def mean_digammas(
     variables: Sequence[Num[Array, "n *_d"]],
     subspaces: Sequence[Sequence[int]],
     *,
-    k: int,
+    ks: Sequence[int],
     metric: Metric,
     scaling: Scaling,
     block_size: int,
-) -> tuple[list[Float[Array, "n"]], Bool[Array, "n"]]:
-    """`_joint.mean_digammas`, and which points have a neighbour.
+) -> tuple[list[list[Float[Array, "n"]]], Bool[Array, "n"]]:
+    """`_joint.mean_digammas` for each k, and which points have a neighbour.
 
     Args:
       variables: Points [n, d] of a continuous variable, classes [n] of a discrete one.
       subspaces: Which variables each counting is in.
-      k: Number of neighbours.
+      ks: Numbers of neighbours.
       metric: The norm within a continuous variable.
       scaling: What features or variables are divided by.
       block_size: Points handled at a time.
@@ -41,21 +41,29 @@ def mean_digammas(
     spaces = (range(len(variables)), *subspaces)
     within = _distances_within(variables, metric, scaling)
 
-    def of_point(i: Any) -> tuple[_joint.JointCounts, Int[Array, ""]]:
+    def of_point(i: Any) -> list[tuple[_joint.JointCounts, Int[Array, ""]]]:
         distances = [of(i) for of in within]
         farthest = [reduce(jnp.maximum, (distances[v] for v in s)) for s in spaces]
-        nearest = -jax.lax.top_k(-farthest[0], k + 1)[0]  # the point itself first
-        own_k = jnp.minimum(k, jnp.sum(jnp.isfinite(farthest[0])) - 1)
-        rho = nearest[own_k]
-        joint, *near = (_near(distance, rho) for distance in farthest)
-        return _joint.JointCounts(joint, tuple(near), rho == 0, ()), own_k
+        nearest = -jax.lax.top_k(-farthest[0], max(ks) + 1)[0]  # the point itself first
+        others = jnp.sum(jnp.isfinite(farthest[0])) - 1
+
+        def about(k: int) -> tuple[_joint.JointCounts, Int[Array, ""]]:
+            own_k = jnp.minimum(k, others)
+            rho = nearest[own_k]
+            joint, *near = (_near(distance, rho) for distance in farthest)
+            return _joint.JointCounts(joint, tuple(near), rho == 0, ()), own_k
+
+        return [about(k) for k in ks]
 
     points = jnp.arange(len(variables[0]))
-    counts, own_k = jax.lax.map(of_point, points, batch_size=block_size)
+    found = jax.lax.map(of_point, points, batch_size=block_size)
     dtype = jnp.result_type(float)
     # Of a point without a neighbour nothing is taken; its terms need not be finite.
-    means = _joint.mean_digammas(counts, jnp.maximum(own_k, 1).astype(dtype), dtype)
-    return means, own_k > 0
+    means = [
+        _joint.mean_digammas(counts, jnp.maximum(own_k, 1).astype(dtype), dtype)
+        for counts, own_k in found
+    ]
+    return means, found[0][1] > 0
 
 
 def _near(distance: Float[Array, "n"], rho: Float[Array, ""]) -> _joint.Near:

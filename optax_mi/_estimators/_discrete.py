@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, Integer
 
 from optax_mi import _checks
+from optax_mi._estimators import _ring
 from optax_mi._estimators._entropy import class_sizes
-from optax_mi._types import Discrete
+from optax_mi._estimators._placement import over_points
+from optax_mi._types import AxisName, Discrete
 
 
 def discrete_mi(
@@ -16,6 +17,7 @@ def discrete_mi(
     y: Discrete[ArrayLike, "n"],
     *,
     miller_madow: bool = False,
+    axis_name: AxisName = None,
 ) -> Float[Array, ""]:
     r"""Estimates I(X; Y), in nats, between two variables of integer classes.
 
@@ -33,6 +35,7 @@ def discrete_mi(
       x: Integer classes, shape [n].
       y: Integer classes, shape [n].
       miller_madow: Whether to correct; the corrected estimate may be negative.
+      axis_name: The mesh axis over which they are spread, as for `ksg_discrete`.
 
     Returns:
       A scalar, in nats.
@@ -57,14 +60,15 @@ def discrete_mi(
     """
     x, y = _checks.class_labels("x", x), _checks.class_labels("y", y)
     _checks.same_length([("x", x), ("y", y)])
-    plug_in, correction = _discrete_mi(x, y)
+    plug_in, correction = _discrete_mi(x, y, axis_name=axis_name)
     return plug_in + correction if miller_madow else plug_in
 
 
-@jax.jit
+@over_points
 def _discrete_mi(
-    x: Integer[Array, "n"], y: Integer[Array, "n"]
+    x: Integer[Array, "n"], y: Integer[Array, "n"], *, axis: AxisName
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    x, y = _ring.gather(x, axis), _ring.gather(y, axis)
     n = len(x)
     order = jnp.lexsort((y, x))
     ordered_x, ordered_y = x[order], y[order]

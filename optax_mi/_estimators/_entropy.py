@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from functools import partial
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +14,7 @@ from jaxtyping import Array, ArrayLike, Bool, Float, Int, Integer, UInt
 from optax_mi import _checks
 from optax_mi._estimators import _axes, _distances, _neighbours, _pruned, _ring
 from optax_mi._estimators._leaves import Variable
-from optax_mi._estimators._placement import over_points
+from optax_mi._estimators._placement import number_of_points, over_points
 from optax_mi._types import AxisName, Discrete, Metric, Numeric
 
 
@@ -67,9 +67,10 @@ def class_sizes(labels: Integer[Array, "n"], axis: AxisName = None) -> Int[Array
 def kl_entropy(
     x: Numeric[ArrayLike, "n ..."],
     *,
-    k: int = 3,
+    k: int | Sequence[int] = 3,
     metric: Metric = "euclidean",
     block_size: int | None = None,
+    axis_name: AxisName = None,
 ) -> Float[Array, ""]:
     r"""Estimates the differential entropy h(X), in nats.
 
@@ -83,9 +84,13 @@ def kl_entropy(
 
     Args:
       x: Points, shape [n] or [n, ...]; trailing axes are flattened to d features.
-      k: Number of neighbours.
+      k: Number of neighbours. Of several, the mean of their estimates is returned.
       metric: "euclidean", "manhattan" or "chebyshev".
       block_size: Points handled at a time; chosen from n and the backend by default.
+      axis_name: The mesh axis, or several, over which the points are spread: one of
+        `jax.shard_map`, where the arrays are a device's own, or of the mesh in force
+        (`jax.set_mesh`). By default arrays are asked for their sharding, which under
+        `jit` they know of explicit axes alone.
 
     Returns:
       A scalar, in nats. Minus infinity where more than k points coincide, as it
@@ -112,40 +117,63 @@ def kl_entropy(
       <https://doi.org/10.1103/PhysRevE.69.066138>`_, 2004, equation (20).
     """
     x = _checks.points("x", x, units=True)
-    _checks.neighbours(k, len(x))
+    ks = _checks.several_neighbours(k, number_of_points(len(x), axis_name))
     _distances.check_options(metric, block_size)
-    return _kl_entropy(x, k=k, metric=metric, block_size=block_size)
+    return _kl_entropy(
+        x, ks=ks, metric=metric, block_size=block_size, axis_name=axis_name
+    )
 
 
-@partial(jax.jit, static_argnames=("k", "metric", "block_size"))
+@over_points
 def _kl_entropy(
-    x: Float[Array, "n d"], *, k: int, metric: Metric, block_size: int | None
+    x: Float[Array, "n d"],
+    *,
+    ks: Sequence[int],
+    metric: Metric,
+    block_size: int | None,
+    axis: AxisName,
 ) -> Float[Array, ""]:
     x = jax.lax.stop_gradient(x)
-    n, d = x.shape
+    n, d = len(x) * _ring.size(axis), x.shape[1]
     # So that no distance over- or underflows; undone in the end.
-    exponent = _distances.scale_exponent(x)
-    codes = _kth_distances(jnp.ldexp(x, exponent), k, metric, block_size)
-    log_radius = jnp.log(_distances.decode(codes))
-    if metric == "euclidean":
-        log_radius = log_radius / 2  # it came squared
-    entropy = digamma(jnp.asarray(n, x.dtype)) - digamma(jnp.asarray(k, x.dtype))
-    entropy += _log_unit_ball(d, metric)
-    entropy += d * jnp.mean(log_radius - exponent * math.log(2))
-    return jnp.where(jnp.all(jnp.isfinite(x)), entropy, jnp.nan)
+    exponent = _distances.scale_exponent(x, axis)
+    scaled = jnp.ldexp(x, exponent)
+
+    def entropy(k: int) -> Float[Array, ""]:
+        codes = _kth_distances(scaled, k, metric, block_size, axis)
+        log_radius = jnp.log(_distances.decode(codes))
+        if metric == "euclidean":
+            log_radius = log_radius / 2  # it came squared
+        mean = _ring.mean(log_radius - exponent * math.log(2), axis)
+        number, own_k = (jnp.asarray(m, x.dtype) for m in (n, k))
+        ball = _log_unit_ball(d, metric)
+        return digamma(number) - digamma(own_k) + ball + d * mean
+
+    mean = sum(map(entropy, ks)) / len(ks)
+    return jnp.where(_ring.all_finite(x, axis), mean, jnp.nan)
 
 
 def _kth_distances(
-    x: Float[Array, "n d"], k: int, metric: Metric, block_size: int | None
+    x: Float[Array, "n d"],
+    k: int,
+    metric: Metric,
+    block_size: int | None,
+    axis: AxisName,
 ) -> UInt[Array, "n"]:
     """Codes of the distance of each point to its k-th neighbour."""
-    n, d = x.shape
+    n, d, devices = *x.shape, _ring.size(axis)
+    searched = _pruned.applies(n * devices, (d,), (k,))
+    if axis is not None and (d == 1 or searched):
+
+        def of_all(x: Float[Array, "all d"]) -> UInt[Array, "all"]:
+            return _kth_distances(x, k, metric, block_size, None)
+
+        return _ring.on_each(of_all, (x,), axis)
     if d == 1:
-        axis = _axes.axis(x[:, 0])
-        return _axes.kth_distances(axis, jnp.full(n, k), k, metric)
-    if _pruned.applies(n, (d,), (k,)):
+        return _axes.kth_distances(_axes.axis(x[:, 0]), jnp.full(n, k), k, metric)
+    if searched:
         return _pruned.kth_distances(Variable(x), jnp.full(n, k), k, metric)
-    columns = _distances.as_columns(x)
+    columns = _ring.spread(_distances.as_columns(x), axis)
     within = k + 1  # each point is the nearest to itself
 
     def codes_from(points: Float[Array, "rows d"]) -> _neighbours.Codes:
@@ -161,11 +189,11 @@ def _kth_distances(
         return radius, closer >= within
 
     def exact(points: Float[Array, "rows d"]) -> UInt[Array, "rows"]:
-        codes = codes_from(points)(columns)
+        codes = _ring.everywhere(codes_from(points), columns)
         return _neighbours.kth_smallest(codes, k=within, max_k=within)
 
-    block_size = _neighbours.choose_block_size(n, (d,), within, block_size)
-    return _neighbours.map_rechecked(fast, exact, x, block_size)
+    block_size = _neighbours.choose_block_size(n, (d,), within, block_size, devices)
+    return _neighbours.map_rechecked(fast, exact, x, block_size, axis)
 
 
 def _log_unit_ball(d: int, metric: Metric) -> Float[Array, ""]:

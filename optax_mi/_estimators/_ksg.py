@@ -26,9 +26,10 @@ def ksg(
     metric: Metric = "chebyshev",
     scaling: Scaling = "feature",
     margins: Literal["raw", "gaussian"] = "raw",
+    local: bool = False,
     block_size: int | None = None,
     axis_name: AxisName = None,
-) -> Float[Array, ""]:
+) -> Float[Array, "*n"]:
     r"""Estimates I(X; Y), in nats, between two continuous variables.
 
     The nearest-neighbour estimators of Kraskov, Stoegbauer and Grassberger (2004). The
@@ -74,12 +75,17 @@ def ksg(
         the mean of their estimates is returned; the distances are taken once.
       algorithm: 1 or 2, as in the paper.
       metric: "chebyshev", "euclidean" or "manhattan", the norm within X and within Y.
+        By default that of the paper; `estimate_mi` has the Euclidean norm, which is
+        less biased for layers of many features.
       scaling: "feature" divides each feature by its standard deviation, for columns in
         different units; "variable" divides x and y by their spreads, for features that
         share a unit, as a layer's do; "none" leaves all as it is.
       margins: "gaussian" first replaces each feature by the Gaussian quantile of its
         rank (ties by their mean rank). That is monotone in each feature, so the
         information is the same, and it mends heavy tails.
+      local: Whether to return each point's term, shape [n], whose mean is the estimate:
+        which points tell and which mislead. A single term means little by itself; it
+        may be negative.
       block_size: Points handled at a time; chosen from n and the backend by default.
         The result does not depend on it.
       axis_name: The mesh axis, or several, over which the points are spread: one of
@@ -88,7 +94,7 @@ def ksg(
         `jit` they know of explicit axes alone.
 
     Returns:
-      A scalar, in nats. NaN where x or y holds a NaN or an infinity.
+      A scalar, in nats, or [n] of them. NaN where x or y holds a NaN or an infinity.
 
     Raises:
       ValueError: For unequal lengths, k < 1, n <= k, or an unknown algorithm, metric,
@@ -114,11 +120,7 @@ def ksg(
     """
     x, y = _checks.points("x", x), _checks.points("y", y)
     n = _checks.same_length([("x", x), ("y", y)])
-    ks = tuple(k) if isinstance(k, Sequence) else (k,)
-    for one in ks:
-        _checks.neighbours(one, number_of_points(n, axis_name))
-    if not ks:
-        _checks.fail("k", "an integer or at least one of them", k)
+    ks = _checks.several_neighbours(k, number_of_points(n, axis_name))
     _checks.one_of("algorithm", algorithm, (1, 2))
     _checks.one_of("margins", margins, ("raw", "gaussian"))
     _scaling.check(scaling)
@@ -131,6 +133,7 @@ def ksg(
         metric=metric,
         scaling=scaling,
         margins=margins,
+        local=local,
         block_size=block_size,
         axis_name=axis_name,
     )
@@ -146,9 +149,10 @@ def _ksg(
     metric: Metric,
     scaling: Scaling,
     margins: Literal["raw", "gaussian"],
+    local: bool,
     block_size: int | None,
     axis: AxisName,
-) -> Float[Array, ""]:
+) -> Float[Array, "*n"]:
     x, y = jax.lax.stop_gradient((x, y))
     finite = _ring.all_finite(x, axis) & _ring.all_finite(y, axis)
     if margins == "gaussian":
@@ -169,7 +173,7 @@ def _ksg(
         jnp.stack([form(c, k, dtype) for c, k in zip(counts, ks, strict=True)]), axis=0
     )
     n = len(x) * _ring.size(axis)
-    mi = digamma(jnp.asarray(n, dtype)) + _ring.mean(terms, axis)
+    mi = digamma(jnp.asarray(n, dtype)) + _ring.mean_or_each(terms, axis, local)
     return jnp.where(finite, mi, jnp.nan)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
+from functools import partial, reduce
 from typing import Any, NamedTuple
 
 import jax
@@ -32,12 +32,13 @@ def ksg_discrete(
     x: Numeric[ArrayLike, "n ..."],
     labels: Discrete[ArrayLike, "n"],
     *,
-    k: int = 3,
+    k: int | Sequence[int] = 3,
     metric: Metric = "euclidean",
     scaling: Scaling = "feature",
+    local: bool = False,
     block_size: int | None = None,
     axis_name: AxisName = None,
-) -> Float[Array, ""]:
+) -> Float[Array, "*n"]:
     r"""Estimates I(X; C), in nats, between points and the classes they belong to.
 
     The nearest-neighbour estimator of Ross (2014). For each point, the distance
@@ -81,11 +82,18 @@ def ksg_discrete(
       labels: Integer classes, shape [n]. Any integers; only equality matters.
       k: Number of neighbours. In a class of size at most k it is capped at the size
         less one; a class of one member is left out of the mean (its points still count
-        as neighbours of others), and `usable_points` says how many points remain.
-      metric: "euclidean", "manhattan" or "chebyshev", the norm within X.
+        as neighbours of others), and `usable_points` says how many points remain. Of
+        several k, the mean of their estimates is returned; the distances are taken
+        once.
+      metric: "euclidean", "manhattan" or "chebyshev", the norm within X. By default as
+        in `estimate_mi`; in the maximum norm layers of many features tell less.
       scaling: "feature" divides each feature by its standard deviation, for columns in
         different units. "variable" and "none" do not, which suits features that share a
         unit, as a layer's do.
+      local: Whether to return each point's term, shape [n], whose mean is the estimate:
+        which points tell and which mislead. A single term means little by itself; it
+        may be negative, and is NaN where
+        a point is alone in its class.
       block_size: Points handled at a time; chosen from n and the backend by default.
         The result does not depend on it.
       axis_name: The mesh axis, or several, over which the points are spread: one of
@@ -94,8 +102,8 @@ def ksg_discrete(
         `jit` they know of explicit axes alone.
 
     Returns:
-      A scalar, in nats. NaN where x holds a NaN or an infinity, or where no class has
-      two members.
+      A scalar, in nats, or [n] of them. NaN where x holds a NaN or an infinity, or
+      where no class has two members.
 
     Raises:
       ValueError: For unequal lengths, k < 1, n <= k, labels that are not integers of
@@ -121,15 +129,16 @@ def ksg_discrete(
     x = _checks.points("x", x)
     labels = _checks.class_labels("labels", labels)
     n = _checks.same_length([("x", x), ("labels", labels)])
-    _checks.neighbours(k, number_of_points(n, axis_name))
+    ks = _checks.several_neighbours(k, number_of_points(n, axis_name))
     _distances.check_options(metric, block_size)
     _scaling.check(scaling)
     return _ksg_discrete(
         x,
         labels,
         by_feature=scaling == "feature" and x.shape[1] > 1,
-        k=k,
+        ks=ks,
         metric=metric,
+        local=local,
         block_size=block_size,
         axis_name=axis_name,
     )
@@ -190,14 +199,15 @@ def _ksg_discrete(
     labels: Integer[Array, "n"],
     *,
     by_feature: bool,
+    local: bool,
     axis: AxisName,
     **options: Any,
-) -> Float[Array, ""]:
+) -> Float[Array, "*n"]:
     x = jax.lax.stop_gradient(x)
     x = _scaling.by_feature(x, axis) if by_feature else x
     counts = neighbour_counts(x, labels, axis=axis, **options)
-    mi = _mutual_information(counts, x.dtype, axis)
-    return jnp.where(_ring.all_finite(x, axis), mi, jnp.nan)
+    each = [_mutual_information(c, x.dtype, axis, local) for c in counts]
+    return jnp.where(_ring.all_finite(x, axis), sum(each) / len(each), jnp.nan)
 
 
 class _Rows(NamedTuple):
@@ -205,31 +215,33 @@ class _Rows(NamedTuple):
 
     label: Integer[Array, "rows"]
     class_size: Int[Array, "rows"]
-    k: Int[Array, "rows"]
     x: Float[Array, "rows d"]
+
+    def capped(self, k: int) -> Int[Array, "rows"]:
+        """The number of neighbours, at most the other members of the class."""
+        return jnp.minimum(k, self.class_size - 1)
 
 
 def neighbour_counts(
     x: Float[Array, "n d"],
     labels: Integer[Array, "n"],
     *,
-    k: int,
+    ks: Sequence[int],
     metric: Metric,
     block_size: int | None,
     axis: AxisName = None,
-) -> Counts:
-    """Counts, for each point, the neighbours within its k-th of the same class."""
+) -> list[Counts]:
+    """Counts, for each point, those within its k-th of the same class, for each k."""
     n, d, devices = *x.shape, _ring.size(axis)
-    searched = _pruned.applies(n * devices, (d,), (k,))
+    searched = _pruned.applies(n * devices, (d,), ks)
     if axis is not None and (d == 1 or searched):
-        options: Any = {"k": k, "metric": metric, "block_size": block_size}
+        options: Any = {"ks": ks, "metric": metric, "block_size": block_size}
         return _ring.on_each(partial(neighbour_counts, **options), (x, labels), axis)
     x = _distances.rescale(x, axis)
-    size = class_sizes(labels, axis)
-    rows = _Rows(labels, size, jnp.minimum(k, size - 1), x)
+    rows = _Rows(labels, class_sizes(labels, axis), x)
     column_label = _distances.pad_points(labels, 0)
     columns = _ring.spread((_distances.as_columns(x), column_label), axis)
-    within = k + 1  # each point is the nearest to itself
+    within = max(ks) + 1  # each point is the nearest to itself
     block_size = _neighbours.choose_block_size(n, (d,), within, block_size, devices)
 
     def flagged_from(block: _Rows) -> _neighbours.Codes:
@@ -243,9 +255,12 @@ def neighbour_counts(
 
     def by_groups(
         value: _neighbours.Codes, arrays: Any, block: _Rows
-    ) -> UInt[Array, "rows"]:
+    ) -> list[UInt[Array, "rows"]]:
         minima = _neighbours.group_minima(value, arrays, within)
-        return _neighbours.kth_of_minima(minima, k=block.k + 1, max_k=within)
+        return [
+            _neighbours.kth_of_minima(minima, k=block.capped(k) + 1, max_k=k + 1)
+            for k in ks
+        ]
 
     def between(
         low: UInt[Array, "rows"],
@@ -253,29 +268,36 @@ def neighbour_counts(
         value: _neighbours.Codes,
         arrays: Any,
         block: _Rows,
+        k: int,
     ) -> Counts:
         """Counts the other points closer than low and those from low to high."""
 
         def predicates(tile: Any) -> list[Bool[Array, "rows m"]]:
             return _closer_and_within(value(tile), low[:, None], high[:, None])
 
-        return _counts(low, _neighbours.count(predicates, arrays), block)
+        return _counts(low, _neighbours.count(predicates, arrays), block, k)
 
-    def exact(block: _Rows) -> Counts:
+    def exact(block: _Rows) -> list[Counts]:
         codes = _ring.everywhere(flagged_from(block), columns)
-        r = _neighbours.kth_smallest(codes, k=block.k + 1, max_k=within)
-        return between(r, r, _neighbours.stored, codes, block)
+        kth = _neighbours.kth_smallest
+        radii = [kth(codes, k=block.capped(k) + 1, max_k=k + 1) for k in ks]
+        return [
+            between(r, r, _neighbours.stored, codes, block, k)
+            for r, k in zip(radii, ks, strict=True)
+        ]
 
-    def fast(block: _Rows) -> tuple[Counts, Bool[Array, "rows"]]:
+    def fast(block: _Rows) -> tuple[list[Counts], Bool[Array, "rows"]]:
         value, arrays = _neighbours.view(flagged_from(block), columns, (d,))
-        r = by_groups(value, arrays, block)
-        counts = between(r, r, value, arrays, block)
+        counts = [
+            between(r, r, value, arrays, block, k)
+            for r, k in zip(by_groups(value, arrays, block), ks, strict=True)
+        ]
         return counts, _is_not_kth(counts)
 
     if d == 1:
-        return _along_axis(rows, k, metric)
+        return [_along_axis(rows, k, metric) for k in ks]
     if searched:
-        counts = _searched(rows, k, metric)
+        counts = [_searched(rows, k, metric) for k in ks]
         return _neighbours.redo(counts, _is_not_kth(counts), exact, rows, block_size)
     if not _gram.applies(d, metric):
         return _neighbours.map_rechecked(fast, exact, rows, block_size, axis)
@@ -285,7 +307,7 @@ def neighbour_counts(
 
     def approximate(
         block: tuple[_Rows, _gram.Points],
-    ) -> tuple[Counts, Bool[Array, "rows"]]:
+    ) -> tuple[list[Counts], Bool[Array, "rows"]]:
         points, gram = block
 
         def flagged(
@@ -295,14 +317,24 @@ def neighbour_counts(
             return _distances.flagged(codes, points.label, tile[1])
 
         codes = _ring.everywhere(flagged, gram_columns)
-        r = _distances.decode(by_groups(_neighbours.stored, codes, points))
-        margin = 2 * _gram.error(gram, r)
-        low = _distances.code(jnp.maximum(r - margin, 0))
-        high = _distances.code(r + margin)
-        counts = between(low, high, _neighbours.stored, codes, points)
-        tied = (counts.same_tied > 1) | (counts.any_tied > 1) | (r <= 2 * margin)
-        # Without an error ties are ties, as where all points coincide.
-        return counts, (tied & (margin > 0)) | _is_not_kth(counts)
+
+        def about(
+            radius: UInt[Array, "rows"], k: int
+        ) -> tuple[Counts, Bool[Array, "rows"]]:
+            r = _distances.decode(radius)
+            margin = 2 * _gram.error(gram, r)
+            low = _distances.code(jnp.maximum(r - margin, 0))
+            high = _distances.code(r + margin)
+            counts = between(low, high, _neighbours.stored, codes, points, k)
+            tied = (counts.same_tied > 1) | (counts.any_tied > 1) | (r <= 2 * margin)
+            # Without an error ties are ties, as where all points coincide.
+            return counts, tied & (margin > 0)
+
+        radii = by_groups(_neighbours.stored, codes, points)
+        found = [about(r, k) for r, k in zip(radii, ks, strict=True)]
+        counts = [of_k for of_k, _ in found]
+        doubtful = [doubtful for _, doubtful in found]
+        return counts, reduce(jnp.logical_or, doubtful, _is_not_kth(counts))
 
     return _neighbours.map_rechecked(
         approximate, lambda block: exact(block[0]), (rows, gram_rows), block_size, axis
@@ -313,16 +345,16 @@ def _along_axis(rows: _Rows, k: int, metric: Metric) -> Counts:
     """Counts in one feature."""
     values = rows.x[:, 0]
     within_class = _axes.axis(values, labels=rows.label)
-    radius = _axes.kth_distances(within_class, rows.k, k, metric)
+    radius = _axes.kth_distances(within_class, rows.capped(k), k, metric)
     same = _axes.counts([within_class], radius, metric)
     any_class = _axes.counts([_axes.axis(values)], radius, metric)
-    return _counts(radius, [*same, *any_class], rows)
+    return _counts(radius, [*same, *any_class], rows, k)
 
 
 def _searched(rows: _Rows, k: int, metric: Metric) -> Counts:
     """Counts in a few features."""
     x = Variable(rows.x)
-    radius = _pruned.kth_distances(x, rows.k, k, metric, rows.label)
+    radius = _pruned.kth_distances(x, rows.capped(k), k, metric, rows.label)
 
     def predicates(
         codes: UInt[Array, "*rows m"], limit: UInt[Array, "*rows #m"]
@@ -330,7 +362,7 @@ def _searched(rows: _Rows, k: int, metric: Metric) -> Counts:
         return _closer_and_within(codes, limit, limit)
 
     counts = _pruned.counts_within([x], radius, predicates, metric, rows.label)
-    return _counts(radius, counts, rows)
+    return _counts(radius, counts, rows, k)
 
 
 def _closer_and_within(
@@ -344,7 +376,10 @@ def _closer_and_within(
 
 
 def _counts(
-    low: UInt[Array, "rows"], counts: Sequence[Int[Array, "rows"]], rows: _Rows
+    low: UInt[Array, "rows"],
+    counts: Sequence[Int[Array, "rows"]],
+    rows: _Rows,
+    k: int,
 ) -> Counts:
     """Counts of other points, from those of `_closer_and_within`."""
     same_closer, same_within, any_closer, any_within = counts
@@ -352,21 +387,27 @@ def _counts(
         *_neighbours.others(low, same_closer, same_within),
         *_neighbours.others(low, any_closer, any_within),
     )
+    own_k = rows.capped(k)
     # A class of one member has no radius.
-    return Counts(rows.class_size, rows.k, *(jnp.where(rows.k > 0, c, 0) for c in near))
+    return Counts(rows.class_size, own_k, *(jnp.where(own_k > 0, c, 0) for c in near))
 
 
-def _is_not_kth(counts: Counts) -> Bool[Array, "n"]:
-    """Whether the distance counted to is not that of the k-th of the same class.
+def _is_not_kth(counts: Sequence[Counts]) -> Bool[Array, "n"]:
+    """Whether a distance counted to is not that of the k-th of the same class.
 
     Too large, or rounded otherwise by the kernel that found it.
     """
-    within = counts.same_closer + counts.same_tied
-    wrong = (counts.same_closer >= counts.k) | (within < counts.k)
-    return (counts.k > 0) & wrong
+
+    def wrong(c: Counts) -> Bool[Array, "n"]:
+        within = c.same_closer + c.same_tied
+        return (c.k > 0) & ((c.same_closer >= c.k) | (within < c.k))
+
+    return reduce(jnp.logical_or, map(wrong, counts))
 
 
-def _mutual_information(counts: Counts, dtype: Any, axis: AxisName) -> Float[Array, ""]:
+def _mutual_information(
+    counts: Counts, dtype: Any, axis: AxisName, local: bool
+) -> Float[Array, "*n"]:
     counted = counts.k > 0
     n = len(counts.k) * _ring.size(axis)
     # A class of one member has no radius; ones keep its unused terms finite.
@@ -375,4 +416,5 @@ def _mutual_information(counts: Counts, dtype: Any, axis: AxisName) -> Float[Arr
     )
     rank = mean_digamma(m0, k_i - a, t_same, t_any)
     terms = digamma(k_i) - digamma(size) - rank
-    return digamma(jnp.asarray(n, dtype)) + _ring.mean(terms, axis, where=counted)
+    mean = _ring.mean_or_each(terms, axis, local, where=counted)
+    return digamma(jnp.asarray(n, dtype)) + mean

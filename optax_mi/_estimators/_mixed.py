@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float
@@ -16,12 +18,13 @@ def ksg_mixed(
     x: Numeric[ArrayLike, "n ..."],
     y: Numeric[ArrayLike, "n ..."],
     *,
-    k: int = 3,
+    k: int | Sequence[int] = 3,
     metric: Metric = "chebyshev",
     scaling: Scaling = "feature",
+    local: bool = False,
     block_size: int | None = None,
     axis_name: AxisName = None,
-) -> Float[Array, ""]:
+) -> Float[Array, "*n"]:
     r"""Estimates I(X; Y), in nats, for mixtures within a variable.
 
     The estimator of Gao et al. (2017), for variables that take some values with
@@ -46,9 +49,13 @@ def ksg_mixed(
     Args:
       x: Points, shape [n] or [n, ...]; trailing axes are flattened.
       y: Points, likewise.
-      k: Number of neighbours.
+      k: Number of neighbours. Of several, the mean of their estimates is returned; the
+        distances are taken once.
       metric: "chebyshev", "euclidean" or "manhattan", the norm within X and within Y.
       scaling: "feature", "variable" or "none", as for `ksg`.
+      local: Whether to return each point's term, shape [n], whose mean is the estimate:
+        which points tell and which mislead. A single term means little by itself; it
+        may be negative.
       block_size: Points handled at a time; chosen from n and the backend by default.
       axis_name: The mesh axis, or several, over which the points are spread: one of
         `jax.shard_map`, where the arrays are a device's own, or of the mesh in force
@@ -56,7 +63,7 @@ def ksg_mixed(
         `jit` they know of explicit axes alone.
 
     Returns:
-      A scalar, in nats. NaN where x or y holds a NaN or an infinity.
+      A scalar, in nats, or [n] of them. NaN where x or y holds a NaN or an infinity.
 
     Raises:
       ValueError: For unequal lengths, k < 1, n <= k, or an unknown metric or scaling.
@@ -78,15 +85,16 @@ def ksg_mixed(
     """
     x, y = _checks.points("x", x), _checks.points("y", y)
     n = _checks.same_length([("x", x), ("y", y)])
-    _checks.neighbours(k, number_of_points(n, axis_name))
+    ks = _checks.several_neighbours(k, number_of_points(n, axis_name))
     _distances.check_options(metric, block_size)
     _scaling.check(scaling)
     return _ksg_mixed(
         x,
         y,
-        k=k,
+        ks=ks,
         metric=metric,
         scaling=scaling,
+        local=local,
         block_size=block_size,
         axis_name=axis_name,
     )
@@ -97,25 +105,31 @@ def _ksg_mixed(
     x: Float[Array, "n d_x"],
     y: Float[Array, "n d_y"],
     *,
-    k: int,
+    ks: Sequence[int],
     metric: Metric,
     scaling: Scaling,
+    local: bool,
     block_size: int | None,
     axis: AxisName,
-) -> Float[Array, ""]:
+) -> Float[Array, "*n"]:
     x, y = jax.lax.stop_gradient((x, y))
-    (counts,) = _joint.joint_counts(
+    counts = _joint.joint_counts(
         (x, y),
         ((0,), (1,)),
-        ks=(k,),
+        ks=ks,
         metric=metric,
         scaling=scaling,
         block_size=block_size,
         axis=axis,
     )
     dtype = jnp.result_type(x, y)
-    joint, near_x, near_y = _joint.mean_digammas(counts, k, dtype)
+
+    def terms_of(counts: _joint.JointCounts, k: int) -> Float[Array, "n"]:
+        joint, near_x, near_y = _joint.mean_digammas(counts, k, dtype)
+        return joint - near_x - near_y
+
+    terms = sum(terms_of(c, k) for c, k in zip(counts, ks, strict=True)) / len(ks)
     n = jnp.asarray(len(x) * _ring.size(axis), dtype)
-    mi = jnp.log(n) + _ring.mean(joint - near_x - near_y, axis)
+    mi = jnp.log(n) + _ring.mean_or_each(terms, axis, local)
     finite = _ring.all_finite(x, axis) & _ring.all_finite(y, axis)
     return jnp.where(finite, mi, jnp.nan)

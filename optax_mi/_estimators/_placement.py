@@ -28,7 +28,7 @@ def over_points(estimate: Callable[..., Any]) -> Callable[..., Any]:
 
     Args:
       estimate: From arrays [n / devices, ...] and keywords, `axis` among them, to what
-        is the same on all devices.
+        is the same on all devices; with `local`, to arrays [n / devices].
 
     Returns:
       The same of arrays [n, ...], `axis_name` in the place of `axis`.
@@ -45,9 +45,8 @@ def over_points(estimate: Callable[..., Any]) -> Callable[..., Any]:
         if mesh is None:
             return own(*arrays)
         by_rows = PartitionSpec(axis)
-        on_devices = jax.shard_map(
-            own, mesh=mesh, in_specs=by_rows, out_specs=PartitionSpec()
-        )
+        out = by_rows if dict(options).get("local") else PartitionSpec()
+        on_devices = jax.shard_map(own, mesh=mesh, in_specs=by_rows, out_specs=out)
         return on_devices(*_laid_out(arrays, NamedSharding(mesh, by_rows)))
 
     compiled.__name__ = estimate.__name__  # in what is traced and profiled

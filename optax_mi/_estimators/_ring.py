@@ -142,6 +142,18 @@ def mean(
     return sums / total(number, axis).astype(values.dtype)
 
 
+def mean_or_each(
+    terms: Float[Array, "n"],
+    axis: AxisName,
+    local: bool,
+    where: Bool[Array, "n"] | None = None,
+) -> Float[Array, "*n"]:
+    """The mean of the points' terms, or each of them, NaN beyond the mask."""
+    if not local:
+        return mean(terms, axis, where)
+    return terms if where is None else jnp.where(where, terms, jnp.nan)
+
+
 def gather(values: Shaped[Array, "n *d"], axis: AxisName) -> Shaped[Array, "all *d"]:
     """The values of all devices on each of them."""
     if axis is None:

@@ -9,6 +9,7 @@ import sys
 import warnings
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import numpy as np
 import peers
@@ -21,21 +22,23 @@ K = 3
 
 
 def ours() -> tuple[dict[str, Callable], dict[str, Callable]]:
-    """Our estimators, for continuous outcomes and for labels."""
+    """Our estimators, for continuous outcomes and for labels.
+
+    The features of a task share a unit.
+    """
+    options: dict[str, Any] = {"k": K, "scaling": "variable"}
+    ksg = partial(optax_mi.ksg, **options)
+    of_labels = partial(optax_mi.ksg_discrete, **options)
     continuous = {
-        "ksg": partial(optax_mi.ksg, k=K),
-        "ksg, algorithm 2": partial(optax_mi.ksg, k=K, algorithm=2),
-        "ksg, Gaussian margins": partial(optax_mi.ksg, k=K, margins="gaussian"),
-        "ksg, Euclidean, k = 5 and 10": partial(
-            optax_mi.ksg, k=(5, 10), metric="euclidean"
-        ),
-        "ksg_mixed": partial(optax_mi.ksg_mixed, k=K),
+        "ksg": ksg,
+        "ksg, algorithm 2": partial(ksg, algorithm=2),
+        "ksg, Gaussian margins": partial(ksg, margins="gaussian"),
+        "ksg, Euclidean, k = 5 and 10": partial(ksg, k=(5, 10), metric="euclidean"),
+        "ksg_mixed": partial(optax_mi.ksg_mixed, **options),
     }
     labels = {
-        "ksg_discrete": partial(optax_mi.ksg_discrete, k=K),
-        "ksg_discrete, max-norm": partial(
-            optax_mi.ksg_discrete, k=K, metric="chebyshev"
-        ),
+        "ksg_discrete": of_labels,
+        "ksg_discrete, max-norm": partial(of_labels, metric="chebyshev"),
     }
     return continuous, labels
 
