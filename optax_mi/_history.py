@@ -18,7 +18,7 @@ from jaxtyping import Shaped
 
 from optax_mi import _checks
 from optax_mi._record import labelled_states, pending_only
-from optax_mi._state import UNBOUNDED, is_known
+from optax_mi._state import UNBOUNDED, is_known, tell_of_no_reference
 from optax_mi._types import Measurement
 
 COLUMNS = ("epoch", "step", "layer", "learning_rate", "mi", "reference")
@@ -89,13 +89,15 @@ class MIHistory:
 
         Raises:
           ValueError: If there is no `mi_dynamic_lr` state, or `record_mi` would refuse
-            this measurement.
+            this measurement. Of a missing reference it warns, as `learning_rates`.
         """
-        given = None if mi is None else labelled_states(pending_only(opt_state, mi))
-        for layer, state in labelled_states(opt_state).items():
-            measured = state.pending if is_known(state.pending) else state.mi
-            if given is not None:
-                measured = given[layer].pending
+        states = labelled_states(opt_state)
+        tell_of_no_reference(states)
+        given = states if mi is None else labelled_states(pending_only(opt_state, mi))
+        for layer, state in states.items():
+            measured = given[layer].pending
+            if mi is None and not is_known(measured):
+                measured = state.mi
             bounded = is_known(state.reference) & (state.reference < UNBOUNDED)
             self.add(
                 epoch=epoch,
@@ -199,10 +201,8 @@ class MIHistory:
 
     def to_json(self, path: PathLike) -> None:
         """Writes the rows as JSON; what is not finite is null. See `from_json`."""
-        rows = ",\n".join(
-            json.dumps(_finite(row), allow_nan=False) for row in self.rows
-        )
-        _replace(path, f"[\n{rows}\n]\n")
+        rows = (json.dumps(_finite(row), allow_nan=False) for row in self.rows)
+        _replace(path, "[\n" + ",\n".join(rows) + "\n]\n")
 
     @classmethod
     def from_json(cls, path: PathLike) -> MIHistory:

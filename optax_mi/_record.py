@@ -22,6 +22,7 @@ from optax_mi._state import (
     entry,
     is_known,
     require_reference,
+    tell_of_no_reference,
     whole_network,
 )
 from optax_mi._types import Measurement
@@ -180,6 +181,8 @@ def learning_rates(opt_state: Any) -> dict[str, float]:
     Warns:
       RuntimeWarning: If the parameters that a policy went back to have stood still for
         a hundred updates.
+      UserWarning: If the policy needs a reference, measurements have come, and no
+        reference has: compiled code left the rate where it was.
 
     Example:
       >>> import jax.numpy as jnp, optax, optax_mi
@@ -189,6 +192,7 @@ def learning_rates(opt_state: Any) -> dict[str, float]:
     """
     states = labelled_states(opt_state)
     _warn_of_waiting(opt_state)
+    tell_of_no_reference(states)
     return {label: float(state.learning_rate) for label, state in states.items()}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -18,6 +19,11 @@ from optax_mi._types import Measurement
 # (``optax.contrib.sam``) would spread it.
 MISSING = float(np.finfo(np.float32).min)
 UNBOUNDED = float(np.finfo(np.float32).max)
+
+_GIVE_REFERENCE = (
+    "mi_dynamic_lr(..., reference=optax_mi.reference_mi(probe)) or "
+    "record_mi(opt_state, mi, reference=optax_mi.reference_mi(probe))."
+)
 
 
 class MIDynamicLRState(NamedTuple):
@@ -81,7 +87,7 @@ def all_finite(value: Any) -> Bool[Array, ""]:
     return jnp.all(jnp.isfinite(jnp.asarray(value)))
 
 
-def is_known(value: Float[Array, "*runs"]) -> Bool[Array, "*runs"]:
+def is_known(value: Float[Array, "*runs"] | float) -> Bool[Array, "*runs"]:
     """Whether a number was given: finite and not the mark of what is missing."""
     return jnp.isfinite(value) & (value > MISSING)
 
@@ -133,6 +139,31 @@ def require_reference(state: MIDynamicLRState) -> None:
     if not _checks.is_traced(known) and not known.all():
         raise ValueError(
             "`reference` must be given: the policy compares mutual information with "
-            "it. Pass mi_dynamic_lr(..., reference=optax_mi.reference_mi(probe)) or "
-            "record_mi(opt_state, mi, reference=optax_mi.reference_mi(probe))."
+            f"it. Pass {_GIVE_REFERENCE}"
+        )
+
+
+def tell_of_no_reference(
+    states: Mapping[str, MIDynamicLRState], stacklevel: int = 3
+) -> None:
+    """Warns of rates that were measured for, and lack a reference that they need.
+
+    A compiled step cannot raise: it leaves their rate where it is.
+    """
+
+    def is_told(value: Any) -> bool:
+        return bool(is_known(float(value)))  # on the host, in any one process
+
+    lacking = [
+        label
+        for label, state in states.items()
+        if (is_told(state.mi) or is_told(state.pending))
+        and not is_told(state.reference)
+    ]
+    if lacking:
+        of = "" if len(lacking) == len(states) else f" (of {lacking})"
+        warnings.warn(
+            "The learning rate does not move: the policy compares mutual information "
+            f"with a reference, and none was given{of}. Pass {_GIVE_REFERENCE}",
+            stacklevel=stacklevel,
         )

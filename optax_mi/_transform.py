@@ -91,8 +91,8 @@ def mi_dynamic_lr(
         comes out as no number >= 0 keeps the rate down). From `update`: if a mapping
         lacks the layer, a measurement is not a scalar, or (where values are concrete)
         the policy needs a reference and none was given; where they are not (compiled
-        updates, wrappers built on ``lax.cond``) the rate stays as it is instead. If the
-        policy's answer is not a scalar.
+        updates, wrappers built on ``lax.cond``) the rate stays as it is instead, and
+        `learning_rates` warns. If the policy's answer is not a scalar.
 
     Example:
       >>> import jax.numpy as jnp, optax, optax_mi

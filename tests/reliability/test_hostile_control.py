@@ -216,7 +216,7 @@ BOUNDS = {
     ),
     "no reference, compiled": (
         lambda: with_bounds(LOW, HIGH, reference=None),
-        rates(*[LOW] * 5),
+        rates(*[LOW] * 5)._replace(text="0.001, and a warning"),
     ),
     "no reference, eager": (
         lambda: run(
