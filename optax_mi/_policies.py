@@ -78,6 +78,11 @@ class PolicyWithMemory(NamedTuple):
     needs_reference: bool = False  #: as the attribute of a policy without a memory
 
 
+_NO_SCHEDULE = (
+    'write optax.inject_hyperparams(..., static_args="policy"), which takes other '
+    "functions for schedules and calls them with the count of steps"
+)
+
 AnyPolicy: TypeAlias = Policy | PolicyWithMemory | tuple[Callable[..., Any], ...]
 
 
@@ -91,6 +96,8 @@ def as_policy(policy: Any) -> Policy | PolicyWithMemory:
         if callable(pair.init) and callable(pair.update):
             return pair
     expected = "a function of a PolicyInput or a pair of functions (init, update)"
+    if _checks.is_scalar(policy):
+        expected += f" ({_NO_SCHEDULE})"
     return _checks.fail("policy", expected, _checks.described(policy))
 
 
@@ -151,6 +158,7 @@ def change_policy(
     _nonnegative(gamma_up=gamma_up, gamma_down=gamma_down, epsilon=epsilon)
 
     def policy(p: PolicyInput) -> Float[Array, ""]:
+        _no_schedule(p)
         up = p.lr_max if gamma_up is None else gamma_up
         down = 10 * p.lr_max if gamma_down is None else gamma_down
         delta = _relative_change(p)
@@ -228,6 +236,7 @@ def reference_policy(
     )
 
     def policy(p: PolicyInput) -> Float[Array, ""]:
+        _no_schedule(p)
         up, down, above = (
             p.lr_max if gamma is None else gamma
             for gamma in (gamma_up, gamma_down, gamma_over)
@@ -289,11 +298,19 @@ def decay_policy(gamma: ScalarLike = 0.1, epsilon: ScalarLike = 0.01) -> Policy:
     _checks.positive("epsilon", epsilon)
 
     def policy(p: PolicyInput) -> Float[Array, ""]:
+        _no_schedule(p)
         stillness = jnp.maximum(0, 1 - _relative_change(p) / epsilon)
         lowered = jnp.maximum(p.lr_min, p.learning_rate * (1 - gamma * stillness))
         return jnp.where(p.mi > 0, lowered, p.learning_rate)
 
     return policy
+
+
+def _no_schedule(p: Any) -> None:
+    """Refuses what `optax.inject_hyperparams` gives to a schedule."""
+    if _checks.is_scalar(p):
+        expected = f"called with a PolicyInput ({_NO_SCHEDULE})"
+        _checks.fail("policy", expected, _checks.described(p))
 
 
 def _nonnegative(**numbers: ScalarLike | None) -> None:

@@ -5,7 +5,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
+from measurements import PARAMS
 
 import optax_mi
 
@@ -267,3 +269,64 @@ def test_gammas_are_the_upper_bound_where_they_are_not_given():
     assert optax_mi.change_policy()(step) == pytest.approx(0.005 + 0.01 / 3)
     still = step._replace(previous_mi=jnp.float32(1.4925))
     assert optax_mi.change_policy()(still) == pytest.approx(0.0045, rel=1e-3)
+
+
+def layerwise(*args, **options):
+    return optax_mi.layerwise_mi_dynamic_lr("auto", *args, **options)
+
+
+OWN = [optax_mi.change_policy, optax_mi.reference_policy, optax_mi.decay_policy]
+# Optax calls them with a count of steps, and hands on what comes out.
+TAKEN_FOR_SCHEDULES = {
+    **{make.__name__: make() for make in OWN},
+    "a user's, of one of these": lambda p: OWN[0]()(p) / 2,
+    "a user's, to a number": lambda p: 0.01,
+    "a user's, of anything": lambda p: p * 2,
+}
+
+
+@pytest.mark.parametrize("make", [optax_mi.mi_dynamic_lr, layerwise])
+@pytest.mark.parametrize("compiled", [False, True], ids=["", "jit"])
+@pytest.mark.parametrize(
+    "policy", TAKEN_FOR_SCHEDULES.values(), ids=TAKEN_FOR_SCHEDULES
+)
+def test_a_policy_that_is_taken_for_a_schedule_says_what_to_write(
+    policy, compiled, make
+):
+    def factory(lr_min, lr_max, policy):
+        return make(lr_min, lr_max, policy=policy)
+
+    tx = optax.inject_hyperparams(factory)(1e-3, 0.1, policy)
+    init = jax.jit(tx.init) if compiled else tx.init
+    with pytest.raises(ValueError, match=r'`policy` must be .*static_args="policy"'):
+        init(PARAMS)
+    if policy is not TAKEN_FOR_SCHEDULES["a user's, of anything"]:
+        optax.inject_hyperparams(factory, static_args="policy")(1e-3, 0.1, policy).init(
+            PARAMS
+        )
+
+
+@pytest.mark.parametrize(
+    "policy",
+    [
+        optax_mi.warmup_stable_decay_policy(),
+        (lambda: jnp.zeros(()), lambda p, memory: (p.lr_max, memory)),
+        {"dense": optax_mi.change_policy(), "head": optax_mi.decay_policy()},
+    ],
+    ids=["with a memory", "a pair", "a mapping"],
+)
+def test_pairs_and_mappings_are_not_taken_for_schedules(policy):
+    make = layerwise if isinstance(policy, dict) else optax_mi.mi_dynamic_lr
+
+    def factory(lr_min, lr_max, policy):
+        return make(lr_min, lr_max, policy=policy, init_lr=0.05)
+
+    injected, plain = optax.inject_hyperparams(factory), factory
+    found = []
+    for tx in (injected(1e-3, 0.1, policy), plain(1e-3, 0.1, policy)):
+        state = tx.init(PARAMS)
+        for mi in (1.0, 0.5):
+            _, state = jax.jit(tx.update)(PARAMS, state, PARAMS, mi=mi)
+        found.append(optax_mi.learning_rates(state))
+    assert found[0] == pytest.approx(found[1])
+    assert 0.05 not in found[0].values()
