@@ -67,7 +67,8 @@ def match(
         _checks.fail(
             argument,
             f"a mapping from layers that the labels of parameters, {labels}, belong to "
-            "(`default` names the layer that the others follow)",
+            "(`default` names the layer that the others follow; for a mi_dynamic_lr "
+            "within optax.partition `layer` names its own)",
             f"{layers} ({without_layer or without_group} without a counterpart)",
         )
     return {label: fallback if name is None else name for label, name in own.items()}
@@ -111,22 +112,3 @@ def _module_path(path: Sequence[Any]) -> list[str]:
 
 def _is_prefix(name: str, label: str) -> bool:
     return label == name or label.startswith(name + "/")
-
-
-def partition_labels(path: Sequence[Any]) -> tuple[str, ...]:
-    """The labels of the `optax.partition`s that a state lies in, from the outermost."""
-    return tuple(
-        str(inner.key)
-        for outer, inner in zip(path, path[1:], strict=False)
-        if getattr(outer, "name", None) == "inner_states"
-        and isinstance(inner, jax.tree_util.DictKey)
-    )
-
-
-def own_label(labels: Sequence[str], layers: Iterable[str]) -> str:
-    """The label that stands for nested ones: the innermost, unless only more match.
-
-    `layerwise_mi_dynamic_lr` knows its own labels alone, whatever it lies in.
-    """
-    ends = ["/".join(labels[i:]) for i in reversed(range(len(labels)))]
-    return next((end for end in ends if _longest_prefix(end, layers)), ends[0])

@@ -14,6 +14,7 @@ from jaxtyping import ScalarLike
 from optax_mi import _checks
 from optax_mi._going_back import able_to_go_back
 from optax_mi._layers import match, module_paths
+from optax_mi._place import carrying
 from optax_mi._policies import AnyPolicy, as_policy, keeps_parameters
 from optax_mi._rate import (
     News,
@@ -26,7 +27,14 @@ from optax_mi._rate import (
     rate_state,
     scaled,
 )
-from optax_mi._state import MISSING, entry, require_reference, scalar, whole_network
+from optax_mi._state import (
+    MISSING,
+    DefaultLayerState,
+    entry,
+    require_reference,
+    scalar,
+    whole_network,
+)
 from optax_mi._types import Measurement
 from optax_mi._warmup_stable_decay import warmup_stable_decay_policy
 
@@ -70,14 +78,14 @@ def layerwise_mi_dynamic_lr(
       reference: In nats. Layers share one: all are held against the same outcomes.
       default: The measured layer that parameters without one of their own follow, such
         as norms and embeddings. By default the model's own output, "", where that was
-        measured. `record_mi` cannot know it: give it the same one.
+        measured. The state carries it, so that `record_mi` follows it too.
       init_lr: The rate at the start, if not lr_min.
       smoothing: As in `mi_dynamic_lr`.
 
     Returns:
       A ``GradientTransformationExtraArgs`` whose state is that of ``optax.partition``,
       with an `MIDynamicLRState` for each label; `learning_rates` names them. Where a
-      policy goes back, it lies within a state that holds the parameters kept.
+      default layer is named, or a policy goes back, it lies within another state.
 
     Raises:
       ValueError: As `mi_dynamic_lr`. If labels are not strings, or a mapping lacks one
@@ -118,7 +126,11 @@ def layerwise_mi_dynamic_lr(
         checked_rate(**options)  # refuses bad numbers here and not at the first step
     policies = list(policy.values()) if isinstance(policy, Mapping) else [policy]
     rates = _LayerRates(param_labels, options, policies, default)
-    transformation = optax.GradientTransformationExtraArgs(rates.init, rates.update)
+    transformation = carrying(
+        DefaultLayerState,
+        default,
+        optax.GradientTransformationExtraArgs(rates.init, rates.update),
+    )
     goes_back = any(map(keeps_parameters, policies))
     return able_to_go_back(transformation) if goes_back else transformation
 

@@ -12,7 +12,8 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from optax_mi import _checks
-from optax_mi._layers import match, own_label, partition_labels
+from optax_mi._layers import match
+from optax_mi._place import Place, partition_labels, place
 from optax_mi._state import (
     MISSING,
     UNBOUNDED,
@@ -35,9 +36,6 @@ def record_mi(
     opt_state: Any,
     mi: Measurement | None,
     reference: Measurement | None = None,
-    *,
-    layer: str | None = None,
-    default: str | None = None,
 ) -> Any:
     """Gives a measurement to the optimizer state, outside the training step.
 
@@ -49,15 +47,14 @@ def record_mi(
     Args:
       opt_state: The state of any optimizer with a `mi_dynamic_lr` in it, however
         nested; ``train_state.opt_state`` for Flax.
-      mi: The measurement in nats. A scalar goes to every `mi_dynamic_lr` found. From a
-        mapping, each within ``optax.partition`` or `layerwise_mi_dynamic_lr` takes the
-        entry of its label (where they are nested, the innermost), or that with the
-        longest beginning of the label's path. One without a label takes the only entry,
-        or that of the model's own output, "". None or NaN: nothing new.
+      mi: The measurement in nats. A scalar goes to every `mi_dynamic_lr` found. Of a
+        mapping each takes what `update` would: by the `layer` or the `default` that it
+        was made with, which the state carries; by its label in
+        `layerwise_mi_dynamic_lr`; otherwise the only entry, or that of the model's own
+        output, "". A `mi_dynamic_lr` in an ``optax.partition`` of your own takes the
+        entry of its label here, which `update` cannot know: give it its `layer`. None
+        or NaN: nothing new.
       reference: The reference in nats, if it is to be set or changed; likewise.
-      layer: The entry of a mapping to take instead.
-      default: The entry that labels without one of their own take: by default "" where
-        that was measured. Give what `layerwise_mi_dynamic_lr` was given.
 
     Returns:
       The optimizer state, of the same structure, shapes and dtypes.
@@ -80,44 +77,43 @@ def record_mi(
       >>> round(optax_mi.learning_rates(opt_state)[""], 3)
       0.058
     """
-    all_labels = [partition_labels(path) for path, _ in _states(opt_state)]
+    places = [place(path) for path, _ in _states(opt_state)]
 
-    def own(
-        values: Any, labels: tuple[str, ...], argument: str
-    ) -> Float[Array, ""] | None:
-        name = layer
-        if isinstance(values, Mapping) and not values:
-            _checks.fail(argument, "a mapping with at least one entry", "{}")
-        if isinstance(values, Mapping) and layer is None:
-            if len(values) == 1 and (len(all_labels) == 1 or not labels):
-                name = next(iter(values))
-            elif labels:
-                name = match(
-                    [own_label(each, values) for each in all_labels if each],
-                    values,
-                    default=default,
-                    argument=argument,
-                    every_layer=False,
-                )[own_label(labels, values)]
-        return entry(values, name, argument)
+    def own(values: Any, at: Place, argument: str) -> Float[Array, ""] | None:
+        if not isinstance(values, Mapping) or at.layer is not None or not at.labels:
+            return entry(values, at.layer, argument)
+        labels = {
+            each.labels[-1]
+            for each in places
+            if each.partition == at.partition and each.layer is None
+        }
+        if len(values) == len(labels) == 1 and at.default is None:
+            return entry(values, None, argument)
+        # Of references some may be left out, the default's among them.
+        default = at.default if argument == "mi" or at.default in values else None
+        followed = match(
+            labels, values, default=default, argument=argument, every_layer=False
+        )
+        return entry(values, followed[at.labels[-1]], argument)
 
-    def record(labels: tuple[str, ...], state: MIDynamicLRState) -> MIDynamicLRState:
-        new_reference = own(reference, labels, "reference")
+    def record(at: Place, state: MIDynamicLRState) -> MIDynamicLRState:
+        new_reference = own(reference, at, "reference")
         if new_reference is not None:
             if not _checks.is_traced(new_reference) and new_reference < 0:
                 _checks.fail("reference", ">= 0", new_reference)
             new_reference = jnp.minimum(new_reference, UNBOUNDED)
             known = jnp.where(is_known(new_reference), new_reference, state.reference)
             state = state._replace(reference=known)
-        new_mi = own(mi, labels, "mi")
+        new_mi = own(mi, at, "mi")
         if new_mi is None:
             return state
         require_reference(state)
         pending = jnp.where(is_known(new_mi), new_mi, state.pending)
         return state._replace(pending=pending)
 
-    def record_network(labels: tuple[str, ...], pending: Any) -> Any:
-        network = whole_network(mi, default) if labels else own(mi, labels, "mi")
+    def record_network(at: Place, pending: Any) -> Any:
+        of_layers = at.labels and at.layer is None
+        network = whole_network(mi, at.default) if of_layers else own(mi, at, "mi")
         if network is None:
             return pending
         return jnp.where(is_known(network), network, pending)
@@ -157,7 +153,7 @@ def track_value_only(opt_state: Any, measurements: int = 5) -> Any:
             _checks.fail("measurements", "a whole number", measurements)
         measurements = min(int(measurements), np.iinfo(np.int32).max)
 
-    def track(_: tuple[str, ...], state: MIDynamicLRState) -> MIDynamicLRState:
+    def track(_: Place, state: MIDynamicLRState) -> MIDynamicLRState:
         value_only = jnp.full_like(state.value_only, measurements)
         return state._replace(value_only=value_only)
 
@@ -263,24 +259,24 @@ def _states(opt_state: Any) -> list[tuple[Any, MIDynamicLRState]]:
 
 
 def _map_states(
-    fn: Callable[[tuple[str, ...], MIDynamicLRState], MIDynamicLRState],
+    fn: Callable[[Place, MIDynamicLRState], MIDynamicLRState],
     opt_state: Any,
-    of_network: Callable[[tuple[str, ...], Any], Any] | None = None,
+    of_network: Callable[[Place, Any], Any] | None = None,
 ) -> Any:
     """Maps each rate's state, and what is pending for the network beside a memory."""
     _states(opt_state)
 
     def visit(path: Any, node: Any) -> Any:
-        labels = partition_labels(path)
+        at = place(path)
         if isinstance(node, MIDynamicLRState):
-            return _like(node, fn(labels, _arrays(node)))
+            return _like(node, fn(at, _arrays(node)))
         if not isinstance(node, PolicyState):
             return node
-        changed = node._replace(rate=_like(node.rate, fn(labels, _arrays(node))))
+        changed = node._replace(rate=_like(node.rate, fn(at, _arrays(node))))
         if of_network is None:
             return changed
         (pending,) = jax.tree.leaves(node.network_pending)
-        pending = _like(node.network_pending, of_network(labels, pending))
+        pending = _like(node.network_pending, of_network(at, pending))
         return changed._replace(network_pending=pending)
 
     return jax.tree_util.tree_map_with_path(visit, opt_state, is_leaf=_is_state)

@@ -54,6 +54,18 @@ class PolicyState(NamedTuple):
     go_back: Bool[Array, ""]  #: the policy's last answer: go back to those kept
 
 
+class LayerState(NamedTuple):
+    """State of a rate that follows the layer which it was given."""
+
+    of_layer: dict[str, Any]  #: the layer's name, and the rate's state
+
+
+class DefaultLayerState(NamedTuple):
+    """State of a rate for each layer, of which some follow a default one."""
+
+    by_default: dict[str, Any]  #: its name, and the state of ``optax.partition``
+
+
 class LossState(NamedTuple):
     """The losses that came as `value`; -3.4e38 before any did."""
 
@@ -103,6 +115,7 @@ def entry(
         if layer not in values:
             wanted = repr(layer) if layer else "the whole network, '',"
             expected = f"a mapping with {wanted} in it, or one of its values alone"
+            expected += " (`layer` of mi_dynamic_lr names the entry to follow)"
             _checks.fail(argument, expected, list(values))
         value = values[layer]
     if value is None:

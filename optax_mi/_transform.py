@@ -6,8 +6,10 @@ import optax  # pyright: ignore[reportMissingTypeStubs]
 from jaxtyping import ScalarLike
 
 from optax_mi._going_back import able_to_go_back
+from optax_mi._place import carrying
 from optax_mi._policies import AnyPolicy, keeps_parameters
 from optax_mi._rate import checked_rate, rate_alone
+from optax_mi._state import LayerState
 from optax_mi._warmup_stable_decay import warmup_stable_decay_policy
 
 
@@ -72,8 +74,8 @@ def mi_dynamic_lr(
       reference: What the information can reach, in nats, see `reference_mi`. It may be
         given later by `record_mi`.
       layer: The entry of a mapping to follow. By default the whole network's: the entry
-        "" (the model's own output), or the only entry. `record_mi` cannot know it and
-        has a `layer` of its own.
+        "" (the model's own output), or the only entry. The state carries it, so that
+        `record_mi` follows it too.
       init_lr: The rate at the start, if not lr_min.
       smoothing: The weight of the past, 0 <= smoothing < 1, in an exponential average
         of the measurements, which policy and history then see in their place. It keeps
@@ -82,8 +84,9 @@ def mi_dynamic_lr(
 
     Returns:
       A ``GradientTransformationExtraArgs`` with state `MIDynamicLRState`, which lies
-      within another where the policy has a memory; `learning_rates`, `record_mi` and
-      ``optax.tree.get(opt_state, "learning_rate")`` find it there.
+      within another where the policy has a memory or a `layer` is named;
+      `learning_rates`, `record_mi` and ``optax.tree.get(opt_state, "learning_rate")``
+      find it there.
 
     Raises:
       ValueError: If a bound is not a number (a schedule is none), or is negative, not
@@ -120,5 +123,5 @@ def mi_dynamic_lr(
         init_lr=init_lr,
         smoothing=smoothing,
     )
-    rate = rate_alone(rate, layer)
+    rate = carrying(LayerState, layer, rate_alone(rate, layer))
     return able_to_go_back(rate) if keeps_parameters(policy) else rate

@@ -24,7 +24,7 @@ LAYERS = [
     ["_measure"],
     ["_sample_size", "_interval"],
     ["_state", "_policies", "_schedule"],
-    ["_warmup_stable_decay", "_going_back", "_rate"],
+    ["_warmup_stable_decay", "_going_back", "_rate", "_place"],
     ["_transform"],
     ["_layerwise", "_record"],
     ["_history", "_range_test"],

@@ -296,15 +296,13 @@ def test_a_callers_array_outlives_donation_of_the_state():
     assert not low.is_deleted()
 
 
-def test_record_mi_takes_the_entry_it_is_told_or_the_output():
-    tx = transform(layer="h")
-    state = tx.init(PARAMS)
+def test_record_mi_takes_the_entry_that_the_rate_follows_or_the_output():
     mi = {"h": 1.0, "": 2.0}
     for layer, value in (("h", 1.0), ("", 2.0), (None, 2.0)):
-        recorded = optax_mi.record_mi(state, mi, layer=layer)
+        recorded = optax_mi.record_mi(transform(layer=layer).init(PARAMS), mi)
         assert optax.tree.get(recorded, "pending") == value
     with pytest.raises(ValueError, match="a mapping with 'g' in it"):
-        optax_mi.record_mi(state, mi, layer="g")
+        optax_mi.record_mi(transform(layer="g").init(PARAMS), mi)
 
 
 def test_a_reference_that_is_nan_changes_nothing_and_a_negative_one_is_refused():
