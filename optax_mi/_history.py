@@ -16,17 +16,13 @@ from typing import Any, SupportsFloat, SupportsInt
 import numpy as np
 from jaxtyping import Shaped
 
-from optax_mi import _checks
+from optax_mi import _checks, _files
+from optax_mi._files import PathLike
 from optax_mi._record import labelled_states, pending_only
 from optax_mi._state import UNBOUNDED, is_known, tell_of_no_reference
 from optax_mi._types import Measurement
 
 COLUMNS = ("epoch", "step", "layer", "learning_rate", "mi", "reference")
-
-PathLike = str | os.PathLike[str]
-
-# What reading raises where a file holds something else.
-BROKEN = (ValueError, TypeError, KeyError, AttributeError)
 
 
 @dataclasses.dataclass
@@ -196,13 +192,15 @@ class MIHistory:
         text = io.StringIO(newline="")
         writer = csv.DictWriter(text, self._columns(), lineterminator="\n")
         writer.writeheader()
-        writer.writerows(_finite(row) for row in self.rows)
-        _replace(path, text.getvalue())
+        writer.writerows(_files.finite(row) for row in self.rows)
+        _files.replace(path, text.getvalue())
 
     def to_json(self, path: PathLike) -> None:
         """Writes the rows as JSON; what is not finite is null. See `from_json`."""
-        rows = (json.dumps(_finite(row), allow_nan=False) for row in self.rows)
-        _replace(path, "[\n" + ",\n".join(rows) + "\n]\n")
+        rows = ",\n".join(
+            json.dumps(_files.finite(row), allow_nan=False) for row in self.rows
+        )
+        _files.replace(path, f"[\n{rows}\n]\n")
 
     @classmethod
     def from_json(cls, path: PathLike) -> MIHistory:
@@ -213,8 +211,8 @@ class MIHistory:
         """
         try:
             return cls._restored(json.loads(Path(path).read_text(encoding="utf-8")))
-        except BROKEN as error:
-            raise _other("to_json", path, error) from error
+        except _files.BROKEN as error:
+            raise _files.not_written_by("to_json", path, error) from error
 
     def append_jsonl(self, path: PathLike, name: str, **about: Any) -> None:
         """Appends the run to a JSON-Lines file, as one line. See `from_jsonl`.
@@ -257,7 +255,7 @@ class MIHistory:
             text = json.dumps(line, allow_nan=False)
         except (TypeError, ValueError) as error:
             _checks.fail("about", f"what JSON has words for ({error})", about)
-        _append(path, text)
+        _files.append(path, text)
 
     @classmethod
     def from_jsonl(cls, path: PathLike) -> list[tuple[dict[str, Any], MIHistory]]:
@@ -282,11 +280,12 @@ class MIHistory:
                 about = json.loads(line)
                 layers = about.pop("history", {})
                 runs.append(({"name": about.pop("name"), **about}, cls._of(layers)))
-            except BROKEN as error:
-                torn = isinstance(error, json.JSONDecodeError) and _is_torn(line)
+            except _files.BROKEN as error:
+                broken = isinstance(error, json.JSONDecodeError)
+                torn = broken and _files.is_torn(line)
                 if not torn:
                     where = f"line {number}: {error}"
-                    raise _other("append_jsonl", path, where) from error
+                    raise _files.not_written_by("append_jsonl", path, where) from error
                 told = f"{os.fspath(path)!r}: line {number} is not whole and left out."
                 warnings.warn(told, stacklevel=2)
         return runs
@@ -335,7 +334,9 @@ class MIHistory:
     def _values(self, layer: str) -> dict[str, list[Any]]:
         rows = [row for row in self.rows if row["layer"] == layer]
         names = [name for name in self._columns() if name != "layer"]
-        columns = {name: [_rounded(row.get(name)) for row in rows] for name in names}
+        columns = {
+            name: [_files.rounded(row.get(name)) for row in rows] for name in names
+        }
         return {k: v for k, v in columns.items() if any(x is not None for x in v)}
 
     def _columns(self) -> list[str]:
@@ -348,53 +349,9 @@ class MIHistory:
             if row["epoch"] != epoch:
                 continue
             step, layer = row["step"], row["layer"]
-            for name, value in _finite(row).items():
+            for name, value in _files.finite(row).items():
                 if name in ("epoch", "step", "layer") or value is None:
                     continue
                 own = layer and name in COLUMNS
                 scalars[f"{name}/{layer}" if own else name] = value
         return step, scalars
-
-
-def _finite(row: dict[str, Any]) -> dict[str, Any]:
-    # JSON has neither NaN nor infinity.
-    return {
-        name: None if isinstance(value, float) and not math.isfinite(value) else value
-        for name, value in row.items()
-    }
-
-
-def _replace(path: PathLike, text: str) -> None:
-    # Whole or not at all: a run that dies in writing leaves the file of before.
-    partial = Path(f"{os.fspath(path)}.partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
-
-
-def _other(writer: str, path: PathLike, found: object) -> ValueError:
-    expected, got = f"a file that `MIHistory.{writer}` wrote", repr(os.fspath(path))
-    return ValueError(f"`path` must be {expected}, got {got} ({found}).")
-
-
-def _rounded(value: Any) -> Any:
-    if value is None or isinstance(value, int):
-        return value
-    return float(f"{value:.5g}") if math.isfinite(value) else None
-
-
-def _append(path: PathLike, line: str) -> None:
-    with open(path, "ab+", buffering=0) as file:
-        end = file.seek(0, os.SEEK_END)
-        file.seek(max(0, end - 1))
-        torn = file.read(1) not in (b"", b"\n")
-        whole = b"\n" * torn + line.encode() + b"\n"
-        # Where two processes write at once one may see the other's line as torn: it
-        # leaves a blank line behind, and nothing else.
-        if file.write(whole) < len(whole):
-            raise OSError(f"{os.fspath(path)!r} took a part of a line only.")
-
-
-def _is_torn(line: bytes) -> bool:
-    # Of a line that begins as those of `append_jsonl` do, however short it is.
-    beginning = b'{"name": '
-    return beginning.startswith(line[: len(beginning)])

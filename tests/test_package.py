@@ -26,7 +26,7 @@ LAYERS = [
     ["_state", "_policies", "_schedule"],
     ["_warmup_stable_decay", "_going_back", "_rate", "_place"],
     ["_transform"],
-    ["_layerwise", "_record"],
+    ["_layerwise", "_record", "_files"],
     ["_history", "_range_test"],
     ["plots"],
     ["__init__", "__main__"],
