@@ -9,17 +9,17 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
-from jaxtyping import Real, Shaped
+from jaxtyping import Shaped
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
-from optax_mi import _checks
+from optax_mi import _checks, _panels
 from optax_mi._history import MIHistory
 from optax_mi._range_test import LRRangeTest
 from optax_mi._sample_size import SampleSizeCurve
@@ -30,9 +30,6 @@ Runs: TypeAlias = MIHistory | Sequence[MIHistory]
 # Axes to draw into, such as `plt.subplots` makes.
 Panels: TypeAlias = Sequence[Axes] | Shaped[np.ndarray, "..."]
 
-_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#000000")
-_STYLES = ("-", "--", "-.", ":")
-_MARKERS = "osD^vPX*"
 _INFORMATION = "$I(H; Y)$ (nats)"
 
 
@@ -74,8 +71,10 @@ def training(
       ['learning rate', 'accuracy', '$I(H; Y)$ (nats)', 'accuracy']
     """
     named = runs if isinstance(runs, Mapping) else {"": runs}
-    figure, axes = _axes(ax, 1, 4, (13, 3.2))
-    for (name, seeds), (colour, style) in zip(named.items(), _looks(), strict=False):
+    figure, axes = _panels.axes_of(ax, 1, 4, (13, 3.2))
+    for (name, seeds), (colour, style) in zip(
+        named.items(), _panels.looks(), strict=False
+    ):
         seeds = _seeds(seeds, metric)
         look = {"color": colour, "linestyle": style}
         epoch = _column(seeds, "epoch", layer)[0]
@@ -83,16 +82,16 @@ def training(
             _column(seeds, column, layer) for column in ("learning_rate", metric, "mi")
         )
         for panel, values in zip(axes, (rate, score, mi), strict=False):
-            _band(panel, epoch, values, label=name, **look)
-        _reference(axes[2], seeds, layer)
+            _panels.band(panel, epoch, values, label=name, **look)
+        _panels.reference_lines(axes[2], _references(seeds, layer))
         axes[3].plot(mi.mean(axis=0), score.mean(axis=0), alpha=0.5, **look)
         axes[3].scatter(mi, score, s=9, color=colour)
     labels = ("learning rate", metric, _INFORMATION, metric)
     for panel, label in zip(axes, labels, strict=True):
-        _label(panel, "epoch", label)
+        _panels.label(panel, "epoch", label)
     axes[3].set_xlabel(_INFORMATION)
     if any(named) and ax is None:
-        _legend_above(figure, axes[0])
+        _panels.legend_above(figure, axes[0])
     elif any(named):
         axes[0].legend(fontsize="small")
     return figure, axes
@@ -148,22 +147,22 @@ def layers(
         )
         axes = np.array([panels[i] for i in range(2 + len(shown))])
     else:
-        figure, axes = _given(ax, 2 + len(shown))
+        figure, axes = _panels.given_axes(ax, 2 + len(shown))
     first = names[0]
     epoch = _column(seeds, "epoch", first)[0]
-    _band(axes[0], epoch, _column(seeds, metric, first), color="#000000")
-    _reference(axes[1], seeds, first)
-    for name, (colour, style) in zip(names, _looks(), strict=False):
+    _panels.band(axes[0], epoch, _column(seeds, metric, first), color="#000000")
+    _panels.reference_lines(axes[1], _references(seeds, first))
+    for name, (colour, style) in zip(names, _panels.looks(), strict=False):
         look = {"color": colour, "linestyle": style, "label": name or "output"}
         epoch = _column(seeds, "epoch", name)[0]
-        _band(axes[1], epoch, _column(seeds, "mi", name), **look)
+        _panels.band(axes[1], epoch, _column(seeds, "mi", name), **look)
         if name in kind_of:
             panel = axes[2 + shown.index(kind_of[name])]
-            _band(panel, epoch, _column(seeds, "learning_rate", name), **look)
-    _label(axes[0], "epoch", metric)
-    _label(axes[1], "epoch", _INFORMATION)
+            _panels.band(panel, epoch, _column(seeds, "learning_rate", name), **look)
+    _panels.label(axes[0], "epoch", metric)
+    _panels.label(axes[1], "epoch", _INFORMATION)
     for panel, kind in zip(axes[2:], shown, strict=True):
-        _label(panel, "epoch", "learning rate")
+        _panels.label(panel, "epoch", "learning rate")
         panel.set_title(kind)
         panel.legend(fontsize="small")
     return figure, axes
@@ -196,8 +195,8 @@ def sample_size(
       >>> figure, axes = plots.sample_size({"mixture": curve})
     """
     named = curves if isinstance(curves, Mapping) else {"": curves}
-    figure, (axes,) = _axes(None if ax is None else [ax], 1, 1, (5, 3.5))
-    looks = zip(_looks(), itertools.cycle(_MARKERS), strict=False)
+    figure, (axes,) = _panels.axes_of(None if ax is None else [ax], 1, 1, (5, 3.5))
+    looks = zip(_panels.looks(), itertools.cycle(_panels.MARKERS), strict=False)
     for (name, curve), ((colour, style), marker) in zip(
         named.items(), looks, strict=False
     ):
@@ -212,7 +211,7 @@ def sample_size(
             capsize=3,
             label=name,
         )
-    _label(axes, "sample size", "$I(X; Y)$ (nats)")
+    _panels.label(axes, "sample size", "$I(X; Y)$ (nats)")
     if any(named):
         axes.legend(fontsize="small")
     return figure, axes
@@ -256,9 +255,9 @@ def information_plane(
     """
     if set(mi_inputs) != set(mi_outcomes):
         _checks.fail("mi_outcomes", f"of layers {list(mi_inputs)}", list(mi_outcomes))
-    figure, (axes,) = _axes(None if ax is None else [ax], 1, 1, (6, 4.5))
+    figure, (axes,) = _panels.axes_of(None if ax is None else [ax], 1, 1, (6, 4.5))
     points = None
-    for name, marker in zip(mi_inputs, itertools.cycle(_MARKERS), strict=False):
+    for name, marker in zip(mi_inputs, itertools.cycle(_panels.MARKERS), strict=False):
         x, y = np.asarray(mi_inputs[name]), np.asarray(mi_outcomes[name])
         if x.ndim != 1 or x.shape != y.shape:
             _checks.fail("mi_outcomes", f"of shape {x.shape} for {name!r}", y.shape)
@@ -267,7 +266,7 @@ def information_plane(
             x, y, c=np.arange(len(x)), cmap="viridis", marker=marker, s=28, zorder=2
         )
         axes.scatter([], [], color="0.4", marker=marker, s=28, label=name or "output")
-    _label(axes, "$I(H; X)$ (nats)", _INFORMATION)
+    _panels.label(axes, "$I(H; X)$ (nats)", _INFORMATION)
     if points is not None:
         figure.colorbar(points, ax=axes, label="epoch")
         axes.legend(fontsize="small")
@@ -298,39 +297,21 @@ def range_test(
       ...     rates, loss=np.array([2, 2, 1, 1, 3.0]),
       ...     mi=np.array([0, 0, 1, 2, 1.0]), lr_min=1e-3, lr_max=0.1))
     """
-    figure, axes = _axes(ax, 2, 1, (5.5, 5))
+    figure, axes = _panels.axes_of(ax, 2, 1, (5.5, 5))
     for panel, values, colour in zip(
-        axes, (result.loss, result.mi), _COLOURS, strict=False
+        axes, (result.loss, result.mi), _panels.COLOURS, strict=False
     ):
         panel.plot(result.learning_rate, values, color=colour)
         panel.set_xscale("log")
         if np.isfinite([result.lr_min, result.lr_max]).all():
             panel.axvspan(result.lr_min, result.lr_max, color="0.9", zorder=0)
-    _label(axes[0], "learning rate", "loss")
-    _label(axes[1], "learning rate", _INFORMATION)
+    _panels.label(axes[0], "learning rate", "loss")
+    _panels.label(axes[1], "learning rate", _INFORMATION)
     axes[0].set_title(
         f"suggested range: {result.lr_min:.2g} to {result.lr_max:.2g}",
         fontsize="medium",
     )
     return figure, axes
-
-
-def _axes(
-    ax: Any, rows: int, columns: int, size: tuple[float, float]
-) -> tuple[Figure, Shaped[np.ndarray, "panels"]]:
-    if ax is None:
-        figure, axes = plt.subplots(
-            rows, columns, figsize=size, layout="constrained", squeeze=False
-        )
-        return figure, axes.ravel()
-    return _given(ax, rows * columns)
-
-
-def _given(ax: Any, count: int) -> tuple[Figure, Shaped[np.ndarray, "panels"]]:
-    axes = np.ravel(np.asarray(ax, dtype=object))
-    if len(axes) != count:
-        _checks.fail("ax", f"{count} axes", len(axes))
-    return axes[0].figure, axes
 
 
 def _seeds(runs: Any, metric: str) -> list[MIHistory]:
@@ -355,47 +336,10 @@ def _column(
     return np.array([history.column(name, layer) for history in seeds])
 
 
-def _band(
-    panel: Axes,
-    x: Real[np.ndarray, "epochs"],
-    values: Real[np.ndarray, "seeds epochs"],
-    **look: Any,
-) -> None:
-    mean, spread = values.mean(axis=0), values.std(axis=0)
-    panel.plot(x, mean, marker="o" if len(x) == 1 else None, **look)
-    if len(values) > 1:
-        panel.fill_between(
-            x, mean - spread, mean + spread, color=look["color"], alpha=0.2, linewidth=0
-        )
-
-
-def _reference(panel: Axes, seeds: Sequence[MIHistory], layer: str) -> None:
-    for reference in np.unique(_column(seeds, "reference", layer)[:, -1]):
-        if np.isfinite(reference):
-            line = panel.axhline(reference, color="0.4", linestyle=":", linewidth=1)
-            panel.legend([line], ["reference"], loc="lower right", fontsize="small")
-
-
-def _legend_above(figure: Figure, panel: Axes) -> None:
-    """The names in as few lines as the figure is wide enough for."""
-    named = panel.get_legend_handles_labels()
-    for columns in range(4, 0, -1):
-        legend = figure.legend(*named, loc="outside upper center", ncols=columns)
-        if columns == 1 or legend.get_window_extent().width < figure.bbox.width:
-            return
-        legend.remove()
-
-
-def _looks() -> Iterator[tuple[str, str]]:
-    """Colours first, then the next style: as many looks as anyone can tell apart."""
-    return itertools.cycle((colour, style) for style in _STYLES for colour in _COLOURS)
-
-
-def _label(panel: Axes, x: str, y: str) -> None:
-    panel.set_xlabel(x)
-    panel.set_ylabel(y)
-    panel.grid(color="0.9")
-    panel.set_axisbelow(True)
+def _references(seeds: Sequence[MIHistory], layer: str) -> list[float]:
+    """The different references that were last in force."""
+    last = np.unique(_column(seeds, "reference", layer)[:, -1])
+    return last[np.isfinite(last)].tolist()
 
 
 def _kinds(

@@ -27,7 +27,7 @@ LAYERS = [
     ["_warmup_stable_decay", "_going_back", "_rate", "_place"],
     ["_transform"],
     ["_layerwise", "_record", "_files"],
-    ["_history", "_range_test"],
+    ["_history", "_range_test", "_panels"],
     ["plots"],
     ["__init__", "__main__"],
 ]

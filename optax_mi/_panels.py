@@ -1,0 +1,84 @@
+"""What pictures are made of: panels, looks, bands, references and names."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+from jaxtyping import Real, Shaped
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from optax_mi import _checks
+
+COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#000000")
+_STYLES = ("-", "--", "-.", ":")
+MARKERS = "osD^vPX*"
+
+
+def axes_of(
+    ax: Any, rows: int, columns: int, size: tuple[float, float]
+) -> tuple[Figure, Shaped[np.ndarray, "panels"]]:
+    """A new figure and its axes, or those given."""
+    if ax is None:
+        figure, axes = plt.subplots(
+            rows, columns, figsize=size, layout="constrained", squeeze=False
+        )
+        return figure, axes.ravel()
+    return given_axes(ax, rows * columns)
+
+
+def given_axes(ax: Any, count: int) -> tuple[Figure, Shaped[np.ndarray, "panels"]]:
+    """So many axes and their figure."""
+    axes = np.ravel(np.asarray(ax, dtype=object))
+    if len(axes) != count:
+        _checks.fail("ax", f"{count} axes", len(axes))
+    return axes[0].figure, axes
+
+
+def band(
+    panel: Axes,
+    x: Real[np.ndarray, "epochs"],
+    values: Real[np.ndarray, "seeds epochs"],
+    **look: Any,
+) -> None:
+    """The mean over seeds, with one standard deviation to each side."""
+    mean, spread = values.mean(axis=0), values.std(axis=0)
+    panel.plot(x, mean, marker="o" if len(x) == 1 else None, **look)
+    if len(values) > 1:
+        panel.fill_between(
+            x, mean - spread, mean + spread, color=look["color"], alpha=0.2, linewidth=0
+        )
+
+
+def reference_lines(panel: Axes, references: Iterable[float]) -> None:
+    """A dotted line for each reference."""
+    for reference in references:
+        line = panel.axhline(reference, color="0.4", linestyle=":", linewidth=1)
+        panel.legend([line], ["reference"], loc="lower right", fontsize="small")
+
+
+def legend_above(figure: Figure, panel: Axes) -> None:
+    """The names above all panels, in as few lines as the figure is wide enough for."""
+    named = panel.get_legend_handles_labels()
+    for columns in range(4, 0, -1):
+        legend = figure.legend(*named, loc="outside upper center", ncols=columns)
+        if columns == 1 or legend.get_window_extent().width < figure.bbox.width:
+            return
+        legend.remove()
+
+
+def looks() -> Iterator[tuple[str, str]]:
+    """Colours first, then the next style: as many looks as anyone can tell apart."""
+    return itertools.cycle((colour, style) for style in _STYLES for colour in COLOURS)
+
+
+def label(panel: Axes, x: str, y: str) -> None:
+    """Names the axes, over a grid."""
+    panel.set_xlabel(x)
+    panel.set_ylabel(y)
+    panel.grid(color="0.9")
+    panel.set_axisbelow(True)
