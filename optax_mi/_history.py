@@ -22,7 +22,10 @@ from optax_mi._record import labelled_states, pending_only
 from optax_mi._state import UNBOUNDED, is_known, tell_of_no_reference
 from optax_mi._types import Measurement
 
-COLUMNS = ("epoch", "step", "layer", "learning_rate", "mi", "reference")
+COLUMNS = (
+    *("epoch", "step", "layer", "learning_rate", "mi", "reference"),
+    "normalized_mi",
+)
 
 
 @dataclasses.dataclass
@@ -32,8 +35,13 @@ class MIHistory:
     A list of rows and not a pytree: it grows by a row for each layer and epoch, which
     what a compiled loop carries cannot do, and it is read outside of one. A row is a
     dictionary with ``epoch``, ``step``, ``layer``, ``learning_rate``, ``mi`` and
-    ``reference`` (in nats; NaN: none) and whatever else was recorded, so
+    ``reference`` (in nats; NaN: none), ``normalized_mi``, which is ``mi / reference``
+    (NaN where the reference is none or 0), and whatever else was recorded, so
     ``pandas.DataFrame(history.rows)`` is the whole of it. `optax_mi.plots` draws it.
+
+    With the entropy of the labels as the reference, ``normalized_mi`` is the share of
+    it that the layer tells, also called the uncertainty coefficient. Estimates may be
+    below 0 and a little above 1.
 
     A run that is compiled as a whole gives its states stacked, one epoch after the
     other: record ``jax.tree.map(lambda a: a[epoch], states)`` for each.
@@ -53,11 +61,11 @@ class MIHistory:
       ...     opt_state = optax_mi.record_mi(opt_state, mi, reference=2.3)
       ...     history.record(opt_state, epoch=epoch, mi=mi, accuracy=0.5 + epoch / 10)
       >>> print(history.to_table())
-      | epoch | step | learning_rate | mi | reference | accuracy |
-      |---|---|---|---|---|---|
-      | 0 | 1 | 0.001 | 0.5 | 2.3 | 0.5 |
-      | 1 | 2 | 0.001 | 1 | 2.3 | 0.6 |
-      | 2 | 3 | 0.05752 | 1.2 | 2.3 | 0.7 |
+      | epoch | step | learning_rate | mi | reference | normalized_mi | accuracy |
+      |---|---|---|---|---|---|---|
+      | 0 | 1 | 0.001 | 0.5 | 2.3 | 0.2174 | 0.5 |
+      | 1 | 2 | 0.001 | 1 | 2.3 | 0.4348 | 0.6 |
+      | 2 | 3 | 0.05752 | 1.2 | 2.3 | 0.5217 | 0.7 |
     """
 
     rows: list[dict[str, Any]] = dataclasses.field(default_factory=list)
@@ -126,7 +134,13 @@ class MIHistory:
           layer: The layer's name, "" for the whole network.
           step: Updates so far.
           **metrics: Other numbers by their names.
+
+        Raises:
+          ValueError: If ``normalized_mi`` is among them.
         """
+        if "normalized_mi" in metrics:
+            expected = "left out, as it is mi / reference"
+            _checks.fail("normalized_mi", expected, metrics["normalized_mi"])
         row = {
             "epoch": int(epoch),
             "step": None if step is None else int(step),
@@ -134,6 +148,7 @@ class MIHistory:
             "learning_rate": float(learning_rate),
             "mi": float(mi),
             "reference": float(reference),
+            "normalized_mi": _normalized(float(mi), float(reference)),
         }
         self.rows.append(row | {name: float(x) for name, x in metrics.items()})
 
@@ -160,8 +175,9 @@ class MIHistory:
     def scalars(self) -> tuple[int | None, dict[str, float]]:
         """The latest epoch's step and its numbers by tag, for any metric writer.
 
-        Tags are ``learning_rate/<layer>``, ``mi/<layer>``, ``reference/<layer>``, and
-        ``accuracy`` and the like as they are. What was not measured is left out.
+        Tags are ``learning_rate/<layer>``, ``mi/<layer>``, ``reference/<layer>``,
+        ``normalized_mi/<layer>``, and ``accuracy`` and the like as they are. What was
+        not measured is left out.
 
         Example:
           >>> import optax_mi
@@ -173,10 +189,16 @@ class MIHistory:
         return self._scalars(self.rows[-1]["epoch"]) if self.rows else (None, {})
 
     def to_table(self) -> str:
-        """The rows as a Markdown table, numbers to four figures."""
+        """The rows as a Markdown table, numbers to four figures.
+
+        Layers are left out where there is only the whole network, and normalized
+        information where there is none.
+        """
         columns = self._columns()
         if self.layers == [""]:
             columns.remove("layer")
+        if all(math.isnan(row.get("normalized_mi", math.nan)) for row in self.rows):
+            columns.remove("normalized_mi")
 
         def cell(value: Any) -> str:
             if isinstance(value, float):
@@ -317,6 +339,7 @@ class MIHistory:
             values: dict[str, Any] = {
                 name: math.nan if value is None and name != "step" else value
                 for name, value in row.items()
+                if name != "normalized_mi"  # as the others say, whatever the file does
             }
             history.add(**values)
         return history
@@ -355,3 +378,8 @@ class MIHistory:
                 own = layer and name in COLUMNS
                 scalars[f"{name}/{layer}" if own else name] = value
         return step, scalars
+
+
+def _normalized(mi: float, reference: float) -> float:
+    known = 0 < reference < math.inf and not math.isnan(mi)
+    return mi / reference if known else math.nan

@@ -328,14 +328,14 @@ def events(directory):
 
 def test_tensorboard_has_every_number_at_its_step(tmp_path):
     history, _ = run()
-    history.rows[0]["mi"] = math.nan
+    history.rows[0]["mi"] = history.rows[0]["normalized_mi"] = math.nan
     history.to_tensorboard(tmp_path)
     expected = {
         (f"{name}/{row['layer']}", row["step"]): row[name]
         for row in history.rows
-        for name in ("learning_rate", "mi", "reference")
+        for name in ("learning_rate", "mi", "reference", "normalized_mi")
     } | {("accuracy", row["step"]): row["accuracy"] for row in history.rows}
-    del expected["mi/conv", 2]
+    del expected["mi/conv", 2], expected["normalized_mi/conv", 2]
     assert events(tmp_path) == pytest.approx(expected)
     assert "tensorflow" not in sys.modules
 
@@ -353,10 +353,12 @@ def test_the_latest_scalars_go_to_any_writer():
     step, scalars = history.scalars()
     assert step == 6
     assert scalars["mi/conv"] == pytest.approx(1.7)
+    assert scalars["normalized_mi/conv"] == pytest.approx(0.85)
     assert sorted(scalars) == [
         "accuracy",
         *("learning_rate/conv", "learning_rate/dense"),
-        *("mi/conv", "mi/dense", "reference/conv", "reference/dense"),
+        *("mi/conv", "mi/dense", "normalized_mi/conv", "normalized_mi/dense"),
+        *("reference/conv", "reference/dense"),
     ]
 
 
