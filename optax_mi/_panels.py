@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from optax_mi import _checks
 
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#000000")
+_GREY = "0.4"
 _STYLES = ("-", "--", "-.", ":")
 MARKERS = "osD^vPX*"
 
@@ -54,11 +55,29 @@ def band(
         )
 
 
-def reference_lines(panel: Axes, references: Iterable[float]) -> None:
-    """A dotted line for each reference."""
-    for reference in references:
-        line = panel.axhline(reference, color="0.4", linestyle=":", linewidth=1)
+def reference_lines(
+    panel: Axes, references: Sequence[Real[np.ndarray, "epochs"]]
+) -> None:
+    """Dotted lines at the references of several runs that were last in force.
+
+    Where all have one in common, a second axis has the share of it.
+    """
+    for reference in _different(np.array([each[-1] for each in references])):
+        line = panel.axhline(reference, color=_GREY, linestyle=":", linewidth=1)
         panel.legend([line], ["reference"], loc="lower right", fontsize="small")
+    ever = _different(np.concatenate(references))
+    if len(ever) == 1 and ever[0] > 0:
+        percent = 100 / ever[0]
+        share = panel.secondary_yaxis(
+            "right", functions=(lambda nats: nats * percent, lambda p: p / percent)
+        )
+        # In the reference's colour, as the next panel's names are close.
+        share.set_ylabel("share of the reference (%)", color=_GREY)
+        share.tick_params(colors=_GREY)
+
+
+def _different(values: Real[np.ndarray, "n"]) -> Real[np.ndarray, "different"]:
+    return np.unique(values[np.isfinite(values)])
 
 
 def legend_above(figure: Figure, panel: Axes) -> None:

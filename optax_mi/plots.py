@@ -44,7 +44,8 @@ def training(
 
     Learning rate, a metric and I(H; Y) against the epoch, and the metric against
     I(H; Y). Runs of several seeds are drawn as their mean with a band of one standard
-    deviation to each side. The reference is a dotted grey line.
+    deviation to each side. The reference is a dotted grey line, and where all runs have
+    the same one a second axis shows information as a share of it.
 
     Args:
       runs: A history, or those of several seeds, or a mapping from names to either: all
@@ -72,6 +73,7 @@ def training(
     """
     named = runs if isinstance(runs, Mapping) else {"": runs}
     figure, axes = _panels.axes_of(ax, 1, 4, (13, 3.2))
+    references: list[Shaped[np.ndarray, "epochs"]] = []
     for (name, seeds), (colour, style) in zip(
         named.items(), _panels.looks(), strict=False
     ):
@@ -83,9 +85,10 @@ def training(
         )
         for panel, values in zip(axes, (rate, score, mi), strict=False):
             _panels.band(panel, epoch, values, label=name, **look)
-        _panels.reference_lines(axes[2], _references(seeds, layer))
+        references.extend(_column(seeds, "reference", layer))
         axes[3].plot(mi.mean(axis=0), score.mean(axis=0), alpha=0.5, **look)
         axes[3].scatter(mi, score, s=9, color=colour)
+    _panels.reference_lines(axes[2], references)
     labels = ("learning rate", metric, _INFORMATION, metric)
     for panel, label in zip(axes, labels, strict=True):
         _panels.label(panel, "epoch", label)
@@ -108,7 +111,8 @@ def layers(
 
     On the left the metric and each layer's I(H; Y), then one panel for each kind of
     layer with the learning rates of its layers, all against the epoch. A layer that is
-    measured and has no rate of its own has no panel.
+    measured and has no rate of its own has no panel. References are shown as in
+    `training`.
 
     Args:
       runs: A history, or those of several seeds, as for `training`.
@@ -151,7 +155,9 @@ def layers(
     first = names[0]
     epoch = _column(seeds, "epoch", first)[0]
     _panels.band(axes[0], epoch, _column(seeds, metric, first), color="#000000")
-    _panels.reference_lines(axes[1], _references(seeds, first))
+    _panels.reference_lines(
+        axes[1], [each for name in names for each in _column(seeds, "reference", name)]
+    )
     for name, (colour, style) in zip(names, _panels.looks(), strict=False):
         look = {"color": colour, "linestyle": style, "label": name or "output"}
         epoch = _column(seeds, "epoch", name)[0]
@@ -334,12 +340,6 @@ def _column(
         if not np.array_equal(epoch, epochs[0]):
             _checks.fail("runs", f"of the same epochs, {epochs[0]}", epoch)
     return np.array([history.column(name, layer) for history in seeds])
-
-
-def _references(seeds: Sequence[MIHistory], layer: str) -> list[float]:
-    """The different references that were last in force."""
-    last = np.unique(_column(seeds, "reference", layer)[:, -1])
-    return last[np.isfinite(last)].tolist()
 
 
 def _kinds(

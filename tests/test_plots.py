@@ -103,6 +103,65 @@ def test_a_run_without_reference_has_no_line_for_it():
     assert len(axes[2].lines) == 1
 
 
+def share_of(panel):
+    """The second axis of a panel, or None."""
+    panel.figure.canvas.draw()  # which sets its limits
+    return panel.child_axes[0] if panel.child_axes else None
+
+
+@pytest.mark.parametrize(
+    "runs",
+    [
+        history(),
+        {"one": history(), "other": [history(1), history(2)]},
+        {"steered": history(), "fixed": history(reference=np.nan)},
+    ],
+)
+def test_information_is_shown_as_a_share_of_its_reference_too(runs):
+    _, axes = plots.training(runs)
+    share = share_of(axes[2])
+    assert share
+    assert share.get_ylabel() == "share of the reference (%)"
+    np.testing.assert_allclose(share.get_ylim(), np.array(axes[2].get_ylim()) / 0.023)
+    assert not any(axes[i].child_axes for i in (0, 1, 3))
+
+
+def test_a_reference_that_comes_later_is_the_one():
+    run = history()
+    for row in run.rows[:2]:
+        row["reference"] = np.nan
+    _, axes = plots.training(run)
+    assert share_of(axes[2])
+    run.rows[1]["reference"] = 1.5
+    _, axes = plots.training(run)
+    assert share_of(axes[2]) is None
+    assert [line.get_ydata()[0] for line in axes[2].lines[1:]] == [2.3]
+
+
+@pytest.mark.parametrize("reference", [np.nan, np.inf, 0.0])
+def test_without_one_reference_there_is_no_share(reference):
+    _, axes = plots.training(history(reference=reference))
+    assert share_of(axes[2]) is None
+    _, axes = plots.training({"one": history(), "other": history(reference=1.5)})
+    assert share_of(axes[2]) is None
+    assert len(axes[2].lines) == 4
+
+
+def test_layers_have_a_share_of_the_reference_if_they_have_one_in_common():
+    names = ("Conv_0", "Dense_0")
+    run = history(layers=names)
+    _, axes = plots.layers(run)
+    share = share_of(axes[1])
+    assert share
+    assert share.get_ylabel() == "share of the reference (%)"
+    assert not any(panel.child_axes for panel in (axes[0], *axes[2:]))
+    for row in run.rows[1::2]:
+        row["reference"] = 1.5
+    _, axes = plots.layers(run)
+    assert share_of(axes[1]) is None
+    assert [line.get_ydata()[0] for line in axes[1].lines[:2]] == [1.5, 2.3]
+
+
 def test_layers_are_shown_by_kind():
     names = ("Conv_0", "Conv_1", "Dense_0", "")
     runs = [history(seed, names) for seed in range(2)]
