@@ -46,6 +46,29 @@ def continuous(d, n=N):
     return x, x[:, 0] + noise
 
 
+def three_variables(classes):
+    x, y = continuous(2)
+    return x, y, points(1)[1] if classes else x[:, 1] + y
+
+
+def lower_bound(*data, **options):
+    return optax_mi.pairwise_distance_bounds(*data, noise=1.0, **options).lower
+
+
+def table(x, labels, **options):
+    rounded = jnp.round(x[:, 0]).astype(int)
+    return optax_mi.discrete_mi(rounded, labels, miller_madow=True, **options)
+
+
+NAMED = {
+    "conditional": (optax_mi.conditional_ksg, three_variables(classes=False)),
+    "conditional, classes": (optax_mi.conditional_ksg, three_variables(classes=True)),
+    "entropy, 1 feature": (optax_mi.kl_entropy, continuous(1)[1:]),
+    "entropy, 3": (optax_mi.kl_entropy, points(3)[:1]),
+    "entropy, 40": (optax_mi.kl_entropy, points(40)[:1]),
+    "bounds": (lower_bound, points(3)),
+    "table": (table, points(1)),
+}
 ESTIMATORS = {
     "discrete, 1 feature": (optax_mi.ksg_discrete, points(1)),
     "discrete, 40": (optax_mi.ksg_discrete, points(40)),
@@ -60,6 +83,7 @@ ESTIMATORS = {
         continuous(2),
     ),
     "mixed": (optax_mi.ksg_mixed, continuous(2)),
+    **NAMED,
 }
 
 
@@ -81,14 +105,14 @@ def in_jit(estimator, mesh):
     return jax.jit(partial(estimator, axis_name="points"))
 
 
-def in_shard_map(estimator, mesh, check_vma=True):
+def in_shard_map(estimator, mesh, check_vma=True, local=False):
     over_points = PartitionSpec("points")
     return jax.jit(
         jax.shard_map(
             partial(estimator, axis_name="points"),
             mesh=mesh,
             in_specs=over_points,
-            out_specs=PartitionSpec(),
+            out_specs=over_points if local else PartitionSpec(),
             check_vma=check_vma,
         )
     )
@@ -118,6 +142,35 @@ def test_every_way_to_spread_points_gives_the_same(name, monkeypatch):
         mi = way(optax_mi.ksg_discrete, mesh)(*sharded(mesh, *data))
     assert rounds
     assert float(mi) == pytest.approx(float(optax_mi.ksg_discrete(*data)), **EXACT)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMED)
+def test_the_axis_may_be_one_of_shard_map(name):
+    (estimator, data), mesh = NAMED[name], make_mesh()
+    found = in_shard_map(estimator, mesh)(*sharded(mesh, *data))
+    assert float(found) == pytest.approx(float(estimator(*data)), **EXACT)
+
+
+LOCAL = {
+    "discrete": (optax_mi.ksg_discrete, points(40)),
+    "discrete, 1 feature": (optax_mi.ksg_discrete, points(1)),
+    "ksg": (optax_mi.ksg, continuous(3)),
+    "conditional, classes": ESTIMATORS["conditional, classes"],
+}
+
+
+@pytest.mark.parametrize("name", tiers.quick(LOCAL, "discrete"))
+def test_terms_lie_where_their_points_do(name):
+    (estimator, data), mesh = LOCAL[name], make_mesh()
+    local = partial(estimator, local=True)
+    spread = sharded(mesh, *data)
+    for found in (
+        local(*spread),
+        in_shard_map(local, mesh, local=True)(*spread),
+    ):
+        assert found.sharding.is_equivalent_to(spread[0].sharding, ndim=1)
+        np.testing.assert_allclose(found, local(*data), rtol=0, atol=2e-6)
 
 
 @pytest.mark.slow

@@ -28,6 +28,15 @@ def by_feature(x, digits=16):
     return x * np.where(np.ptp(x, axis=0) > 0, factor, 1.0)
 
 
+def mean_or_each(terms, local):
+    """Each point's term, or the mean of those that are not NaN."""
+    terms = np.array(terms, np.float64)
+    used = ~np.isnan(terms)
+    if local:
+        return terms
+    return np.mean(terms[used]) if used.any() else np.nan
+
+
 def discrete_counts(x, labels, k=3, metric="euclidean"):
     """class size, k_i, a, T_s, m0, T of DESIGN's formula, each [n]."""
     distance = distances(x, metric)
@@ -54,7 +63,7 @@ def discrete_counts(x, labels, k=3, metric="euclidean"):
     return np.array(rows).T
 
 
-def ksg_discrete(x, labels, k=3, metric="euclidean", scaling="feature"):
+def ksg_discrete(x, labels, k=3, metric="euclidean", scaling="feature", local=False):
     """Ross (2014), ties at the k-th neighbour averaged over their random order."""
     labels = np.asarray(labels)
     x = by_feature(x) if scaling == "feature" else x
@@ -63,10 +72,11 @@ def ksg_discrete(x, labels, k=3, metric="euclidean", scaling="feature"):
         x, labels, k, metric
     ).T.tolist():
         if k_i == 0:
+            terms.append(np.nan)
             continue
         rank = mean_digamma(m0, k_i - a, t_same, t_any)
         terms.append(digamma(k_i) - digamma(class_size) - rank)
-    return digamma(len(labels)) + np.mean(terms) if terms else np.nan
+    return digamma(len(labels)) + mean_or_each(terms, local)
 
 
 def ross(x, labels, k=3, metric="euclidean"):
@@ -137,15 +147,18 @@ def _terms(variables, subspaces, signs, k, metric, scaling="feature"):
         closer, tied = joint[0][i], joint[1][i]
         term = digamma(tied + 1) if coincident[i] else digamma(k)
         for sign, (m, t) in zip(signs, near, strict=True):
-            if coincident[i]:  # Gao et al. (2017), Mesner and Shalizi (2019)
-                rank = digamma(t[i] + 1)
-            elif t[i] == 0:
-                rank = digamma(m[i] + 1)
-            else:
-                rank = mean_digamma(m[i], k - closer, tied, t[i])
-            term += sign * rank
+            term += sign * _rank(m[i], t[i], coincident[i], k - closer, tied)
         terms.append(term)
     return np.array(terms)
+
+
+def _rank(closer, tied, coincident, j, joint_tied):
+    """E psi(n_S + 1), where the neighbour is the j-th of those tied in all spaces."""
+    if coincident:  # Gao et al. (2017), Mesner and Shalizi (2019)
+        return digamma(tied + 1)
+    if tied == 0:
+        return digamma(closer + 1)
+    return mean_digamma(closer, j, joint_tied, tied)
 
 
 def rectangle_counts(x, y, k=3, metric="chebyshev", scaling="feature"):
@@ -171,7 +184,7 @@ def rectangle_counts(x, y, k=3, metric="chebyshev", scaling="feature"):
     return found
 
 
-def ksg(x, y, k=3, algorithm=1, metric="chebyshev", scaling="feature"):
+def ksg(x, y, k=3, algorithm=1, metric="chebyshev", scaling="feature", local=False):
     """Kraskov et al. (2004), equations (8) and (9), ties averaged."""
     terms = _terms((x, y), ((0,), (1,)), (-1, -1), k, metric, scaling)
     if algorithm == 2:
@@ -183,7 +196,7 @@ def ksg(x, y, k=3, algorithm=1, metric="chebyshev", scaling="feature"):
                 terms[i] -= mean_digamma(
                     closer[i], neighbours[i], neighbours[i], at_edge[i]
                 )
-    return digamma(len(terms)) + np.mean(terms)
+    return digamma(len(terms)) + mean_or_each(terms, local)
 
 
 def ksg_strict(x, y, k=3, metric="chebyshev"):
@@ -202,19 +215,22 @@ def label_entropy(labels):
     return -np.sum(p * np.log(p))
 
 
-def ksg_mixed(x, y, k=3, metric="chebyshev", scaling="feature"):
+def ksg_mixed(x, y, k=3, metric="chebyshev", scaling="feature", local=False):
     """Gao et al. (2017), as their published code has it, ties averaged."""
     terms = _terms((x, y), ((0,), (1,)), (-1, -1), k, metric, scaling)
-    return np.log(len(terms)) + np.mean(terms)
+    return np.log(len(terms)) + mean_or_each(terms, local)
 
 
-def conditional_ksg(x, y, z, k=3, metric="chebyshev", scaling="feature"):
+def conditional_ksg(x, y, z, k=3, metric="chebyshev", scaling="feature", local=False):
     """Frenzel and Pompe (2007), ties averaged."""
     subspaces = ((0, 2), (1, 2), (2,))
-    return np.mean(_terms((x, y, z), subspaces, (-1, -1, 1), k, metric, scaling))
+    terms = _terms((x, y, z), subspaces, (-1, -1, 1), k, metric, scaling)
+    return mean_or_each(terms, local)
 
 
-def conditional_of_classes(x, y, z, k=3, metric="chebyshev", scaling="feature"):
+def conditional_of_classes(
+    x, y, z, k=3, metric="chebyshev", scaling="feature", local=False
+):
     """Mesner and Shalizi (2019): integers are infinitely far from each other."""
     variables = [np.asarray(v) for v in (x, y, z)]
     numbers = [v if v.dtype.kind == "f" else 0.0 * v for v in variables]
@@ -228,15 +244,17 @@ def conditional_of_classes(x, y, z, k=3, metric="chebyshev", scaling="feature"):
         joint = np.sort(np.max([dx, dy, dz], axis=0))
         k_i = min(k, np.isfinite(joint).sum())
         if k_i == 0:
+            terms.append(np.nan)
             continue
         rho = joint[k_i - 1]
         spaces = np.max([dx, dz], axis=0), np.max([dy, dz], axis=0), dz
-        if rho == 0:
-            at = [np.sum(d == 0) for d in (joint, *spaces)]
-        else:
-            at = [k_i - 1, *(np.sum(d < rho) for d in spaces)]
-        terms.append(np.dot([1, -1, -1, 1], digamma(np.array(at) + 1.0)))
-    return np.mean(terms)
+        closer, tied = np.sum(joint < rho), np.sum(joint == rho)
+        term = digamma(tied + 1) if rho == 0 else digamma(k_i)
+        for sign, d in zip((-1, -1, 1), spaces, strict=True):
+            at = np.sum(d < rho), np.sum(d == rho)
+            term += sign * _rank(*at, rho == 0, k_i - closer, tied)
+        terms.append(term)
+    return mean_or_each(terms, local)
 
 
 def kl_entropy(x, k=3, metric="euclidean"):
