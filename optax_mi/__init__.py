@@ -1,24 +1,28 @@
 """Learning rates set by mutual information, as an Optax gradient transformation."""
 
+import warnings as _warnings
 from importlib.metadata import version as _version
+from typing import TYPE_CHECKING as _TYPE_CHECKING
+from typing import Any as _Any
 
+from optax_mi import estimators as estimators
 from optax_mi._capture import capture_activations as capture_activations
-from optax_mi._estimators import conditional_ksg as conditional_ksg
-from optax_mi._estimators import discrete_mi as discrete_mi
+from optax_mi._estimators import Bounds as Bounds
+from optax_mi._estimators import NeuralEstimate as NeuralEstimate
 from optax_mi._estimators import info_nce as info_nce
-from optax_mi._estimators import kl_entropy as kl_entropy
+from optax_mi._estimators import knn_entropy as knn_entropy
 from optax_mi._estimators import ksg as ksg
+from optax_mi._estimators import ksg_conditional as ksg_conditional
 from optax_mi._estimators import ksg_discrete as ksg_discrete
 from optax_mi._estimators import ksg_mixed as ksg_mixed
 from optax_mi._estimators import label_entropy as label_entropy
 from optax_mi._estimators import mine as mine
 from optax_mi._estimators import pairwise_distance_bounds as pairwise_distance_bounds
+from optax_mi._estimators import plug_in_mi as plug_in_mi
 from optax_mi._estimators import usable_points as usable_points
 from optax_mi._history import MIHistory as MIHistory
 from optax_mi._interval import MIInterval as MIInterval
-from optax_mi._interval import (
-    mutual_information_interval as mutual_information_interval,
-)
+from optax_mi._interval import mi_with_error as mi_with_error
 from optax_mi._layerwise import layerwise_mi_dynamic_lr as layerwise_mi_dynamic_lr
 from optax_mi._measure import estimate_mi as estimate_mi
 from optax_mi._measure import reference_mi as reference_mi
@@ -49,3 +53,29 @@ from optax_mi._warmup_stable_decay import (
 )
 
 __version__ = _version("optax_mi")
+
+# The names of before, for one minor version.
+_RENAMED = {
+    "ksg_conditional": "ksg_conditional",
+    "plug_in_mi": "plug_in_mi",
+    "knn_entropy": "knn_entropy",
+    "mi_with_error": "mi_with_error",
+}
+
+if _TYPE_CHECKING:
+    ksg_conditional = ksg_conditional
+    plug_in_mi = plug_in_mi
+    knn_entropy = knn_entropy
+    mi_with_error = mi_with_error
+else:
+
+    def __getattr__(name: str) -> _Any:
+        if name not in _RENAMED:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        new = _RENAMED[name]
+        _warnings.warn(
+            f"optax_mi.{name} is now optax_mi.{new}; the old name goes in 0.2.",
+            DeprecationWarning,
+            stacklevel=2,
+        )
+        return globals()[new]

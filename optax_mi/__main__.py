@@ -71,7 +71,7 @@ def estimate(args: argparse.Namespace) -> None:
             "n": len(x),
             "used": used,
             "outcomes": "classes" if classes else "continuous",
-            "k": args.k,
+            "k": args.k[0] if len(args.k) == 1 else args.k,
             "metric": args.metric,
             "scaling": args.scaling,
         }
@@ -82,7 +82,8 @@ def estimate(args: argparse.Namespace) -> None:
     if math.isfinite(p_value):
         print(f"p = {p_value:.3g} of independence, {args.permutations} permutations")
     kind = f"{len(np.unique(y))} classes" if classes else "continuous outcomes"
-    print(f"{len(x)} examples, {kind}, k = {args.k}, {args.metric}")
+    k = " and ".join(map(str, args.k))
+    print(f"{len(x)} examples, {kind}, k = {k}, {args.metric}")
     if used < len(x):
         print(f"left out, alone in their class: {len(x) - used}")
 
@@ -97,7 +98,7 @@ def _measured(
         _say(f"no standard error and no p-value: they take at least {FEWEST} examples")
         found = optax_mi.estimate_mi({"": x}, y, estimator=_estimator(args, y))
         return float(found[""]), math.nan, math.nan
-    found = optax_mi.mutual_information_interval(
+    found = optax_mi.mi_with_error(
         jax.random.key(args.seed),
         x,
         y,
@@ -321,7 +322,9 @@ def _parser() -> argparse.ArgumentParser:
     arrays.add_argument(
         "--continuous", action="store_true", help="integers are amounts, not classes"
     )
-    arrays.add_argument("--k", type=int, default=3, help="neighbours, by default 3")
+    arrays.add_argument(
+        "--k", type=int, nargs="+", default=[3], help="neighbours, by default 3"
+    )
     arrays.add_argument("--metric", choices=METRICS, default=METRICS[0])
     arrays.add_argument(
         "--scaling",

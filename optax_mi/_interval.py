@@ -29,7 +29,7 @@ class MIInterval(NamedTuple):
     p_value: Float[Array, ""]  #: of independence; NaN where there are no permutations
 
 
-def mutual_information_interval(
+def mi_with_error(
     key: PRNGKeyArray,
     x: Numeric[ArrayLike, "n ..."],
     y: Numeric[ArrayLike, "n ..."],
@@ -90,7 +90,7 @@ def mutual_information_interval(
       >>> rng = np.random.default_rng(0)
       >>> labels = rng.integers(0, 2, 1000)
       >>> x = rng.normal(size=1000) + 2.0 * labels      # I = 0.34
-      >>> found = optax_mi.mutual_information_interval(jax.random.key(0), x, labels)
+      >>> found = optax_mi.mi_with_error(jax.random.key(0), x, labels)
       >>> print(f"{found.mi:.2f} +- {found.standard_error:.2f}, p {found.p_value:.2f}")
       0.38 +- 0.02, p 0.01
 

@@ -8,6 +8,7 @@ from functools import partial
 import jax
 
 from optax_mi._estimators import _joint, _ksg_discrete
+from optax_mi._types import Scaling
 
 MARGINS = ((0,), (1,))
 
@@ -35,7 +36,7 @@ def counts_of(
     *,
     ks,
     metric,
-    scaling="feature",
+    scaling: Scaling = "feature",
     edges=False,
     search=False,
 ):

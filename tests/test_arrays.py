@@ -23,15 +23,13 @@ DOORS: dict[str, Any] = {
     "ksg y": lambda x: optax_mi.ksg(Y, x),
     "ksg_discrete": lambda x: optax_mi.ksg_discrete(x, C),
     "ksg_mixed": lambda x: optax_mi.ksg_mixed(x, Y),
-    "conditional_ksg x": lambda x: optax_mi.conditional_ksg(x, Y, C[:, None] + 0.0),
-    "conditional_ksg z": lambda x: optax_mi.conditional_ksg(W, Y, x),
-    "kl_entropy": lambda x: optax_mi.kl_entropy(x),
+    "conditional_ksg x": lambda x: optax_mi.ksg_conditional(x, Y, C[:, None] + 0.0),
+    "conditional_ksg z": lambda x: optax_mi.ksg_conditional(W, Y, x),
+    "kl_entropy": lambda x: optax_mi.knn_entropy(x),
     "pairwise": lambda x: optax_mi.pairwise_distance_bounds(x, C, noise=0.5).lower,
     "estimate_mi layer": lambda x: optax_mi.estimate_mi({"a": x}, C)["a"],
     "estimate_mi outcomes": lambda x: optax_mi.estimate_mi({"a": Z}, x)["a"],
-    "interval": lambda x: (
-        optax_mi.mutual_information_interval(KEY, x, C, permutations=0).mi
-    ),
+    "interval": lambda x: optax_mi.mi_with_error(KEY, x, C, permutations=0).mi,
     "curve": lambda x: optax_mi.sample_size_curve(KEY, x, C, [300], 2).mean[0],
 }
 
@@ -99,8 +97,8 @@ def test_numbers_beyond_float32_are_scaled_where_the_unit_does_not_count(scale):
 
 
 def test_an_entropy_keeps_its_unit():
-    right = float(optax_mi.kl_entropy(Z))
-    found = float(optax_mi.kl_entropy(10_000 + 100 * Z))
+    right = float(optax_mi.knn_entropy(Z))
+    found = float(optax_mi.knn_entropy(10_000 + 100 * Z))
     assert found == pytest.approx(right + np.log(100), abs=1e-3)
 
 

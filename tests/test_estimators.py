@@ -25,12 +25,12 @@ CONTINUOUS = {
     "ksg euclidean": partial(optax_mi.ksg, metric="euclidean"),
     "ksg of margins": partial(optax_mi.ksg, margins="gaussian"),
     "ksg_mixed": optax_mi.ksg_mixed,
-    "conditional_ksg": lambda x, y, **o: optax_mi.conditional_ksg(x, y, -x[:, 1:], **o),
+    "conditional_ksg": lambda x, y, **o: optax_mi.ksg_conditional(x, y, -x[:, 1:], **o),
     "mine": lambda x, y: optax_mi.mine(KEY, x, y, **SHORT).mi,
     "info_nce": lambda x, y: optax_mi.info_nce(KEY, x, y, **SHORT).mi,
 }
 DISCRETE = {"ksg_discrete": optax_mi.ksg_discrete, "bounds": bound}
-LABELS = {"discrete_mi": optax_mi.discrete_mi}
+LABELS = {"discrete_mi": optax_mi.plug_in_mi}
 NEURAL = ["mine", "info_nce"]
 NEIGHBOURS = [n for n in [*CONTINUOUS, *DISCRETE] if n not in [*NEURAL, "bounds"]]
 EVERY = {**CONTINUOUS, **DISCRETE, **LABELS}

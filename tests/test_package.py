@@ -22,7 +22,7 @@ LAYERS = [
     ["_layers", "_probe", "_capture", "_estimators"],
     ["_alike"],
     ["_measure"],
-    ["_sample_size", "_interval"],
+    ["_sample_size", "_interval", "estimators"],
     ["_state", "_policies", "_schedule"],
     ["_warmup_stable_decay", "_going_back", "_rate", "_place"],
     ["_transform"],
@@ -66,6 +66,20 @@ def test_public_names_are_documented(name):
     if inspect.isfunction(value):
         for section in ("Args:", "Returns:", "Raises:", "Example:"):
             assert section in documentation, section
+
+
+@pytest.mark.parametrize(("old", "new"), optax_mi._RENAMED.items())
+def test_names_of_before_warn_and_are_the_new_ones(old, new):
+    with pytest.warns(DeprecationWarning, match=f"optax_mi.{old} is now .*{new}"):
+        assert getattr(optax_mi, old) is getattr(optax_mi, new)
+    assert old not in vars(optax_mi)
+
+
+def test_estimators_are_the_same_in_both_places():
+    names = {name for name in vars(optax_mi.estimators) if not name.startswith("_")}
+    assert {"ksg", "knn_entropy", "Bounds", "NeuralEstimate", "Estimator"} <= names
+    for name in names:
+        assert getattr(optax_mi.estimators, name) is getattr(optax_mi, name)
 
 
 IMPORTS = """

@@ -38,12 +38,12 @@ ESTIMATORS: dict[str, tuple[Any, Any, tuple[str, ...]]] = {
     ),
     "mixed": (optax_mi.ksg_mixed, twins.ksg_mixed, ("x", "y")),
     "conditional": (
-        optax_mi.conditional_ksg,
+        optax_mi.ksg_conditional,
         twins.conditional_ksg,
         ("x", "y", "z"),
     ),
     "conditional, classes": (
-        optax_mi.conditional_ksg,
+        optax_mi.ksg_conditional,
         twins.conditional_of_classes,
         ("x", "y", "labels"),
     ),

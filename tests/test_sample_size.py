@@ -34,7 +34,7 @@ def test_it_repeats_the_estimate_on_samples_of_each_size(data):
 
 def test_the_key_decides_and_another_estimator_may_be_used(data):
     def plug_in(x, y):
-        return optax_mi.discrete_mi((x[:, 0] > 0.5).astype(int), y)
+        return optax_mi.plug_in_mi((x[:, 0] > 0.5).astype(int), y)
 
     def curve(seed):
         key = jax.random.key(seed)

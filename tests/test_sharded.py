@@ -57,15 +57,15 @@ def lower_bound(*data, **options):
 
 def table(x, labels, **options):
     rounded = jnp.round(x[:, 0]).astype(int)
-    return optax_mi.discrete_mi(rounded, labels, miller_madow=True, **options)
+    return optax_mi.plug_in_mi(rounded, labels, miller_madow=True, **options)
 
 
 NAMED = {
-    "conditional": (optax_mi.conditional_ksg, three_variables(classes=False)),
-    "conditional, classes": (optax_mi.conditional_ksg, three_variables(classes=True)),
-    "entropy, 1 feature": (optax_mi.kl_entropy, continuous(1)[1:]),
-    "entropy, 3": (optax_mi.kl_entropy, points(3)[:1]),
-    "entropy, 40": (optax_mi.kl_entropy, points(40)[:1]),
+    "conditional": (optax_mi.ksg_conditional, three_variables(classes=False)),
+    "conditional, classes": (optax_mi.ksg_conditional, three_variables(classes=True)),
+    "entropy, 1 feature": (optax_mi.knn_entropy, continuous(1)[1:]),
+    "entropy, 3": (optax_mi.knn_entropy, points(3)[:1]),
+    "entropy, 40": (optax_mi.knn_entropy, points(40)[:1]),
     "bounds": (lower_bound, points(3)),
     "table": (table, points(1)),
 }

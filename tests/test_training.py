@@ -204,7 +204,7 @@ def info_nce(logits, labels):
     "estimator",
     [
         between_bounds,
-        lambda h, y: optax_mi.discrete_mi(h.argmax(axis=1), y, miller_madow=True),
+        lambda h, y: optax_mi.plug_in_mi(h.argmax(axis=1), y, miller_madow=True),
         info_nce,
     ],
     ids=["bounds", "predicted classes", "info_nce"],

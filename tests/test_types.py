@@ -66,7 +66,9 @@ def test_everything_public_is_called():
     names = {name for o in (optax_mi, optax_mi.MIHistory, plots) for name in public(o)}
     assert len(names) > 40
     types = {
+        "Bounds",
         "MIInterval",
+        "NeuralEstimate",
         "Policy",
         "Probe",
         "Positions",
@@ -130,8 +132,8 @@ OF_POINTS = {
     "ksg 2": partial(optax_mi.ksg, algorithm=2, margins="gaussian"),
     "ksg euclidean": partial(optax_mi.ksg, metric="euclidean"),
     "ksg_mixed": optax_mi.ksg_mixed,
-    "conditional_ksg": lambda x, y: optax_mi.conditional_ksg(x, y, WIDE),
-    "kl_entropy": lambda x, _: optax_mi.kl_entropy(x),
+    "conditional_ksg": lambda x, y: optax_mi.ksg_conditional(x, y, WIDE),
+    "kl_entropy": lambda x, _: optax_mi.knn_entropy(x),
     "mine": lambda x, y: optax_mi.mine(KEY, x, y, **SHORT),
     "info_nce": lambda x, y: optax_mi.info_nce(jax.random.PRNGKey(0), x, y, **SHORT),
     "estimate_mi": lambda x, y: optax_mi.estimate_mi({"x": x}, y),
@@ -178,7 +180,7 @@ def check_classes_of_any_kind(dtype):
         for c in (classes, jnp.asarray(classes)):
             optax_mi.label_entropy(c)
             optax_mi.usable_points(c)
-            optax_mi.discrete_mi(c, CLASSES, miller_madow=True)
+            optax_mi.plug_in_mi(c, CLASSES, miller_madow=True)
             optax_mi.ksg_discrete(X, c)
 
     jax.eval_shape(calls)
@@ -196,7 +198,7 @@ def check_a_search_in_few_dimensions(features, monkeypatch):
     def calls():
         optax_mi.ksg_discrete(x, np.arange(200) % 3)
         optax_mi.ksg(x, x[:, 0])
-        optax_mi.kl_entropy(x)
+        optax_mi.knn_entropy(x)
 
     jax.eval_shape(calls)
 
@@ -210,7 +212,7 @@ def check_double_precision(x64):
     x = jnp.asarray(X, float)
     jax.eval_shape(lambda: optax_mi.ksg_discrete(x, CLASSES))
     jax.eval_shape(lambda: optax_mi.ksg(x, WIDE.astype(float), metric="euclidean"))
-    jax.eval_shape(lambda: optax_mi.discrete_mi(CLASSES, CLASSES))
+    jax.eval_shape(lambda: optax_mi.plug_in_mi(CLASSES, CLASSES))
     tx = optax_mi.mi_dynamic_lr(
         0.1, 0.2, reference=1, policy=optax_mi.reference_policy()
     )
@@ -404,7 +406,7 @@ def check_samples_and_what_is_said_of_them(key):
         embed, embed.init(KEY, tokens), tokens, positions=positions, batch_size=7
     )
     x, y = np.tile(X, (2, 1)), np.tile(CLASSES, 2)
-    interval = optax_mi.mutual_information_interval
+    interval = optax_mi.mi_with_error
     jax.eval_shape(lambda: interval(key, x, y, permutations=2))
     jax.eval_shape(lambda: interval(key, x, x[:, :1], permutations=0))
     mean = lambda x, _: x.mean()  # noqa: E731
@@ -419,7 +421,7 @@ CAUGHT = {
     "lengths": lambda: optax_mi.ksg(X, X[1:]),
     "dtype": lambda: optax_mi.ksg_discrete(X, CLASSES.astype(float)),
     "one-hot": lambda: optax_mi.label_entropy(np.eye(3, dtype=int)),
-    "complex": lambda: optax_mi.kl_entropy(X * 1j),
+    "complex": lambda: optax_mi.knn_entropy(X * 1j),
     "mapping": lambda: optax_mi.estimate_mi({"x": X[1:]}, CLASSES),
     "rate": lambda: optax_mi.mi_dynamic_lr(np.ones(2), 1.0),
     "key": lambda: optax_mi.sample_probe(jnp.ones(2), X, CLASSES, 20),

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, ArrayLike, Bool, Float, Int, Integer, ScalarLike
+from jaxtyping import Array, ArrayLike, Bool, Float, Int, Integer, ScalarLike, Shaped
 
 from optax_mi import _checks
 from optax_mi._estimators import _distances, _neighbours, _ring
@@ -115,7 +115,7 @@ def _bounds(
     ) -> tuple[Float[Array, "rows"], ...]:
         points, label, size = block
 
-        def pairs(tile: Any) -> tuple[Float[Array, "rows m"], ...]:
+        def pairs(tile: Any) -> tuple[Shaped[Array, "rows m"], ...]:
             own, own_label, there = tile
             squared = _distances.distances(points, own, "euclidean")
             present = jnp.broadcast_to(there[None], squared.shape)

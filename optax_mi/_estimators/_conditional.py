@@ -25,7 +25,7 @@ _SUBSPACES = ((0, 2), (1, 2), (2,))  # of x, y and z
 _ROWS = 32  # handled at a time where there are classes
 
 
-def conditional_ksg(
+def ksg_conditional(
     x: Numeric[ArrayLike, "n ..."],
     y: Numeric[ArrayLike, "n ..."],
     z: Numeric[ArrayLike, "n ..."],
@@ -93,7 +93,7 @@ def conditional_ksg(
       >>> x, y = z + 0.5 * a, z + 0.5 * b                   # they share z alone
       >>> print(f"{optax_mi.ksg(x, y):.1f}")
       0.5
-      >>> print(f"{optax_mi.conditional_ksg(x, y, z):.1f}")
+      >>> print(f"{optax_mi.ksg_conditional(x, y, z):.1f}")
       0.0
 
     References:
@@ -109,7 +109,7 @@ def conditional_ksg(
     ks = _checks.several_neighbours(k, number_of_points(n, axis_name))
     _distances.check_options(metric, block_size)
     _scaling.check(scaling)
-    return _conditional_ksg(
+    return _ksg_conditional(
         *variables,
         ks=ks,
         metric=metric,
@@ -121,7 +121,7 @@ def conditional_ksg(
 
 
 @over_points
-def _conditional_ksg(
+def _ksg_conditional(
     *variables: Num[Array, "n *_d"],
     ks: Sequence[int],
     metric: Metric,
@@ -145,7 +145,7 @@ def _conditional_ksg(
             _joint.mean_digammas(c, k, dtype) for c, k in zip(counts, ks, strict=True)
         ]
         used = None
-    terms = sum(map(_terms, found)) / len(ks)
+    terms = jnp.mean(jnp.stack([_terms(means) for means in found]), axis=0)
     mi = _ring.mean_or_each(terms, axis, local, where=used)
     return jnp.where(reduce(jnp.logical_and, finite, True), mi, jnp.nan)
 

@@ -12,7 +12,7 @@ from optax_mi._estimators._placement import over_points
 from optax_mi._types import AxisName, Discrete
 
 
-def discrete_mi(
+def plug_in_mi(
     x: Discrete[ArrayLike, "n"],
     y: Discrete[ArrayLike, "n"],
     *,
@@ -49,9 +49,9 @@ def discrete_mi(
       >>> import numpy as np
       >>> import optax_mi
       >>> x, y = np.random.default_rng(0).integers(0, 10, (2, 500))   # I = 0
-      >>> print(f"{optax_mi.discrete_mi(x, y):.3f}")
+      >>> print(f"{optax_mi.plug_in_mi(x, y):.3f}")
       0.069
-      >>> print(f"{optax_mi.discrete_mi(x, y, miller_madow=True):.3f}")
+      >>> print(f"{optax_mi.plug_in_mi(x, y, miller_madow=True):.3f}")
       -0.012
 
     References:
@@ -60,12 +60,12 @@ def discrete_mi(
     """
     x, y = _checks.class_labels("x", x), _checks.class_labels("y", y)
     _checks.same_length([("x", x), ("y", y)])
-    plug_in, correction = _discrete_mi(x, y, axis_name=axis_name)
+    plug_in, correction = _plug_in_mi(x, y, axis_name=axis_name)
     return plug_in + correction if miller_madow else plug_in
 
 
 @over_points
-def _discrete_mi(
+def _plug_in_mi(
     x: Integer[Array, "n"], y: Integer[Array, "n"], *, axis: AxisName
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
     x, y = _ring.gather(x, axis), _ring.gather(y, axis)

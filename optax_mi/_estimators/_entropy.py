@@ -64,7 +64,7 @@ def class_sizes(labels: Integer[Array, "n"], axis: AxisName = None) -> Int[Array
     return jnp.searchsorted(ordered, labels, side="right") - first
 
 
-def kl_entropy(
+def knn_entropy(
     x: Numeric[ArrayLike, "n ..."],
     *,
     k: int | Sequence[int] = 3,
@@ -108,7 +108,7 @@ def kl_entropy(
       >>> import numpy as np
       >>> import optax_mi
       >>> x = np.random.default_rng(0).uniform(0, 2, 5000)      # h = log 2 = 0.69
-      >>> print(f"{optax_mi.kl_entropy(x):.2f}")
+      >>> print(f"{optax_mi.knn_entropy(x):.2f}")
       0.70
 
     References:
@@ -119,13 +119,13 @@ def kl_entropy(
     x = _checks.points("x", x, units=True)
     ks = _checks.several_neighbours(k, number_of_points(len(x), axis_name))
     _distances.check_options(metric, block_size)
-    return _kl_entropy(
+    return _knn_entropy(
         x, ks=ks, metric=metric, block_size=block_size, axis_name=axis_name
     )
 
 
 @over_points
-def _kl_entropy(
+def _knn_entropy(
     x: Float[Array, "n d"],
     *,
     ks: Sequence[int],

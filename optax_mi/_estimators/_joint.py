@@ -1,6 +1,6 @@
 """Neighbours in a joint space of several variables, and counts in its subspaces.
 
-What `ksg`, `ksg_mixed` and `conditional_ksg` share: the distance of two points in a
+What `ksg`, `ksg_mixed` and `ksg_conditional` share: the distance of two points in a
 space of several variables is the largest of their distances within the variables, each
 in a unit of its own (`_scaling`); rho is the distance of a point to its k-th neighbour
 in the space of all variables.

@@ -128,7 +128,8 @@ def _ksg_mixed(
         joint, near_x, near_y = _joint.mean_digammas(counts, k, dtype)
         return joint - near_x - near_y
 
-    terms = sum(terms_of(c, k) for c, k in zip(counts, ks, strict=True)) / len(ks)
+    each = [terms_of(c, k) for c, k in zip(counts, ks, strict=True)]
+    terms = jnp.mean(jnp.stack(each), axis=0)
     n = jnp.asarray(len(x) * _ring.size(axis), dtype)
     mi = jnp.log(n) + _ring.mean_or_each(terms, axis, local)
     finite = _ring.all_finite(x, axis) & _ring.all_finite(y, axis)

@@ -47,7 +47,7 @@ FAMILIES = {
         "ksg euclidean": lambda x: optax_mi.ksg(x, along(Y, x), metric="euclidean"),
         "ksg margins": lambda x: optax_mi.ksg(x, along(Y, x), margins="gaussian"),
         "ksg_mixed": lambda x: optax_mi.ksg_mixed(x, along(Y, x)),
-        "conditional_ksg": lambda x: optax_mi.conditional_ksg(
+        "ksg_conditional": lambda x: optax_mi.ksg_conditional(
             x, along(Y, x), along(Z, x)
         ),
         "y": lambda x: optax_mi.ksg(along(Y, x), x),
@@ -71,7 +71,7 @@ FAMILIES = {
         "mine": lambda x: optax_mi.mine(KEY, x, along(Y, x), **SHORT).mi,
         "info_nce": lambda x: optax_mi.info_nce(KEY, x, along(Y, x), **SHORT).mi,
     },
-    "kl_entropy": {"kl_entropy": optax_mi.kl_entropy},
+    "knn_entropy": {"knn_entropy": optax_mi.knn_entropy},
 }
 
 
@@ -202,7 +202,7 @@ SUBJECTS = {
 
 # One of each family is quick. Points of another number or width are another program:
 # there one of all is, and those are left out that are another's code by another way.
-QUICK = ("ksg", "y", "ksg_discrete", "pairwise_distance_bounds", "mine", "kl_entropy")
+QUICK = ("ksg", "y", "ksg_discrete", "pairwise_distance_bounds", "mine", "knn_entropy")
 QUICK_SHAPED = "pairwise_distance_bounds"
 SHAPED_ROWS = ("100,000 features", "n = k + 1")
 SAME_CODE = ("y", "ksg euclidean", "manhattan", "estimate_mi", "layer beside")

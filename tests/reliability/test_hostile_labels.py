@@ -18,18 +18,16 @@ X = (RNG.normal(size=(N, 3)) + LABELS[:, None]).astype(np.float32)
 FUNCTIONS = {
     "ksg_discrete": lambda y: optax_mi.ksg_discrete(X, y),
     "label_entropy": optax_mi.label_entropy,
-    "discrete_mi": lambda y: optax_mi.discrete_mi(LABELS, y),
+    "plug_in_mi": lambda y: optax_mi.plug_in_mi(LABELS, y),
     "pairwise_distance_bounds": lambda y: optax_mi.pairwise_distance_bounds(
         X, y, noise=1.0
     ),
     "usable_points": optax_mi.usable_points,
     "estimate_mi": lambda y: optax_mi.estimate_mi({"": X}, y),
-    "mutual_information_interval": lambda y: optax_mi.mutual_information_interval(
-        KEY, X, y, permutations=9
-    )[:2],
+    "mi_with_error": lambda y: optax_mi.mi_with_error(KEY, X, y, permutations=9)[:2],
     "sample_probe": lambda y: optax_mi.sample_probe(KEY, X, y, size=20).outcomes,
 }
-CONTINUOUS = ("estimate_mi", "mutual_information_interval", "sample_probe")
+CONTINUOUS = ("estimate_mi", "mi_with_error", "sample_probe")
 
 TYPED = Refused("must be integer class labels (continuous outcomes go to `ksg`)")
 SHAPED = Refused("must be of shape [n] with n >= 1 (one-hot codes: take argmax")
@@ -55,7 +53,7 @@ ROWS = {
         NUMBER,
         {
             **dict.fromkeys(["ksg_discrete", "estimate_mi"], NAN),
-            "mutual_information_interval": NAN,
+            "mi_with_error": NAN,
         },
     ),
     "classes of 1, 2, k, k + 1 points": (SIZES, NUMBER, {}),
@@ -87,7 +85,7 @@ ROWS = {
         TYPED,
         {
             "estimate_mi": CODES,
-            "mutual_information_interval": CODES,
+            "mi_with_error": CODES,
             "sample_probe": CODES,
         },
     ),
@@ -114,7 +112,7 @@ def outcome_of(row, name):
 
 
 # Those that compile for long; a dtype of labels is another program.
-CALLERS = ("estimate_mi", "mutual_information_interval")
+CALLERS = ("estimate_mi", "mi_with_error")
 ESTIMATORS = ("ksg_discrete", "pairwise_distance_bounds")
 # `estimate_mi` hands classes on to `ksg_discrete`.
 NOT_INT32 = ("uint32 near its limit", "uint64")
