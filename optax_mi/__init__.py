@@ -56,17 +56,17 @@ __version__ = _version("optax_mi")
 
 # The names of before, for one minor version.
 _RENAMED = {
-    "ksg_conditional": "ksg_conditional",
-    "plug_in_mi": "plug_in_mi",
-    "knn_entropy": "knn_entropy",
-    "mi_with_error": "mi_with_error",
+    "conditional_ksg": "ksg_conditional",
+    "discrete_mi": "plug_in_mi",
+    "kl_entropy": "knn_entropy",
+    "mutual_information_interval": "mi_with_error",
 }
 
 if _TYPE_CHECKING:
-    ksg_conditional = ksg_conditional
-    plug_in_mi = plug_in_mi
-    knn_entropy = knn_entropy
-    mi_with_error = mi_with_error
+    conditional_ksg = ksg_conditional
+    discrete_mi = plug_in_mi
+    kl_entropy = knn_entropy
+    mutual_information_interval = mi_with_error
 else:
 
     def __getattr__(name: str) -> _Any:
