@@ -46,8 +46,9 @@ def estimate_mi(
       activations: ``{layer: array [n, ...]}``, as `capture_activations` returns them.
       outcomes: True outcomes, shape [n] classes or [n, ...] real numbers.
       estimator: A function of a layer [n, d] and the outcomes to a scalar in nats, see
-        `Estimator`. The options below are those of the default: bind them in yours. It
-        may take integers of shape [n, m], such as several labels for each example.
+        `Estimator`. The options below are those of the default: bind them in yours, as
+        ``partial(ksg_discrete, k=5, scaling="variable")``. It may take integers of
+        shape [n, m], such as several labels for each example.
       k: Number of neighbours, by default 3. Of several, the mean of their estimates is
         returned; the distances are taken once.
       metric: "euclidean" (the default), "manhattan" or "chebyshev", the norm within a

@@ -33,7 +33,8 @@ class Task:
     data: Dataset  # put on the device as a whole
     probe: optax_mi.Probe
     layers: str | tuple[str, ...] = ""  # what is measured; "" is the output
-    estimator: optax_mi.Estimator = optax_mi.ksg_discrete
+    # A layer's features share a unit.
+    estimator: optax_mi.Estimator = partial(optax_mi.ksg_discrete, scaling="variable")
     augment: Callable[[jax.Array, jax.Array], jax.Array] | None = None  # key, images
 
 

@@ -70,7 +70,8 @@ def trained(
     from tqdm import tqdm
 
     model, probe = NETWORKS[args.model], draw_probe(row.measuring, dataset)
-    estimator = partial(optax_mi.ksg_discrete, k=row.measuring.k)
+    k = row.measuring.k
+    estimator = partial(optax_mi.ksg_discrete, k=k, scaling="variable")
     augment = flip_and_shift if row.augment else None
     task = Task(model, dataset, probe, row.layers, estimator, augment)
     title = f"{title} seed {', '.join(map(str, seeds))}"
