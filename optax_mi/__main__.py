@@ -83,7 +83,8 @@ def estimate(args: argparse.Namespace) -> None:
         print(f"p = {p_value:.3g} of independence, {args.permutations} permutations")
     kind = f"{len(np.unique(y))} classes" if classes else "continuous outcomes"
     k = " and ".join(map(str, args.k))
-    print(f"{len(x)} examples, {kind}, k = {k}, {args.metric}")
+    how = f"k = {k}, {args.metric}, scaling: {args.scaling}"
+    print(f"{len(x)} examples, {kind}, {how}")
     if used < len(x):
         print(f"left out, alone in their class: {len(x) - used}")
 

@@ -46,13 +46,30 @@ def test_an_estimate_is_that_of_the_library(folder, capsys):
 
 @pytest.mark.e2e
 def test_options_reach_the_estimator(folder, capsys):
-    options = ["--k", "5", "--metric", "chebyshev", "--permutations", "0", "--json"]
-    main(["estimate", "x.npy", "y.npy", *options])
+    options = ["--k", "5", "--metric", "chebyshev", "--scaling", "variable"]
+    main(["estimate", "x.npy", "y.npy", *options, "--permutations", "0", "--json"])
     told = json.loads(capsys.readouterr().out)
-    mi = optax_mi.ksg(np.load("x.npy"), np.load("y.npy"), k=5, metric="chebyshev")
+    mi = optax_mi.ksg(np.load("x.npy"), np.load("y.npy"), k=5, scaling="variable")
     assert told["mi"] == pytest.approx(float(mi))
     assert told["p_value"] is None
-    assert told["outcomes"] == "continuous"
+    assert (told["outcomes"], told["scaling"], told["k"]) == (
+        "continuous",
+        "variable",
+        5,
+    )
+
+
+@pytest.mark.e2e
+def test_several_k_and_columns_of_other_units(folder, capsys):
+    np.save("x.npy", np.load("x.npy").reshape(240, 4) * [1.0, 1e5, 1.0, 1.0])
+    options = ["--k", "3", "7", "--permutations", "0"]
+    main(["estimate", "x.npy", "labels.npy", *options])
+    text = capsys.readouterr().out
+    x, labels = np.load("x.npy"), np.load("labels.npy")
+    mi = float(optax_mi.ksg_discrete(x, labels, k=(3, 7)))
+    assert mi > 0.3
+    assert text.startswith(f"I(X; Y) = {mi:.4f} ")
+    assert "k = 3 and 7, euclidean, scaling: feature" in text
 
 
 @pytest.mark.e2e
