@@ -47,7 +47,9 @@ def is_wide(values: Any) -> bool:
     return values.dtype.itemsize >= _float().itemsize
 
 
-def on_device(argument: str, values: Any, *, units: bool) -> Any:
+def on_device(
+    argument: str, values: Any, *, units: bool, by_feature: bool = False
+) -> Any:
     """Samples as a JAX array, moved towards zero before they are made narrower.
 
     Args:
@@ -55,13 +57,15 @@ def on_device(argument: str, values: Any, *, units: bool) -> Any:
       values: [n, ...]; what is not wide stays as it is.
       units: Whether what is computed depends on the unit. Where it does not, numbers
         that are too large or too small for a device's float are scaled as well.
+      by_feature: Whether the units of the features do not matter either, so that each
+        may be scaled by itself.
     """
     if not is_wide(values) or not values.size or not values.ndim:
         return jnp.asarray(values)
     with np.errstate(all="ignore"):  # what is not finite stays so
         moved = _moved(values)
         if not units:
-            moved = _scaled(moved)
+            moved = _scaled(moved, 0 if by_feature else None)
         narrow = moved.astype(_float())
     if _different(narrow) < (1 - _LOST) * _different(moved):
         warnings.warn(
@@ -119,12 +123,18 @@ def _constant(lowest: Any, highest: Any) -> Any:
     return np.where(known, np.rint(middle / power) * power, middle)
 
 
-def _scaled(values: Shaped[np.ndarray, "n ..."]) -> Shaped[np.ndarray, "n ..."]:
-    largest = np.abs(values[np.isfinite(values)]).max(initial=0.0)
+def _scaled(
+    values: Shaped[np.ndarray, "n ..."], axis: int | None
+) -> Shaped[np.ndarray, "n ..."]:
+    """Values times a power of two for each feature (axis 0), or one for all."""
+    sizes = np.where(np.isfinite(values), np.abs(values), 0)
+    largest = sizes.max(axis=axis, keepdims=True)
     info = np.finfo(_float())
-    if largest == 0 or float(info.tiny) ** 0.5 < largest < float(info.max) ** 0.5:
+    held = (largest > float(info.tiny) ** 0.5) & (largest < float(info.max) ** 0.5)
+    if np.all(held | (largest == 0)):
         return values
-    return values * np.exp2(-np.rint(np.log2(largest)))
+    _, exponent = np.frexp(largest)
+    return np.ldexp(values, np.where(held, 0, -exponent))
 
 
 def _different(values: Shaped[np.ndarray, "n ..."]) -> int:

@@ -130,9 +130,12 @@ def is_real(dtype: Any) -> bool:
     return any(jnp.issubdtype(dtype, kind) for kind in kinds)
 
 
-def samples(argument: str, x: Any, *, units: bool = False) -> Shaped[Array, "n ..."]:
+def samples(
+    argument: str, x: Any, *, units: bool = False, by_feature: bool = False
+) -> Shaped[Array, "n ..."]:
     """Returns samples as a JAX array; see `_arrays.on_device`."""
-    x = _arrays.on_device(argument, numbers(argument, x), units=units)
+    x = numbers(argument, x)
+    x = _arrays.on_device(argument, x, units=units, by_feature=by_feature)
     if x.ndim == 0:
         fail(argument, "an array of samples, shape [n] or [n, ...]", "a scalar")
     if x.size == 0:
@@ -150,9 +153,11 @@ def flat(x: Shaped[Array, "n ..."]) -> Float[Array, "n d"]:
     return x.reshape(x.shape[0], -1).astype(dtype)
 
 
-def points(argument: str, x: Any, *, units: bool = False) -> Float[Array, "n d"]:
+def points(
+    argument: str, x: Any, *, units: bool = False, by_feature: bool = False
+) -> Float[Array, "n d"]:
     """Returns samples as floating points, see `samples` and `flat`."""
-    return flat(samples(argument, x, units=units))
+    return flat(samples(argument, x, units=units, by_feature=by_feature))
 
 
 def class_labels(argument: str, labels: Any) -> Integer[Array, "n"]:
@@ -185,12 +190,12 @@ def _cure(labels: Any) -> str:
     )
 
 
-def outcomes(argument: str, values: Any) -> Any:
+def outcomes(argument: str, values: Any, *, by_feature: bool = False) -> Any:
     """Returns classes as integers [n], or real numbers as floats [n, d]."""
     values = numbers(argument, values)
     if not is_discrete(values):
         no_coded_classes(argument, values, stacklevel=4)
-        return points(argument, values)
+        return points(argument, values, by_feature=by_feature)
     labels = class_labels(argument, values)
     # An array on a device is not waited for; that of a probe was looked at when drawn.
     if isinstance(values, np.ndarray):
@@ -238,11 +243,12 @@ def is_discrete(outcomes: Any) -> bool:
     return jnp.issubdtype(outcomes.dtype, jnp.integer) or outcomes.dtype == jnp.bool_
 
 
-def classes_or_points(argument: str, values: Any) -> Any:
+def classes_or_points(argument: str, values: Any, *, by_feature: bool) -> Any:
     """Returns integers [n] as the classes that they are, all else as floats [n, d]."""
     values = numbers(argument, values)
-    classes = is_discrete(values) and values.ndim == 1
-    return (class_labels if classes else points)(argument, values)
+    if is_discrete(values) and values.ndim == 1:
+        return class_labels(argument, values)
+    return points(argument, values, by_feature=by_feature)
 
 
 def any_outcomes(argument: str, values: Any) -> Any:
@@ -311,7 +317,8 @@ def same_length(arrays: Iterable[tuple[str, Any]]) -> int:
 def neighbours(k: Any, n: int) -> None:
     """Checks a neighbour count against the number of samples."""
     if isinstance(k, bool) or not isinstance(k, int | np.integer):
-        fail("k", "a Python integer", f"{type(k).__name__} {k!r}")
+        received = f"{type(k).__name__} {k!r}"
+        fail("k", "a Python integer, or a sequence of several", received)
     if k < 1:
         fail("k", "at least 1", k)
     if n <= k:
@@ -320,12 +327,20 @@ def neighbours(k: Any, n: int) -> None:
 
 def several_neighbours(k: Any, n: int) -> tuple[int, ...]:
     """Returns one neighbour count or several as a tuple."""
-    ks = tuple(k) if isinstance(k, Sequence | np.ndarray) else (k,)
+    several = isinstance(k, Sequence) and not isinstance(k, str)
+    several = several or (isinstance(k, np.ndarray) and k.ndim == 1)
+    ks: tuple[Any, ...] = tuple(k) if several else (k,)
     if not ks:
         fail("k", "an integer or at least one of them", k)
     for one in ks:
         neighbours(one, n)
-    return tuple(map(int, ks))
+    return tuple(int(one) for one in ks)
+
+
+def flag(argument: str, value: Any) -> None:
+    """Checks for True or False."""
+    if not isinstance(value, bool):
+        fail(argument, "True or False", described(value))
 
 
 def positive_integer(argument: str, value: Any) -> None:

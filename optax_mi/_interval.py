@@ -101,7 +101,10 @@ def mi_with_error(
       sizes; Phipson and Smyth, `Permutation p-values should never be zero
       <https://doi.org/10.2202/1544-6115.1585>`_, 2010.
     """
-    x, y = _checks.points("x", x), _checks.outcomes("y", y)
+    # An estimator is given numbers whose units are as they came.
+    by_feature = estimator is None and scaling in (None, "feature")
+    x = _checks.points("x", x, by_feature=by_feature)
+    y = _checks.outcomes("y", y, by_feature=by_feature)
     n = _checks.same_length([("x", x), ("y", y)])
     if n < FEWEST:
         _checks.fail("x", f"of at least {FEWEST} samples", n)

@@ -41,7 +41,8 @@ def match(
     """
     labels, layers = sorted(set(labels)), list(layers)
     if default is not None and default not in layers:
-        _checks.fail("default", f"one of {layers}", repr(default))
+        expected = f"a mapping with the default layer, {default!r}, in it"
+        _checks.fail(argument, expected, layers)
     own = {label: _longest_prefix(label, layers) for label in labels}
     for label in labels:
         if own[label] is None and (stacks := _stacks(label, layers)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -59,7 +60,7 @@ def estimate_mi(
         of a table do not: "feature".
       local: Whether to return each point's term, shape [n], whose mean is the estimate:
         which points tell and which mislead. A single term means little by itself; it
-        may be negative.
+        may be negative. Of classes, that of a point alone in its class is NaN.
       block_size: Points handled at a time; chosen from n and the backend by default.
       axis_name: The mesh axis, or several, over which the points are spread: one of
         `jax.shard_map`, where the arrays are a device's own, or of the mesh in force
@@ -98,11 +99,14 @@ def estimate_mi(
             "a mapping {layer: array} with at least one layer",
             repr(activations)[:80],
         )
-    own = estimator is not None
-    outcomes = (_checks.any_outcomes if own else _checks.outcomes)("outcomes", outcomes)
+    by_feature = scaling == "feature"
+    if estimator is not None:
+        outcomes = _checks.any_outcomes("outcomes", outcomes)
+    else:
+        outcomes = _checks.outcomes("outcomes", outcomes, by_feature=by_feature)
     discrete = _checks.is_discrete(outcomes)
     layers = {
-        name: _checks.samples(f"activations[{name!r}]", a)
+        name: _checks.samples(f"activations[{name!r}]", a, by_feature=by_feature)
         for name, a in activations.items()
     }
     n = _checks.same_length(
@@ -125,6 +129,7 @@ def estimate_mi(
     ks = _checks.several_neighbours(k, number_of_points(n, axis_name))
     check_options(metric, block_size)
     _scaling.check(scaling)
+    _checks.flag("local", local)
     estimates = _estimate_all(
         *layers.values(),
         outcomes,
@@ -235,7 +240,8 @@ def reference_mi(
 
     copies = 1
     if kind == "tiled":
-        copies = _most(k) + 1 if tiles is None else tiles
+        most = max(_checks.several_neighbours(k, sys.maxsize))
+        copies = most + 1 if tiles is None else tiles
         _checks.positive_integer("tiles", copies)
     if not isinstance(probe.inputs, jax.Array | np.ndarray):
         _checks.fail(
@@ -247,10 +253,6 @@ def reference_mi(
     options: Any = {"k": k, "metric": metric, "scaling": scaling}
     options["block_size"] = block_size
     return estimate_mi({"input": x}, y, **options)["input"]
-
-
-def _most(k: int | Sequence[int]) -> int:
-    return max(k, default=0) if isinstance(k, Sequence) else int(k)
 
 
 def _repeat(array: Any, copies: int) -> Shaped[Array, "copies_n ..."]:

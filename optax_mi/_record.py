@@ -83,9 +83,9 @@ def record_mi(
         if not isinstance(values, Mapping) or at.layer is not None or not at.labels:
             return entry(values, at.layer, argument)
         labels = {
-            each.labels[-1]
+            each.labels[-1] if each.layer is None else each.layer
             for each in places
-            if each.partition == at.partition and each.layer is None
+            if each.partition == at.partition
         }
         if len(values) == len(labels) == 1 and at.default is None:
             return entry(values, None, argument)

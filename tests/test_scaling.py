@@ -162,10 +162,28 @@ def test_a_column_that_does_not_vary_changes_nothing(column):
 
 
 def test_columns_of_any_size_are_scaled_alike():
-    x, labels, _ = columns()
+    x, labels, y = columns()
     extreme = x * np.array([1e-30, 1.0, 1e30], np.float32)
     found = [optax_mi.ksg_discrete(jnp.asarray(v), labels) for v in (x, extreme)]
     np.testing.assert_allclose(found[0], found[1], atol=1e-3)
+    # NumPy's floats hold more, each column of which is made to fit.
+    for factors in ([1e-20, 1.0, 1e20], [1e-45, 1.0, 1.0], [1e-300, 1e300, 1.0]):
+        wide = x.astype(np.float64) * factors
+        again = optax_mi.ksg_discrete(wide, labels)
+        np.testing.assert_allclose(again, found[0], atol=1e-3)
+        layer = optax_mi.estimate_mi({"": wide}, labels, scaling="feature")[""]
+        np.testing.assert_allclose(layer, found[0], atol=1e-3)
+        of_y = [optax_mi.ksg(x, y), optax_mi.ksg(wide, y * np.float64(factors[0]))]
+        np.testing.assert_allclose(of_y[1], of_y[0], atol=1e-3)
+
+
+@pytest.mark.parametrize("offset", [0.0, 1e5, 16e6])
+def test_years_on_a_device_are_those_of_numpy(offset):
+    _, labels, _ = columns()
+    rng = np.random.default_rng(0)
+    table = np.c_[rng.integers(1900, 2025, N) + 9 * labels, rng.integers(0, 2, N)]
+    found = optax_mi.ksg_discrete(jnp.asarray(table + offset, jnp.float32), labels)
+    assert found == optax_mi.ksg_discrete(table, labels)
 
 
 def test_layers_are_scaled_as_a_whole_and_tables_by_column():
@@ -181,6 +199,38 @@ def test_layers_are_scaled_as_a_whole_and_tables_by_column():
     assert optax_mi.reference_mi(probe, "input") == whole
     reference = optax_mi.reference_mi(probe, "input", scaling="feature")
     assert reference == by_column
+
+
+def test_an_enormous_value_is_for_gaussian_margins():
+    x, _, y = columns()
+    outlier = x.copy()
+    outlier[0] = 1e6
+    assert abs(optax_mi.ksg(outlier, y)) < 0.01
+    found, right = (optax_mi.ksg(v, y, margins="gaussian") for v in (outlier, x))
+    np.testing.assert_allclose(found, right, atol=0.02)
+
+
+def test_local_is_true_or_false():
+    x, labels, _ = columns()
+    local: Any = "no"
+    for name in CONTINUOUS | {"ksg_discrete": None}:
+        with pytest.raises(ValueError, match="`local` must be True or False"):
+            estimate(name, x, local=local)
+    with pytest.raises(ValueError, match="`local` must be True or False"):
+        optax_mi.estimate_mi({"": x}, labels, local=local)
+
+
+@pytest.mark.parametrize("k", ["3", "", np.array(3), [3.0]])
+def test_k_is_one_integer_or_several(k):
+    x, labels, _ = columns()
+    probe = optax_mi.Probe(jnp.asarray(x), jnp.asarray(labels))
+    for refused in (
+        lambda: optax_mi.ksg(x, x, k=k),
+        lambda: optax_mi.ksg_discrete(x, labels, k=k),
+        lambda: optax_mi.reference_mi(probe, "tiled", k=k),
+    ):
+        with pytest.raises(ValueError, match="`k` must be a Python integer, or a seq"):
+            refused()
 
 
 def test_an_unknown_scaling_is_named():

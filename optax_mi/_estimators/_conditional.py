@@ -50,7 +50,7 @@ def ksg_conditional(
     discrete variables (Mesner and Shalizi 2019), with the point itself counted:
     :math:`\psi(\tilde k) - \psi(n_{xz}) - \psi(n_{yz}) + \psi(n_z)`. Ties at a positive
     distance are averaged over their random order, and features are brought to one unit
-    first, as in `ksg`. The raw estimate is returned; it may be slightly
+    first (`scaling`), as in `ksg`. The raw estimate is returned; it may be slightly
     negative.
 
     Integers of shape [n] are classes, in each of the three. Points of different classes
@@ -69,8 +69,7 @@ def ksg_conditional(
       scaling: "feature", "variable" or "none", as for `ksg`.
       local: Whether to return each point's term, shape [n], whose mean is the estimate:
         which points tell and which mislead. A single term means little by itself; it
-        may be negative, and is NaN where
-        a point is left out.
+        may be negative, and that of a point left out is NaN.
       block_size: Points handled at a time; chosen from n and the backend by default.
       axis_name: The mesh axis, or several, over which the points are spread: one of
         `jax.shard_map`, where the arrays are a device's own, or of the mesh in force
@@ -103,12 +102,14 @@ def ksg_conditional(
       and continuous data <https://arxiv.org/abs/1912.03387>`_, 2019.
     """
     variables = tuple(
-        _checks.classes_or_points(name, v) for name, v in [("x", x), ("y", y), ("z", z)]
+        _checks.classes_or_points(name, v, by_feature=scaling == "feature")
+        for name, v in [("x", x), ("y", y), ("z", z)]
     )
     n = _checks.same_length(zip("xyz", variables, strict=True))
     ks = _checks.several_neighbours(k, number_of_points(n, axis_name))
     _distances.check_options(metric, block_size)
     _scaling.check(scaling)
+    _checks.flag("local", local)
     return _ksg_conditional(
         *variables,
         ks=ks,

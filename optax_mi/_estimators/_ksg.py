@@ -79,7 +79,9 @@ def ksg(
         less biased for layers of many features.
       scaling: "feature" divides each feature by its standard deviation, for columns in
         different units; "variable" divides x and y by their spreads, for features that
-        share a unit, as a layer's do; "none" leaves all as it is.
+        share a unit, as a layer's do; "none" leaves all as it is. Beside
+        a single enormous value all others of its feature become equal;
+        ``margins="gaussian"`` does not mind it.
       margins: "gaussian" first replaces each feature by the Gaussian quantile of its
         rank (ties by their mean rank). That is monotone in each feature, so the
         information is the same, and it mends heavy tails.
@@ -118,12 +120,15 @@ def ksg(
       Gao et al., `Estimating mutual information for discrete-continuous mixtures
       <https://arxiv.org/abs/1709.06212>`_, 2017, algorithm 1.
     """
-    x, y = _checks.points("x", x), _checks.points("y", y)
+    by_feature = scaling == "feature"
+    x = _checks.points("x", x, by_feature=by_feature)
+    y = _checks.points("y", y, by_feature=by_feature)
     n = _checks.same_length([("x", x), ("y", y)])
     ks = _checks.several_neighbours(k, number_of_points(n, axis_name))
     _checks.one_of("algorithm", algorithm, (1, 2))
     _checks.one_of("margins", margins, ("raw", "gaussian"))
     _scaling.check(scaling)
+    _checks.flag("local", local)
     _distances.check_options(metric, block_size)
     return _ksg(
         x,

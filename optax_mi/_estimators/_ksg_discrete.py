@@ -50,9 +50,9 @@ def ksg_discrete(
             \psi(k_i) - \psi(N_{c(i)}) - \mathbb{E}\,\psi(m_i) \right]
 
     Distances are only ever compared within X, so the estimate does not depend on the
-    scale of X, and labels are never embedded in a space of their own. Nor does it
-    depend on the units of the features, each of which is first divided by its standard
-    deviation (`scaling`).
+    scale of X, and labels are never embedded in a space of their own. By default each
+    feature is first divided by its standard deviation (`scaling`), so that its unit
+    does not matter either.
 
     Points at exactly equal distances (saturated outputs, dead units, quantised values,
     repeated rows) are ordered at random, and the expectation over that order is taken
@@ -88,12 +88,11 @@ def ksg_discrete(
       metric: "euclidean", "manhattan" or "chebyshev", the norm within X. By default as
         in `estimate_mi`; in the maximum norm layers of many features tell less.
       scaling: "feature" divides each feature by its standard deviation, for columns in
-        different units. "variable" and "none" do not, which suits features that share a
-        unit, as a layer's do.
+        different units. "variable" and "none", here the same, do not: for features
+        that share a unit, as a layer's do.
       local: Whether to return each point's term, shape [n], whose mean is the estimate:
         which points tell and which mislead. A single term means little by itself; it
-        may be negative, and is NaN where
-        a point is alone in its class.
+        may be negative, and that of a point alone in its class is NaN.
       block_size: Points handled at a time; chosen from n and the backend by default.
         The result does not depend on it.
       axis_name: The mesh axis, or several, over which the points are spread: one of
@@ -126,12 +125,13 @@ def ksg_discrete(
       Ross, `Mutual information between discrete and continuous data sets
       <https://doi.org/10.1371/journal.pone.0087357>`_, 2014, equation (2).
     """
-    x = _checks.points("x", x)
+    x = _checks.points("x", x, by_feature=scaling == "feature")
     labels = _checks.class_labels("labels", labels)
     n = _checks.same_length([("x", x), ("labels", labels)])
     ks = _checks.several_neighbours(k, number_of_points(n, axis_name))
     _distances.check_options(metric, block_size)
     _scaling.check(scaling)
+    _checks.flag("local", local)
     return _ksg_discrete(
         x,
         labels,

@@ -83,11 +83,14 @@ def ksg_mixed(
       Gao et al., `Estimating mutual information for discrete-continuous mixtures
       <https://arxiv.org/abs/1709.06212>`_, 2017, algorithm 1.
     """
-    x, y = _checks.points("x", x), _checks.points("y", y)
+    by_feature = scaling == "feature"
+    x = _checks.points("x", x, by_feature=by_feature)
+    y = _checks.points("y", y, by_feature=by_feature)
     n = _checks.same_length([("x", x), ("y", y)])
     ks = _checks.several_neighbours(k, number_of_points(n, axis_name))
     _distances.check_options(metric, block_size)
     _scaling.check(scaling)
+    _checks.flag("local", local)
     return _ksg_mixed(
         x,
         y,

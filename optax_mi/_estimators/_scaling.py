@@ -8,6 +8,7 @@ information depends on neither.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -74,9 +75,9 @@ def _in_unit(
 def by_feature(x: Float[Array, "n d"], axis: AxisName = None) -> Float[Array, "n d"]:
     """Divides each feature by its standard deviation, a constant one by nothing.
 
-    The factors are rounded to two thirds of the digits that a float has. So values of
-    few digits, as grades and pixels, are multiplied exactly and stay on their grid:
-    tied distances stay tied.
+    The factors are rounded to two thirds of the digits that a float has. So values
+    within 256 steps of a grid, as grades, pixels and years, are multiplied exactly and
+    stay on a grid: tied distances stay tied.
     """
 
     def mean(values: Float[Array, "n d"]) -> Float[Array, "1 d"]:
@@ -85,13 +86,29 @@ def by_feature(x: Float[Array, "n d"], axis: AxisName = None) -> Float[Array, "n
     largest = _ring.largest(jnp.max(x, axis=0), axis)[None]
     smallest = -_ring.largest(jnp.max(-x, axis=0), axis)[None]
     _, exponent = jnp.frexp(jnp.maximum(largest, -smallest))
-    x = _distances.times_power_of_two(x, -exponent)  # so that squares are finite
+    # So that squares are finite.
+    x, low, high = (
+        _distances.times_power_of_two(v, -exponent) for v in (x, smallest, largest)
+    )
+    x = x - _constant(low, high)
     from_mean = x - mean(x)
     # A mean of large numbers is rounded, by the same for all of them.
     from_mean -= mean(from_mean)
     deviation = jnp.sqrt(mean(from_mean**2))
     varies = (largest > smallest) & (deviation > 0)
     return x * jnp.where(varies, _rounded(1 / deviation), 1)
+
+
+def _constant(low: Float[Array, "1 d"], high: Float[Array, "1 d"]) -> Any:
+    """What is subtracted without any rounding, a multiple of the range; mostly 0."""
+    _, exponent = jnp.frexp(high - low)
+    step = jnp.ldexp(jnp.ones_like(low), exponent)
+    constant = jnp.rint((low + high) / 2 / step) * step
+    sizes = jnp.abs(jnp.concatenate([low, high]))
+    # Differences of numbers that are within a factor of two are exact (Sterbenz).
+    near = (2 * sizes >= jnp.abs(constant)) & (sizes <= 2 * jnp.abs(constant))
+    exact = near.all(axis=0)[None] & (jnp.sign(low) == jnp.sign(high)) & (high > low)
+    return jnp.where(exact, constant, 0)
 
 
 def _rounded(factor: Float[Array, "1 d"]) -> Float[Array, "1 d"]:

@@ -4,6 +4,9 @@ Points are of random ties, scales and class sizes; shapes are few where cases ar
 since each compiles a program.
 """
 
+from functools import partial
+from typing import Any
+
 import compiled
 import numpy as np
 import pytest
@@ -117,9 +120,10 @@ def test_a_rotation_does_not_matter_to_the_euclidean_norm(name, seed):
     x, labels = rng.normal(size=(N, D)).astype(np.float32), rng.integers(0, 4, N)
     y = labels if name == "ksg_discrete" else labels + rng.normal(size=N)
     rotation, _ = np.linalg.qr(rng.normal(size=(D, D)))
+    whole: dict[str, Any] = {"scaling": "variable"}  # features change in a rotation
     estimator = {
-        "ksg_discrete": optax_mi.ksg_discrete,
-        "ksg": lambda x, y: optax_mi.ksg(x, y, metric="euclidean"),
+        "ksg_discrete": partial(optax_mi.ksg_discrete, **whole),
+        "ksg": partial(optax_mi.ksg, metric="euclidean", **whole),
     }[name]
     turned = estimator((x @ rotation).astype(np.float32), y)
     # Rounding may exchange two points at almost one distance.
