@@ -41,7 +41,7 @@ def match(
     """
     labels, layers = sorted(set(labels)), list(layers)
     if default is not None and default not in layers:
-        expected = f"a mapping with the default layer, {default!r}, in it"
+        expected = f"a mapping with the layer of `default`, {default!r}, in it"
         _checks.fail(argument, expected, layers)
     own = {label: _longest_prefix(label, layers) for label in labels}
     for label in labels:

@@ -175,7 +175,7 @@ def test_layers_that_nobody_follows_are_named_with_both_sets():
 @pytest.mark.parametrize("give", [update, record])
 def test_a_default_that_was_not_measured_is_refused(give):
     with pytest.raises(
-        ValueError, match="`mi` must be a mapping with the default layer, 'norm'"
+        ValueError, match="`mi` must be a mapping with the layer of `default`, 'norm'"
     ):
         give(layerwise(default="norm"), EPOCHS[0])
 
