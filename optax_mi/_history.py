@@ -36,7 +36,7 @@ class MIHistory:
     what a compiled loop carries cannot do, and it is read outside of one. A row is a
     dictionary with ``epoch``, ``step``, ``layer``, ``learning_rate``, ``mi`` and
     ``reference`` (in nats; NaN: none), ``normalized_mi``, which is ``mi / reference``
-    (NaN where the reference is none or 0), and whatever else was recorded, so
+    (NaN without a reference, or with one of 0), and whatever else was recorded, so
     ``pandas.DataFrame(history.rows)`` is the whole of it. `optax_mi.plots` draws it.
 
     With the entropy of the labels as the reference, ``normalized_mi`` is the share of
@@ -191,8 +191,8 @@ class MIHistory:
     def to_table(self) -> str:
         """The rows as a Markdown table, numbers to four figures.
 
-        Layers are left out where there is only the whole network, and normalized
-        information where there is none.
+        The column ``layer`` is left out where there is only the whole network, and
+        ``normalized_mi`` where no row has it.
         """
         columns = self._columns()
         if self.layers == [""]:

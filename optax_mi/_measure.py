@@ -104,7 +104,6 @@ def estimate_mi(
         outcomes = _checks.any_outcomes("outcomes", outcomes)
     else:
         outcomes = _checks.outcomes("outcomes", outcomes, by_feature=by_feature)
-    discrete = _checks.is_discrete(outcomes)
     layers = {
         name: _checks.samples(f"activations[{name!r}]", a, by_feature=by_feature)
         for name, a in activations.items()
@@ -114,13 +113,14 @@ def estimate_mi(
         + [(f"activations[{name!r}]", a) for name, a in layers.items()]
     )
     if estimator is not None:
-        options = {"k": k, "metric": metric, "scaling": scaling}
-        options |= {"block_size": block_size, "axis_name": axis_name}
-        options |= {"local": local or None}
-        for name, option in options.items():
-            if option is not None:
-                expected = "left out, and bound in the estimator: functools.partial"
-                _checks.fail(name, f"{expected}(estimator, {name}=...)", repr(option))
+        _refuse(
+            k=k,
+            metric=metric,
+            scaling=scaling,
+            local=local or None,
+            block_size=block_size,
+            axis_name=axis_name,
+        )
         estimates = _apply_all(tuple(layers.values()), outcomes, estimator=estimator)
         return dict(zip(layers, estimates, strict=True))
     k = 3 if k is None else k
@@ -134,7 +134,7 @@ def estimate_mi(
         *layers.values(),
         outcomes,
         axis_name=axis_name,
-        discrete=discrete,
+        discrete=_checks.is_discrete(outcomes),
         k=ks,
         metric=metric,
         scaling=scaling,
@@ -142,6 +142,14 @@ def estimate_mi(
         block_size=block_size,
     )
     return dict(zip(layers, estimates, strict=True))
+
+
+def _refuse(**options: Any) -> None:
+    """Refuses options of the default estimator beside another one."""
+    for name, option in options.items():
+        if option is not None:
+            expected = "left out, and bound in the estimator: functools.partial"
+            _checks.fail(name, f"{expected}(estimator, {name}=...)", repr(option))
 
 
 @over_points

@@ -24,7 +24,7 @@ def test_it_equals_the_twin(step, metric):
         x, y, z = (np.round(v / step) * step for v in (x, y, z))
     np.testing.assert_allclose(
         optax_mi.ksg_conditional(x, y, z, metric=metric),
-        twins.conditional_ksg(x, y, z, metric=metric),
+        twins.ksg_conditional(x, y, z, metric=metric),
         rtol=1e-5,
         atol=2e-6,
     )
@@ -43,7 +43,7 @@ def test_a_wide_known_variable_equals_the_twin():
     x, y = (z[:, :1] + rng.normal(size=(150, 1)).astype(np.float32) for _ in range(2))
     np.testing.assert_allclose(
         optax_mi.ksg_conditional(x, y, z, metric="euclidean"),
-        twins.conditional_ksg(x, y, z, metric="euclidean"),
+        twins.ksg_conditional(x, y, z, metric="euclidean"),
         rtol=1e-5,
         atol=2e-6,
     )
@@ -149,7 +149,7 @@ def test_classes_alone_come_to_the_table_of_frequencies():
     z = rng.integers(0, 2, 2000)
     x = (z + (rng.random(2000) < 0.3)) % 3
     y = (x + (rng.random(2000) < 0.2)) % 3
-    parts = [np.mean(z == c) * twins.discrete_mi(x[z == c], y[z == c]) for c in (0, 1)]
+    parts = [np.mean(z == c) * twins.plug_in_mi(x[z == c], y[z == c]) for c in (0, 1)]
     assert optax_mi.ksg_conditional(x, y, z) == pytest.approx(sum(parts), abs=0.005)
 
 

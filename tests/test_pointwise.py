@@ -39,7 +39,7 @@ ESTIMATORS: dict[str, tuple[Any, Any, tuple[str, ...]]] = {
     "mixed": (optax_mi.ksg_mixed, twins.ksg_mixed, ("x", "y")),
     "conditional": (
         optax_mi.ksg_conditional,
-        twins.conditional_ksg,
+        twins.ksg_conditional,
         ("x", "y", "z"),
     ),
     "conditional, classes": (

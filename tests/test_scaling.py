@@ -96,7 +96,7 @@ def test_it_equals_the_twin(scaling, metric):
         twin = getattr(twins, name)(x, y, **options)
         np.testing.assert_allclose(found, twin, atol=1e-5)
     found = optax_mi.ksg_conditional(y, x[:, :2], x, **options)
-    twin = twins.conditional_ksg(y, x[:, :2], x, **options)
+    twin = twins.ksg_conditional(y, x[:, :2], x, **options)
     np.testing.assert_allclose(found, twin, atol=1e-5)
     found = optax_mi.ksg_discrete(x, labels, **options)
     twin = twins.ksg_discrete(x, labels, **options)

@@ -221,7 +221,7 @@ def ksg_mixed(x, y, k=3, metric="chebyshev", scaling="feature", local=False):
     return np.log(len(terms)) + mean_or_each(terms, local)
 
 
-def conditional_ksg(x, y, z, k=3, metric="chebyshev", scaling="feature", local=False):
+def ksg_conditional(x, y, z, k=3, metric="chebyshev", scaling="feature", local=False):
     """Frenzel and Pompe (2007), ties averaged."""
     subspaces = ((0, 2), (1, 2), (2,))
     terms = _terms((x, y, z), subspaces, (-1, -1, 1), k, metric, scaling)
@@ -257,7 +257,7 @@ def conditional_of_classes(
     return mean_or_each(terms, local)
 
 
-def kl_entropy(x, k=3, metric="euclidean"):
+def knn_entropy(x, k=3, metric="euclidean"):
     """Kozachenko and Leonenko (1987)."""
     n, d = np.asarray(x).reshape(len(x), -1).shape
     radius = np.sort(distances(x, metric), axis=1)[:, k]
@@ -269,7 +269,7 @@ def kl_entropy(x, k=3, metric="euclidean"):
     return digamma(n) - digamma(k) + log_volume + d * np.mean(np.log(radius))
 
 
-def discrete_mi(x, y, miller_madow=False):
+def plug_in_mi(x, y, miller_madow=False):
     """The information of the table of frequencies."""
     _, x = np.unique(x, return_inverse=True)
     _, y = np.unique(y, return_inverse=True)

@@ -33,8 +33,7 @@ class Task:
     data: Dataset  # put on the device as a whole
     probe: optax_mi.Probe
     layers: str | tuple[str, ...] = ""  # what is measured; "" is the output
-    # A layer's features share a unit.
-    estimator: optax_mi.Estimator = partial(optax_mi.ksg_discrete, scaling="variable")
+    estimator: optax_mi.Estimator | None = None  # by default that of `estimate_mi`
     augment: Callable[[jax.Array, jax.Array], jax.Array] | None = None  # key, images
 
 

@@ -22,6 +22,7 @@ from optax_mi._estimators._placement import number_of_points, over_points
 from optax_mi._types import AxisName, Metric, Numeric, Scaling
 
 _SUBSPACES = ((0, 2), (1, 2), (2,))  # of x, y and z
+_SIGNS = (-1, -1, 1)  # of their terms
 _ROWS = 32  # handled at a time where there are classes
 
 
@@ -146,7 +147,8 @@ def _ksg_conditional(
             _joint.mean_digammas(c, k, dtype) for c, k in zip(counts, ks, strict=True)
         ]
         used = None
-    terms = jnp.mean(jnp.stack([_terms(means) for means in found]), axis=0)
+    each = [_joint.signed_sum(means, _SIGNS) for means in found]
+    terms = jnp.mean(jnp.stack(each), axis=0)
     mi = _ring.mean_or_each(terms, axis, local, where=used)
     return jnp.where(reduce(jnp.logical_and, finite, True), mi, jnp.nan)
 
@@ -164,11 +166,4 @@ def _of_classes(
             variables, _SUBSPACES, block_size=block_size, **options
         )
 
-    if axis is None:
-        return of_all(*variables)
     return _ring.on_each(of_all, variables, axis)
-
-
-def _terms(means: list[Float[Array, "n"]]) -> Float[Array, "n"]:
-    joint, near_xz, near_yz, near_z = means
-    return joint - near_xz - near_yz + near_z

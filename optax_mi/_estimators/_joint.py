@@ -215,6 +215,16 @@ def mean_digammas(counts: JointCounts, k: Any, dtype: Any) -> list[Float[Array, 
     return [whole, *map(mean, counts.near)]
 
 
+def signed_sum(
+    means: Sequence[Float[Array, "n"]], signs: Sequence[int]
+) -> Float[Array, "n"]:
+    """Each point's term: that of the whole space, and those of subspaces by sign."""
+    term, *near = means
+    for sign, mean in zip(signs, near, strict=True):
+        term = term + sign * mean
+    return term
+
+
 def _farthest(codes: Sequence[UInt[Array, "rows m"]]) -> UInt[Array, "rows m"]:
     """The distance in the space of several variables."""
     return reduce(jnp.maximum, codes)

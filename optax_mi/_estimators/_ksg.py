@@ -79,9 +79,9 @@ def ksg(
         less biased for layers of many features.
       scaling: "feature" divides each feature by its standard deviation, for columns in
         different units; "variable" divides x and y by their spreads, for features that
-        share a unit, as a layer's do; "none" leaves all as it is. Beside
-        a single enormous value all others of its feature become equal;
-        ``margins="gaussian"`` does not mind it.
+        share a unit, as a layer's do; "none" leaves all as it is. Beside a single
+        enormous value all others of its feature become equal; with
+        ``margins="gaussian"`` they do not.
       margins: "gaussian" first replaces each feature by the Gaussian quantile of its
         rank (ties by their mean rank). That is monotone in each feature, so the
         information is the same, and it mends heavy tails.
@@ -200,8 +200,7 @@ def gaussian_margins(
 
 def _first(counts: _joint.JointCounts, k: int, dtype: Any) -> Float[Array, "n"]:
     """Terms of equation (8): psi(k) - psi(n_x + 1) - psi(n_y + 1)."""
-    joint, near_x, near_y = _joint.mean_digammas(counts, k, dtype)
-    return joint - near_x - near_y
+    return _joint.signed_sum(_joint.mean_digammas(counts, k, dtype), (-1, -1))
 
 
 def _second(counts: _joint.JointCounts, k: int, dtype: Any) -> Float[Array, "n"]:

@@ -126,12 +126,10 @@ def _ksg_mixed(
         axis=axis,
     )
     dtype = jnp.result_type(x, y)
-
-    def terms_of(counts: _joint.JointCounts, k: int) -> Float[Array, "n"]:
-        joint, near_x, near_y = _joint.mean_digammas(counts, k, dtype)
-        return joint - near_x - near_y
-
-    each = [terms_of(c, k) for c, k in zip(counts, ks, strict=True)]
+    each = [
+        _joint.signed_sum(_joint.mean_digammas(c, k, dtype), (-1, -1))
+        for c, k in zip(counts, ks, strict=True)
+    ]
     terms = jnp.mean(jnp.stack(each), axis=0)
     n = jnp.asarray(len(x) * _ring.size(axis), dtype)
     mi = jnp.log(n) + _ring.mean_or_each(terms, axis, local)

@@ -176,6 +176,8 @@ def on_each(
     For what looks at few pairs of points of few features: there is little to send, and
     little to share out.
     """
+    if axis is None:
+        return fn(*arrays)
 
     def part(values: Shaped[Array, "all *d"]) -> Shaped[Array, "n *d"]:
         n = len(values) // size(axis)
