@@ -23,7 +23,7 @@ import numpy as np
 
 import optax_mi
 from optax_mi import _checks
-from optax_mi._estimators._distances import METRICS
+from optax_mi._estimators._neighbours.distances import METRICS
 from optax_mi._estimators._scaling import SCALINGS
 from optax_mi._history import COLUMNS
 from optax_mi._interval import FEWEST

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from optax_mi._estimators._distances import FEW_FEATURES
+from optax_mi._estimators._neighbours.distances import FEW_FEATURES
 
 # Layers share a body with wider ones where that adds no more than this share to them:
 # one is compiled in about a second, which pays for many measurements.

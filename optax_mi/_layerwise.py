@@ -13,7 +13,7 @@ from jaxtyping import ScalarLike
 
 from optax_mi import _checks
 from optax_mi._going_back import able_to_go_back
-from optax_mi._layers import match, module_paths
+from optax_mi._labels import match, module_paths
 from optax_mi._place import carrying
 from optax_mi._policies import AnyPolicy, as_policy, keeps_parameters
 from optax_mi._rate import (

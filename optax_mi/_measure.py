@@ -15,8 +15,8 @@ from jaxtyping import Array, ArrayLike, Float, Shaped
 from optax_mi import _checks
 from optax_mi._alike import map_layers
 from optax_mi._estimators import _scaling, ksg, ksg_discrete, label_entropy
-from optax_mi._estimators._distances import check_options
-from optax_mi._estimators._placement import number_of_points, over_points
+from optax_mi._estimators._neighbours.distances import check_options
+from optax_mi._estimators._neighbours.sharding import number_of_points, over_points
 from optax_mi._probe import Probe
 from optax_mi._types import AxisName, Estimator, Metric, Numeric, ReferenceKind, Scaling
 

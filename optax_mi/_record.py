@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from optax_mi import _checks
-from optax_mi._layers import match
+from optax_mi._labels import match
 from optax_mi._place import Place, partition_labels, place
 from optax_mi._state import (
     MISSING,

@@ -17,9 +17,9 @@ LAYERS = [
     ["_types"],
     ["_arrays"],
     ["_checks"],
-    ["_capture_linen", "_capture_nnx", "_selection"],
+    ["_selection"],
     ["_batches", "_positions"],
-    ["_layers", "_probe", "_capture", "_estimators"],
+    ["_labels", "_probe", "_capture", "_estimators"],
     ["_alike"],
     ["_measure"],
     ["_sample_size", "_interval", "estimators"],
@@ -54,7 +54,7 @@ def test_imports_run_one_way(path):
             continue
         inner = inner[:1] or [alias.name for alias in node.names]
         for name in inner:
-            same_folder = name == module_of(path) == "_estimators"
+            same_folder = name == module_of(path) in ("_capture", "_estimators")
             assert same_folder or RANK[name] < RANK[module_of(path)], (path, name)
 
 

@@ -12,7 +12,7 @@ import tiers
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import optax_mi
-from optax_mi._estimators import _ring
+from optax_mi._estimators._neighbours import collectives
 
 pytestmark = pytest.mark.usefixtures("compiled_afresh")
 
@@ -133,10 +133,10 @@ def test_every_way_to_spread_points_gives_the_same(name, monkeypatch):
     way, kind = WAYS[name]
     data, mesh = points(40), make_mesh(kind)
     rounds = []
-    pass_round = _ring._pass_round
+    pass_round = collectives._pass_round
     jax.clear_caches()  # a program that is known would pass nothing round again
     monkeypatch.setattr(
-        _ring, "_pass_round", lambda *a: rounds.append(a) or pass_round(*a)
+        collectives, "_pass_round", lambda *a: rounds.append(a) or pass_round(*a)
     )
     with jax.set_mesh(mesh):
         mi = way(optax_mi.ksg_discrete, mesh)(*sharded(mesh, *data))
@@ -176,7 +176,7 @@ def test_terms_lie_where_their_points_do(name):
 @pytest.mark.slow
 def test_many_points_of_few_features_are_searched_as_on_one_device(monkeypatch):
     monkeypatch.setattr(
-        "optax_mi._estimators._pruned.applies", lambda n, features, ks: n == N
+        "optax_mi._estimators._neighbours.boxes.applies", lambda n, features, ks: n == N
     )
     data, mesh = continuous(2), make_mesh()
     estimate, spread = in_shard_map(optax_mi.ksg, mesh), sharded(mesh, *data)

@@ -9,7 +9,7 @@ import twins
 from scipy.special import digamma, gammaln
 
 import optax_mi
-from optax_mi._estimators._ties import mean_digamma
+from optax_mi._estimators._neighbours.ties import mean_digamma
 
 TIED = [1, 2, 3, 5, 10, 30, 100, 1000]  # T
 

@@ -188,11 +188,11 @@ def check_classes_of_any_kind(dtype):
 
 @pytest.mark.parametrize("features", [1, 2, 3])
 def check_a_search_in_few_dimensions(features, monkeypatch):
-    from optax_mi._estimators import _pruned
+    from optax_mi._estimators._neighbours import boxes
 
     for table in ("MIN_POINTS", "MIN_POINTS_ALONE"):
-        least = dict.fromkeys(getattr(_pruned, table), 1)
-        monkeypatch.setattr(_pruned, table, least)
+        least = dict.fromkeys(getattr(boxes, table), 1)
+        monkeypatch.setattr(boxes, table, least)
     x = RNG.normal(size=(200, features)).astype(np.float32)
 
     def calls():

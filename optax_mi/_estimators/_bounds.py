@@ -9,9 +9,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Bool, Float, Int, Integer, ScalarLike, Shaped
 
 from optax_mi import _checks
-from optax_mi._estimators import _distances, _neighbours, _ring
 from optax_mi._estimators._entropy import class_sizes
-from optax_mi._estimators._placement import over_points
+from optax_mi._estimators._neighbours import collectives, distances, tiles
+from optax_mi._estimators._neighbours.sharding import over_points
 from optax_mi._types import AxisName, Discrete, Numeric
 
 
@@ -100,13 +100,13 @@ def _bounds(
     block_size: int | None,
     axis: AxisName,
 ) -> Bounds:
-    n, devices = len(x), _ring.size(axis)
+    n, devices = len(x), collectives.size(axis)
     padded = (
-        _distances.as_columns(x),
-        _distances.pad_points(labels, 0),
-        _distances.pad_points(jnp.ones_like(labels, bool), False),
+        distances.as_columns(x),
+        distances.pad_points(labels, 0),
+        distances.pad_points(jnp.ones_like(labels, bool), False),
     )
-    columns = _ring.spread(padded, axis)
+    columns = collectives.spread(padded, axis)
 
     def log_means(
         block: tuple[
@@ -117,11 +117,11 @@ def _bounds(
 
         def pairs(tile: Any) -> tuple[Shaped[Array, "rows m"], ...]:
             own, own_label, there = tile
-            squared = _distances.distances(points, own, "euclidean")
+            squared = distances.distances(points, own, "euclidean")
             present = jnp.broadcast_to(there[None], squared.shape)
             return squared, present & (label[:, None] == own_label[None]), present
 
-        squared, same, present = _ring.everywhere(pairs, columns)
+        squared, same, present = collectives.everywhere(pairs, columns)
 
         def log_mean(
             scale: float, among: Bool[Array, "rows m"], number: Int[Array, "..."]
@@ -137,13 +137,13 @@ def _bounds(
             log_mean(8, same, size),
         )
 
-    means = _neighbours.map_blocks(
+    means = tiles.map_blocks(
         log_means,
         (x, labels, class_sizes(labels, axis)),
-        _neighbours.choose_block_size(n, x.shape[1:], n, block_size, devices),
+        tiles.choose_block_size(n, x.shape[1:], n, block_size, devices),
     )
     kl_all, bhattacharyya_all, kl_class, bhattacharyya_class = (
-        _ring.mean(of_points, axis) for of_points in means
+        collectives.mean(of_points, axis) for of_points in means
     )
     return Bounds(
         lower=kl_class - bhattacharyya_all, upper=bhattacharyya_class - kl_all

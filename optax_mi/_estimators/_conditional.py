@@ -11,14 +11,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, Num
 
 from optax_mi import _checks
-from optax_mi._estimators import (
-    _conditional_classes,
-    _distances,
-    _joint,
-    _ring,
-    _scaling,
-)
-from optax_mi._estimators._placement import number_of_points, over_points
+from optax_mi._estimators import _conditional_classes, _joint, _scaling
+from optax_mi._estimators._neighbours import collectives, distances
+from optax_mi._estimators._neighbours.sharding import number_of_points, over_points
 from optax_mi._types import AxisName, Metric, Numeric, Scaling
 
 _SUBSPACES = ((0, 2), (1, 2), (2,))  # of x, y and z
@@ -108,7 +103,7 @@ def ksg_conditional(
     )
     n = _checks.same_length(zip("xyz", variables, strict=True))
     ks = _checks.several_neighbours(k, number_of_points(n, axis_name))
-    _distances.check_options(metric, block_size)
+    distances.check_options(metric, block_size)
     _scaling.check(scaling)
     _checks.flag("local", local)
     return _ksg_conditional(
@@ -134,7 +129,7 @@ def _ksg_conditional(
 ) -> Float[Array, "*n"]:
     variables = jax.lax.stop_gradient(variables)
     numbers = [v for v in variables if v.ndim > 1]
-    finite = [_ring.all_finite(v, axis) for v in numbers]
+    finite = [collectives.all_finite(v, axis) for v in numbers]
     options: Any = {"ks": ks, "metric": metric, "scaling": scaling}
     if len(numbers) < len(variables):
         found, used = _of_classes(variables, axis, block_size or _ROWS, options)
@@ -149,7 +144,7 @@ def _ksg_conditional(
         used = None
     each = [_joint.signed_sum(means, _SIGNS) for means in found]
     terms = jnp.mean(jnp.stack(each), axis=0)
-    mi = _ring.mean_or_each(terms, axis, local, where=used)
+    mi = collectives.mean_or_each(terms, axis, local, where=used)
     return jnp.where(reduce(jnp.logical_and, finite, True), mi, jnp.nan)
 
 
@@ -166,4 +161,4 @@ def _of_classes(
             variables, _SUBSPACES, block_size=block_size, **options
         )
 
-    return _ring.on_each(of_all, variables, axis)
+    return collectives.on_each(of_all, variables, axis)

@@ -15,7 +15,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Num
 
-from optax_mi._estimators import _distances, _joint, _scaling
+from optax_mi._estimators import _joint, _scaling
+from optax_mi._estimators._neighbours import distances
 from optax_mi._types import Metric, Scaling
 
 
@@ -83,7 +84,7 @@ def _distances_within(
 
     def of_numbers(x: Float[Array, "n d"], unit: Float[Array, ""]) -> Any:
         columns = x.T
-        return lambda i: _distances.distances(x[i][None], columns, metric)[0] * unit
+        return lambda i: distances.distances(x[i][None], columns, metric)[0] * unit
 
     numbers = [v for v in variables if v.ndim > 1]
     in_units = zip(*_scaling.in_units(numbers, scaling, metric), strict=True)

@@ -6,9 +6,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, Integer
 
 from optax_mi import _checks
-from optax_mi._estimators import _ring
 from optax_mi._estimators._entropy import class_sizes
-from optax_mi._estimators._placement import over_points
+from optax_mi._estimators._neighbours import collectives
+from optax_mi._estimators._neighbours.sharding import over_points
 from optax_mi._types import AxisName, Discrete
 
 
@@ -68,7 +68,7 @@ def plug_in_mi(
 def _plug_in_mi(
     x: Integer[Array, "n"], y: Integer[Array, "n"], *, axis: AxisName
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
-    x, y = _ring.gather(x, axis), _ring.gather(y, axis)
+    x, y = collectives.gather(x, axis), collectives.gather(y, axis)
     n = len(x)
     order = jnp.lexsort((y, x))
     ordered_x, ordered_y = x[order], y[order]

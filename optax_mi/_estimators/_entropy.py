@@ -12,9 +12,15 @@ from jax.scipy.special import digamma, gammaln
 from jaxtyping import Array, ArrayLike, Bool, Float, Int, Integer, UInt
 
 from optax_mi import _checks
-from optax_mi._estimators import _axes, _distances, _neighbours, _pruned, _ring
-from optax_mi._estimators._leaves import Variable
-from optax_mi._estimators._placement import number_of_points, over_points
+from optax_mi._estimators._neighbours import (
+    boxes,
+    collectives,
+    distances,
+    sorting,
+    tiles,
+)
+from optax_mi._estimators._neighbours.packing import Variable
+from optax_mi._estimators._neighbours.sharding import number_of_points, over_points
 from optax_mi._types import AxisName, Discrete, Metric, Numeric
 
 
@@ -54,12 +60,12 @@ def label_entropy(
 @over_points
 def _label_entropy(labels: Integer[Array, "n"], *, axis: AxisName) -> Float[Array, ""]:
     sizes = class_sizes(labels, axis).astype(jnp.result_type(float))
-    return _ring.mean(jnp.log(len(labels) * _ring.size(axis) / sizes), axis)
+    return collectives.mean(jnp.log(len(labels) * collectives.size(axis) / sizes), axis)
 
 
 def class_sizes(labels: Integer[Array, "n"], axis: AxisName = None) -> Int[Array, "n"]:
     """The number of points of each point's class, itself included."""
-    ordered = _ring.varying(jnp.sort(_ring.gather(labels, axis)), labels)
+    ordered = collectives.varying(jnp.sort(collectives.gather(labels, axis)), labels)
     first = jnp.searchsorted(ordered, labels, side="left")
     return jnp.searchsorted(ordered, labels, side="right") - first
 
@@ -118,7 +124,7 @@ def knn_entropy(
     """
     x = _checks.points("x", x, units=True)
     ks = _checks.several_neighbours(k, number_of_points(len(x), axis_name))
-    _distances.check_options(metric, block_size)
+    distances.check_options(metric, block_size)
     return _knn_entropy(
         x, ks=ks, metric=metric, block_size=block_size, axis_name=axis_name
     )
@@ -134,23 +140,23 @@ def _knn_entropy(
     axis: AxisName,
 ) -> Float[Array, ""]:
     x = jax.lax.stop_gradient(x)
-    n, d = len(x) * _ring.size(axis), x.shape[1]
+    n, d = len(x) * collectives.size(axis), x.shape[1]
     # So that no distance over- or underflows; undone in the end.
-    exponent = _distances.scale_exponent(x, axis)
+    exponent = distances.scale_exponent(x, axis)
     scaled = jnp.ldexp(x, exponent)
 
     def entropy(k: int) -> Float[Array, ""]:
         codes = _kth_distances(scaled, k, metric, block_size, axis)
-        log_radius = jnp.log(_distances.decode(codes))
+        log_radius = jnp.log(distances.decode(codes))
         if metric == "euclidean":
             log_radius = log_radius / 2  # it came squared
-        mean = _ring.mean(log_radius - exponent * math.log(2), axis)
+        mean = collectives.mean(log_radius - exponent * math.log(2), axis)
         number, own_k = (jnp.asarray(m, x.dtype) for m in (n, k))
         ball = _log_unit_ball(d, metric)
         return digamma(number) - digamma(own_k) + ball + d * mean
 
     mean = sum(map(entropy, ks)) / len(ks)
-    return jnp.where(_ring.all_finite(x, axis), mean, jnp.nan)
+    return jnp.where(collectives.all_finite(x, axis), mean, jnp.nan)
 
 
 def _kth_distances(
@@ -161,39 +167,39 @@ def _kth_distances(
     axis: AxisName,
 ) -> UInt[Array, "n"]:
     """Codes of the distance of each point to its k-th neighbour."""
-    n, d, devices = *x.shape, _ring.size(axis)
-    searched = _pruned.applies(n * devices, (d,), (k,))
+    n, d, devices = *x.shape, collectives.size(axis)
+    searched = boxes.applies(n * devices, (d,), (k,))
     if axis is not None and (d == 1 or searched):
 
         def of_all(x: Float[Array, "all d"]) -> UInt[Array, "all"]:
             return _kth_distances(x, k, metric, block_size, None)
 
-        return _ring.on_each(of_all, (x,), axis)
+        return collectives.on_each(of_all, (x,), axis)
     if d == 1:
-        return _axes.kth_distances(_axes.axis(x[:, 0]), jnp.full(n, k), k, metric)
+        return sorting.kth_distances(sorting.axis(x[:, 0]), jnp.full(n, k), k, metric)
     if searched:
-        return _pruned.kth_distances(Variable(x), jnp.full(n, k), k, metric)
-    columns = _ring.spread(_distances.as_columns(x), axis)
+        return boxes.kth_distances(Variable(x), jnp.full(n, k), k, metric)
+    columns = collectives.spread(distances.as_columns(x), axis)
     within = k + 1  # each point is the nearest to itself
 
-    def codes_from(points: Float[Array, "rows d"]) -> _neighbours.Codes:
-        return lambda tile: _distances.codes_from(points, tile, metric)
+    def codes_from(points: Float[Array, "rows d"]) -> tiles.Codes:
+        return lambda tile: distances.codes_from(points, tile, metric)
 
     def fast(
         points: Float[Array, "rows d"],
     ) -> tuple[UInt[Array, "rows"], Bool[Array, "rows"]]:
-        codes, arrays = _neighbours.view(codes_from(points), columns, (d,))
-        minima = _neighbours.group_minima(codes, arrays, within)
-        radius = _neighbours.kth_of_minima(minima, k=within, max_k=within)
-        (closer,) = _neighbours.count(lambda c: [codes(c) < radius[:, None]], arrays)
+        codes, arrays = tiles.view(codes_from(points), columns, (d,))
+        minima = tiles.group_minima(codes, arrays, within)
+        radius = tiles.kth_of_minima(minima, k=within, max_k=within)
+        (closer,) = tiles.count(lambda c: [codes(c) < radius[:, None]], arrays)
         return radius, closer >= within
 
     def exact(points: Float[Array, "rows d"]) -> UInt[Array, "rows"]:
-        codes = _ring.everywhere(codes_from(points), columns)
-        return _neighbours.kth_smallest(codes, k=within, max_k=within)
+        codes = collectives.everywhere(codes_from(points), columns)
+        return tiles.kth_smallest(codes, k=within, max_k=within)
 
-    block_size = _neighbours.choose_block_size(n, (d,), within, block_size, devices)
-    return _neighbours.map_rechecked(fast, exact, x, block_size, axis)
+    block_size = tiles.choose_block_size(n, (d,), within, block_size, devices)
+    return tiles.map_rechecked(fast, exact, x, block_size, axis)
 
 
 def _log_unit_ball(d: int, metric: Metric) -> Float[Array, ""]:

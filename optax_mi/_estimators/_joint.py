@@ -16,17 +16,17 @@ import jax.numpy as jnp
 from jax.scipy.special import digamma
 from jaxtyping import Array, Bool, Float, Int, UInt
 
-from optax_mi._estimators import (
-    _axes,
-    _distances,
-    _gram,
-    _neighbours,
-    _pruned,
-    _ring,
-    _scaling,
+from optax_mi._estimators import _scaling
+from optax_mi._estimators._neighbours import (
+    boxes,
+    collectives,
+    distances,
+    matmul,
+    sorting,
+    tiles,
 )
-from optax_mi._estimators._leaves import Variable
-from optax_mi._estimators._ties import mean_digamma
+from optax_mi._estimators._neighbours.packing import Variable
+from optax_mi._estimators._neighbours.ties import mean_digamma
 from optax_mi._types import AxisName, Metric, Scaling
 
 # From columns of each variable to codes within it of their distances from the rows.
@@ -60,7 +60,7 @@ class _Block(NamedTuple):
     """Points of each variable."""
 
     x: tuple[Float[Array, "rows _d"], ...]
-    gram: tuple[_gram.Points | None, ...]  # of a variable measured by a product
+    gram: tuple[matmul.Points | None, ...]  # of a variable measured by a product
 
 
 def joint_counts(
@@ -87,25 +87,25 @@ def joint_counts(
       axis: That of the devices over which the points are spread.
     """
     n, features = len(variables[0]), [v.shape[1] for v in variables]
-    devices = _ring.size(axis)
-    searched = not edges and _pruned.applies(n * devices, features, ks)
+    devices = collectives.size(axis)
+    searched = not edges and boxes.applies(n * devices, features, ks)
     if axis is not None and searched:
         options: Any = {"ks": ks, "metric": metric, "scaling": scaling}
 
         def of_all(*variables: Float[Array, "all _d"]) -> list[JointCounts]:
             return joint_counts(variables, subspaces, block_size=block_size, **options)
 
-        return _ring.on_each(of_all, variables, axis)
+        return collectives.on_each(of_all, variables, axis)
     variables, units = _scaling.in_units(variables, scaling, metric, axis)
-    own_columns = [_distances.as_columns(v) for v in variables]
-    columns = _ring.spread(own_columns, axis)
+    own_columns = [distances.as_columns(v) for v in variables]
+    columns = collectives.spread(own_columns, axis)
     spaces = (tuple(range(len(variables))), *subspaces)
     within = max(ks) + 1  # each point is the nearest to itself
 
     def codes_from(block: _Block) -> _Codes:
         def codes(tile: Sequence[Float[Array, "_d m"]]) -> list[UInt[Array, "rows m"]]:
             return [
-                _distances.codes_from(x, own, metric, unit)
+                distances.codes_from(x, own, metric, unit)
                 for x, own, unit in zip(block.x, tile, units, strict=True)
             ]
 
@@ -118,37 +118,35 @@ def joint_counts(
         )
 
     def exact(block: _Block) -> list[JointCounts]:
-        codes = _ring.everywhere(codes_from(block), columns)
+        codes = collectives.everywhere(codes_from(block), columns)
         joint = _farthest(codes)
-        rhos = [_neighbours.kth_smallest(joint, k=k + 1, max_k=k + 1) for k in ks]
-        return [about(rho, _neighbours.stored, codes) for rho in rhos]
+        rhos = [tiles.kth_smallest(joint, k=k + 1, max_k=k + 1) for k in ks]
+        return [about(rho, tiles.stored, codes) for rho in rhos]
 
     def by_groups(codes: _Codes, arrays: Any) -> list[UInt[Array, "rows"]]:
-        minima = _neighbours.group_minima(
-            lambda tile: _farthest(codes(tile)), arrays, within
-        )
-        return [_neighbours.kth_of_minima(minima, k=k + 1, max_k=k + 1) for k in ks]
+        minima = tiles.group_minima(lambda tile: _farthest(codes(tile)), arrays, within)
+        return [tiles.kth_of_minima(minima, k=k + 1, max_k=k + 1) for k in ks]
 
     def fast(block: _Block) -> tuple[list[JointCounts], Bool[Array, "rows"]]:
-        codes, arrays = _neighbours.view(codes_from(block), columns, features)
+        codes, arrays = tiles.view(codes_from(block), columns, features)
         found = [about(rho, codes, arrays) for rho in by_groups(codes, arrays)]
         return found, _any(_is_not_kth(c, k) for c, k in zip(found, ks, strict=True))
 
-    wide = [_gram.applies(d, metric) and not edges for d in features]
+    wide = [matmul.applies(d, metric) and not edges for d in features]
     grams = [
-        _gram.prepare(v, axis) if w else (None, None)
+        matmul.prepare(v, axis) if w else (None, None)
         for v, w in zip(variables, wide, strict=True)
     ]
     rows = _Block(tuple(variables), tuple(gram for gram, _ in grams))
-    block_size = _neighbours.choose_block_size(n, features, within, block_size, devices)
+    block_size = tiles.choose_block_size(n, features, within, block_size, devices)
     if searched:
         found, tied = _searched(variables, units, subspaces, ks, metric)
-        return _neighbours.redo(found, tied, exact, rows, block_size)
+        return tiles.redo(found, tied, exact, rows, block_size)
     if not any(wide):
-        return _neighbours.map_rechecked(fast, exact, rows, block_size, axis)
+        return tiles.map_rechecked(fast, exact, rows, block_size, axis)
 
     # A variable has its columns where it is not measured by a product.
-    mixed_columns = _ring.spread(
+    mixed_columns = collectives.spread(
         [
             own if gram is None else gram
             for own, (_, gram) in zip(own_columns, grams, strict=True)
@@ -159,19 +157,19 @@ def joint_counts(
     def approximate(block: _Block) -> tuple[list[JointCounts], Bool[Array, "rows"]]:
         def codes(tile: Sequence[Any]) -> list[UInt[Array, "rows m"]]:
             return [
-                _distances.codes_from(x, own, metric, unit)
+                distances.codes_from(x, own, metric, unit)
                 if gram is None
-                else _distances.code(_gram.squared_distances(gram, own) * unit)
+                else distances.code(matmul.squared_distances(gram, own) * unit)
                 for x, own, unit, gram in zip(
                     block.x, tile, units, block.gram, strict=True
                 )
             ]
 
-        arrays = _ring.everywhere(codes, mixed_columns)
+        arrays = collectives.everywhere(codes, mixed_columns)
 
         def error(squared: Float[Array, "rows"]) -> Float[Array, "rows"]:
             errors = [
-                _gram.error(gram, squared / unit) * unit
+                matmul.error(gram, squared / unit) * unit
                 for gram, unit in zip(block.gram, units, strict=True)
                 if gram is not None
             ]
@@ -179,14 +177,14 @@ def joint_counts(
 
         found = [
             _count_about(rho, error, spaces, arrays)
-            for rho in by_groups(_neighbours.stored, arrays)
+            for rho in by_groups(tiles.stored, arrays)
         ]
         return [counts for counts, _ in found], _any(
             doubtful | _is_not_kth(counts, k)
             for (counts, doubtful), k in zip(found, ks, strict=True)
         )
 
-    return _neighbours.map_rechecked(approximate, exact, rows, block_size, axis)
+    return tiles.map_rechecked(approximate, exact, rows, block_size, axis)
 
 
 def mean_digammas(counts: JointCounts, k: Any, dtype: Any) -> list[Float[Array, "n"]]:
@@ -255,9 +253,9 @@ def _count_between(
         closer = [c < low[:, None] for c in farthest]
         return closer + [c <= high[:, None] for c in farthest]
 
-    counts = _neighbours.count(predicates, arrays)
+    counts = tiles.count(predicates, arrays)
     joint, *near = (
-        Near(*_neighbours.others(low, closer, within))
+        Near(*tiles.others(low, closer, within))
         for closer, within in zip(
             counts[: len(spaces)], counts[len(spaces) :], strict=True
         )
@@ -272,17 +270,17 @@ def _count_about(
     arrays: Any,
 ) -> tuple[JointCounts, Bool[Array, "rows"]]:
     """Counts by distances with an error; doubtful where it may change a count."""
-    squared = _distances.decode(rho)
+    squared = distances.decode(rho)
     margin = 2 * error(squared)
-    low = _distances.code(jnp.maximum(squared - margin, 0))
-    high = _distances.code(squared + margin)
-    counts = _count_between(low, high, spaces, _neighbours.stored, arrays)
+    low = distances.code(jnp.maximum(squared - margin, 0))
+    high = distances.code(squared + margin)
+    counts = _count_between(low, high, spaces, tiles.stored, arrays)
 
     def between(tile: Any) -> list[Bool[Array, "rows m"]]:
         return [(c >= low[:, None]) & (c <= high[:, None]) for c in tile]
 
     # Beyond doubt, the k-th neighbour alone is at rho, in one of the variables.
-    at_rho = sum(_neighbours.count(between, arrays))
+    at_rho = sum(tiles.count(between, arrays))
     doubtful = (counts.joint.tied > 1) | (at_rho > 1) | (squared <= 2 * margin)
     # Without an error ties are ties, as where all points coincide.
     return counts, doubtful & (margin > 0)
@@ -296,7 +294,7 @@ def _edges(
             own = codes(tile)
             return jnp.where(_farthest(own) <= rho[:, None], own[v], 0)
 
-        return _neighbours.maximum(within, arrays)
+        return tiles.maximum(within, arrays)
 
     variables = range(number)
     sides = [side(v) for v in variables]
@@ -314,11 +312,11 @@ def _edges(
             )
         ]
 
-    counts = _neighbours.count(predicates, arrays)
+    counts = tiles.count(predicates, arrays)
 
     def edge(v: int) -> Edge:
         closer, within, neighbours = counts[3 * v : 3 * v + 3]
-        near = Near(*_neighbours.others(sides[v], closer, within))
+        near = Near(*tiles.others(sides[v], closer, within))
         # The point itself is at an edge of zero, and was counted among the neighbours.
         return Edge(near, neighbours - (sides[v] == 0))
 
@@ -334,8 +332,8 @@ def _searched(
 ) -> tuple[list[JointCounts], Bool[Array, "n"]]:
     """Counts in few dimensions, and where ties may have been left out."""
     spaces = [Variable(*v) for v in zip(variables, units, strict=True)]
-    found = _pruned.neighbours(spaces, ks, metric)
-    axes = [_axes.axes_of(*v, metric) for v in spaces]
+    found = boxes.neighbours(spaces, ks, metric)
+    axes = [sorting.axes_of(*v, metric) for v in spaces]
 
     def counts(
         subspace: Sequence[int], radius: UInt[Array, "n"]
@@ -343,7 +341,7 @@ def _searched(
         own = [axes[v] for v in subspace]
         along = [axis for several in own if several is not None for axis in several]
         if None not in own and len(along) <= 2:
-            return _axes.counts(along, radius, metric)
+            return sorting.counts(along, radius, metric)
 
         def predicates(
             codes: UInt[Array, "*rows m"], limit: UInt[Array, "*rows #m"]
@@ -351,10 +349,10 @@ def _searched(
             return [codes < limit, codes <= limit]
 
         within = [spaces[v] for v in subspace]
-        return _pruned.counts_within(within, radius, predicates, metric)
+        return boxes.counts_within(within, radius, predicates, metric)
 
     def near(subspace: Sequence[int], radius: UInt[Array, "n"]) -> Near:
-        return Near(*_neighbours.others(radius, *counts(subspace, radius)))
+        return Near(*tiles.others(radius, *counts(subspace, radius)))
 
     counted = [
         JointCounts(

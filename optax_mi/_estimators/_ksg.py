@@ -11,9 +11,10 @@ from jax.scipy.special import digamma, ndtri
 from jaxtyping import Array, ArrayLike, Float
 
 from optax_mi import _checks
-from optax_mi._estimators import _distances, _joint, _ring, _scaling
-from optax_mi._estimators._placement import number_of_points, over_points
-from optax_mi._estimators._ties import mean_digamma
+from optax_mi._estimators import _joint, _scaling
+from optax_mi._estimators._neighbours import collectives, distances
+from optax_mi._estimators._neighbours.sharding import number_of_points, over_points
+from optax_mi._estimators._neighbours.ties import mean_digamma
 from optax_mi._types import AxisName, Metric, Numeric, Scaling
 
 
@@ -129,7 +130,7 @@ def ksg(
     _checks.one_of("margins", margins, ("raw", "gaussian"))
     _scaling.check(scaling)
     _checks.flag("local", local)
-    _distances.check_options(metric, block_size)
+    distances.check_options(metric, block_size)
     return _ksg(
         x,
         y,
@@ -159,7 +160,7 @@ def _ksg(
     axis: AxisName,
 ) -> Float[Array, "*n"]:
     x, y = jax.lax.stop_gradient((x, y))
-    finite = _ring.all_finite(x, axis) & _ring.all_finite(y, axis)
+    finite = collectives.all_finite(x, axis) & collectives.all_finite(y, axis)
     if margins == "gaussian":
         x, y = gaussian_margins(x, axis), gaussian_margins(y, axis)
     counts = _joint.joint_counts(
@@ -177,8 +178,8 @@ def _ksg(
     terms = jnp.mean(
         jnp.stack([form(c, k, dtype) for c, k in zip(counts, ks, strict=True)]), axis=0
     )
-    n = len(x) * _ring.size(axis)
-    mi = digamma(jnp.asarray(n, dtype)) + _ring.mean_or_each(terms, axis, local)
+    n = len(x) * collectives.size(axis)
+    mi = digamma(jnp.asarray(n, dtype)) + collectives.mean_or_each(terms, axis, local)
     return jnp.where(finite, mi, jnp.nan)
 
 
@@ -188,7 +189,9 @@ def gaussian_margins(
     """Replaces each feature by the Gaussian quantiles of its mean ranks."""
 
     def feature(values: Float[Array, "n"]) -> Float[Array, "n"]:
-        ordered = _ring.varying(jnp.sort(_ring.gather(values, axis)), values)
+        ordered = collectives.varying(
+            jnp.sort(collectives.gather(values, axis)), values
+        )
         below = jnp.searchsorted(ordered, values, side="left")
         within = jnp.searchsorted(ordered, values, side="right")
         return ndtri((below + within).astype(values.dtype) / (2 * len(ordered)))

@@ -12,19 +12,19 @@ from jax.scipy.special import digamma
 from jaxtyping import Array, ArrayLike, Bool, Float, Int, Integer, UInt
 
 from optax_mi import _checks
-from optax_mi._estimators import (
-    _axes,
-    _distances,
-    _gram,
-    _neighbours,
-    _pruned,
-    _ring,
-    _scaling,
-)
+from optax_mi._estimators import _scaling
 from optax_mi._estimators._entropy import class_sizes
-from optax_mi._estimators._leaves import Variable
-from optax_mi._estimators._placement import number_of_points, over_points
-from optax_mi._estimators._ties import mean_digamma
+from optax_mi._estimators._neighbours import (
+    boxes,
+    collectives,
+    distances,
+    matmul,
+    sorting,
+    tiles,
+)
+from optax_mi._estimators._neighbours.packing import Variable
+from optax_mi._estimators._neighbours.sharding import number_of_points, over_points
+from optax_mi._estimators._neighbours.ties import mean_digamma
 from optax_mi._types import AxisName, Discrete, Metric, Numeric, Scaling
 
 
@@ -129,7 +129,7 @@ def ksg_discrete(
     labels = _checks.class_labels("labels", labels)
     n = _checks.same_length([("x", x), ("labels", labels)])
     ks = _checks.several_neighbours(k, number_of_points(n, axis_name))
-    _distances.check_options(metric, block_size)
+    distances.check_options(metric, block_size)
     _scaling.check(scaling)
     _checks.flag("local", local)
     return _ksg_discrete(
@@ -179,7 +179,7 @@ def usable_points(
 
 @over_points
 def _usable_points(labels: Integer[Array, "n"], *, axis: AxisName) -> Int[Array, ""]:
-    return _ring.total(jnp.sum(class_sizes(labels, axis) > 1), axis)
+    return collectives.total(jnp.sum(class_sizes(labels, axis) > 1), axis)
 
 
 class Counts(NamedTuple):
@@ -207,7 +207,7 @@ def _ksg_discrete(
     x = _scaling.by_feature(x, axis) if by_feature else x
     counts = neighbour_counts(x, labels, axis=axis, **options)
     each = [_mutual_information(c, x.dtype, axis, local) for c in counts]
-    return jnp.where(_ring.all_finite(x, axis), sum(each) / len(each), jnp.nan)
+    return jnp.where(collectives.all_finite(x, axis), sum(each) / len(each), jnp.nan)
 
 
 class _Rows(NamedTuple):
@@ -232,40 +232,41 @@ def neighbour_counts(
     axis: AxisName = None,
 ) -> list[Counts]:
     """Counts, for each point, those within its k-th of the same class, for each k."""
-    n, d, devices = *x.shape, _ring.size(axis)
-    searched = _pruned.applies(n * devices, (d,), ks)
+    n, d, devices = *x.shape, collectives.size(axis)
+    searched = boxes.applies(n * devices, (d,), ks)
     if axis is not None and (d == 1 or searched):
         options: Any = {"ks": ks, "metric": metric, "block_size": block_size}
-        return _ring.on_each(partial(neighbour_counts, **options), (x, labels), axis)
-    x = _distances.rescale(x, axis)
+        return collectives.on_each(
+            partial(neighbour_counts, **options), (x, labels), axis
+        )
+    x = distances.rescale(x, axis)
     rows = _Rows(labels, class_sizes(labels, axis), x)
-    column_label = _distances.pad_points(labels, 0)
-    columns = _ring.spread((_distances.as_columns(x), column_label), axis)
+    column_label = distances.pad_points(labels, 0)
+    columns = collectives.spread((distances.as_columns(x), column_label), axis)
     within = max(ks) + 1  # each point is the nearest to itself
-    block_size = _neighbours.choose_block_size(n, (d,), within, block_size, devices)
+    block_size = tiles.choose_block_size(n, (d,), within, block_size, devices)
 
-    def flagged_from(block: _Rows) -> _neighbours.Codes:
+    def flagged_from(block: _Rows) -> tiles.Codes:
         def value(
             tile: tuple[Float[Array, "d m"], Integer[Array, "m"]],
         ) -> UInt[Array, "rows m"]:
-            codes = _distances.codes_from(block.x, tile[0], metric)
-            return _distances.flagged(codes, block.label, tile[1])
+            codes = distances.codes_from(block.x, tile[0], metric)
+            return distances.flagged(codes, block.label, tile[1])
 
         return value
 
     def by_groups(
-        value: _neighbours.Codes, arrays: Any, block: _Rows
+        value: tiles.Codes, arrays: Any, block: _Rows
     ) -> list[UInt[Array, "rows"]]:
-        minima = _neighbours.group_minima(value, arrays, within)
+        minima = tiles.group_minima(value, arrays, within)
         return [
-            _neighbours.kth_of_minima(minima, k=block.capped(k) + 1, max_k=k + 1)
-            for k in ks
+            tiles.kth_of_minima(minima, k=block.capped(k) + 1, max_k=k + 1) for k in ks
         ]
 
     def between(
         low: UInt[Array, "rows"],
         high: UInt[Array, "rows"],
-        value: _neighbours.Codes,
+        value: tiles.Codes,
         arrays: Any,
         block: _Rows,
         k: int,
@@ -275,19 +276,19 @@ def neighbour_counts(
         def predicates(tile: Any) -> list[Bool[Array, "rows m"]]:
             return _closer_and_within(value(tile), low[:, None], high[:, None])
 
-        return _counts(low, _neighbours.count(predicates, arrays), block, k)
+        return _counts(low, tiles.count(predicates, arrays), block, k)
 
     def exact(block: _Rows) -> list[Counts]:
-        codes = _ring.everywhere(flagged_from(block), columns)
-        kth = _neighbours.kth_smallest
+        codes = collectives.everywhere(flagged_from(block), columns)
+        kth = tiles.kth_smallest
         radii = [kth(codes, k=block.capped(k) + 1, max_k=k + 1) for k in ks]
         return [
-            between(r, r, _neighbours.stored, codes, block, k)
+            between(r, r, tiles.stored, codes, block, k)
             for r, k in zip(radii, ks, strict=True)
         ]
 
     def fast(block: _Rows) -> tuple[list[Counts], Bool[Array, "rows"]]:
-        value, arrays = _neighbours.view(flagged_from(block), columns, (d,))
+        value, arrays = tiles.view(flagged_from(block), columns, (d,))
         counts = [
             between(r, r, value, arrays, block, k)
             for r, k in zip(by_groups(value, arrays, block), ks, strict=True)
@@ -298,45 +299,45 @@ def neighbour_counts(
         return [_along_axis(rows, k, metric) for k in ks]
     if searched:
         counts = [_searched(rows, k, metric) for k in ks]
-        return _neighbours.redo(counts, _is_not_kth(counts), exact, rows, block_size)
-    if not _gram.applies(d, metric):
-        return _neighbours.map_rechecked(fast, exact, rows, block_size, axis)
+        return tiles.redo(counts, _is_not_kth(counts), exact, rows, block_size)
+    if not matmul.applies(d, metric):
+        return tiles.map_rechecked(fast, exact, rows, block_size, axis)
 
-    gram_rows, gram_columns = _gram.prepare(x, axis)
-    gram_columns = _ring.spread((gram_columns, column_label), axis)
+    gram_rows, gram_columns = matmul.prepare(x, axis)
+    gram_columns = collectives.spread((gram_columns, column_label), axis)
 
     def approximate(
-        block: tuple[_Rows, _gram.Points],
+        block: tuple[_Rows, matmul.Points],
     ) -> tuple[list[Counts], Bool[Array, "rows"]]:
         points, gram = block
 
         def flagged(
-            tile: tuple[_gram.Points, Integer[Array, "m"]],
+            tile: tuple[matmul.Points, Integer[Array, "m"]],
         ) -> UInt[Array, "rows m"]:
-            codes = _distances.code(_gram.squared_distances(gram, tile[0]))
-            return _distances.flagged(codes, points.label, tile[1])
+            codes = distances.code(matmul.squared_distances(gram, tile[0]))
+            return distances.flagged(codes, points.label, tile[1])
 
-        codes = _ring.everywhere(flagged, gram_columns)
+        codes = collectives.everywhere(flagged, gram_columns)
 
         def about(
             radius: UInt[Array, "rows"], k: int
         ) -> tuple[Counts, Bool[Array, "rows"]]:
-            r = _distances.decode(radius)
-            margin = 2 * _gram.error(gram, r)
-            low = _distances.code(jnp.maximum(r - margin, 0))
-            high = _distances.code(r + margin)
-            counts = between(low, high, _neighbours.stored, codes, points, k)
+            r = distances.decode(radius)
+            margin = 2 * matmul.error(gram, r)
+            low = distances.code(jnp.maximum(r - margin, 0))
+            high = distances.code(r + margin)
+            counts = between(low, high, tiles.stored, codes, points, k)
             tied = (counts.same_tied > 1) | (counts.any_tied > 1) | (r <= 2 * margin)
             # Without an error ties are ties, as where all points coincide.
             return counts, tied & (margin > 0)
 
-        radii = by_groups(_neighbours.stored, codes, points)
+        radii = by_groups(tiles.stored, codes, points)
         found = [about(r, k) for r, k in zip(radii, ks, strict=True)]
         counts = [of_k for of_k, _ in found]
         doubtful = [doubtful for _, doubtful in found]
         return counts, reduce(jnp.logical_or, doubtful, _is_not_kth(counts))
 
-    return _neighbours.map_rechecked(
+    return tiles.map_rechecked(
         approximate, lambda block: exact(block[0]), (rows, gram_rows), block_size, axis
     )
 
@@ -344,24 +345,24 @@ def neighbour_counts(
 def _along_axis(rows: _Rows, k: int, metric: Metric) -> Counts:
     """Counts in one feature."""
     values = rows.x[:, 0]
-    within_class = _axes.axis(values, labels=rows.label)
-    radius = _axes.kth_distances(within_class, rows.capped(k), k, metric)
-    same = _axes.counts([within_class], radius, metric)
-    any_class = _axes.counts([_axes.axis(values)], radius, metric)
+    within_class = sorting.axis(values, labels=rows.label)
+    radius = sorting.kth_distances(within_class, rows.capped(k), k, metric)
+    same = sorting.counts([within_class], radius, metric)
+    any_class = sorting.counts([sorting.axis(values)], radius, metric)
     return _counts(radius, [*same, *any_class], rows, k)
 
 
 def _searched(rows: _Rows, k: int, metric: Metric) -> Counts:
     """Counts in a few features."""
     x = Variable(rows.x)
-    radius = _pruned.kth_distances(x, rows.capped(k), k, metric, rows.label)
+    radius = boxes.kth_distances(x, rows.capped(k), k, metric, rows.label)
 
     def predicates(
         codes: UInt[Array, "*rows m"], limit: UInt[Array, "*rows #m"]
     ) -> list[Bool[Array, "*rows m"]]:
         return _closer_and_within(codes, limit, limit)
 
-    counts = _pruned.counts_within([x], radius, predicates, metric, rows.label)
+    counts = boxes.counts_within([x], radius, predicates, metric, rows.label)
     return _counts(radius, counts, rows, k)
 
 
@@ -371,7 +372,7 @@ def _closer_and_within(
     high: UInt[Array, "*rows #m"],
 ) -> list[Bool[Array, "*rows m"]]:
     """Which codes are below low and which up to high: of the same class, of any."""
-    any_class = flagged & ~_distances.highest_bit(flagged)
+    any_class = flagged & ~distances.highest_bit(flagged)
     return [flagged < low, flagged <= high, any_class < low, any_class <= high]
 
 
@@ -384,8 +385,8 @@ def _counts(
     """Counts of other points, from those of `_closer_and_within`."""
     same_closer, same_within, any_closer, any_within = counts
     near = (
-        *_neighbours.others(low, same_closer, same_within),
-        *_neighbours.others(low, any_closer, any_within),
+        *tiles.others(low, same_closer, same_within),
+        *tiles.others(low, any_closer, any_within),
     )
     own_k = rows.capped(k)
     # A class of one member has no radius.
@@ -409,12 +410,12 @@ def _mutual_information(
     counts: Counts, dtype: Any, axis: AxisName, local: bool
 ) -> Float[Array, "*n"]:
     counted = counts.k > 0
-    n = len(counts.k) * _ring.size(axis)
+    n = len(counts.k) * collectives.size(axis)
     # A class of one member has no radius; ones keep its unused terms finite.
     size, k_i, a, t_same, m0, t_any = (
         jnp.where(counted, c, 1).astype(dtype) for c in counts
     )
     rank = mean_digamma(m0, k_i - a, t_same, t_any)
     terms = digamma(k_i) - digamma(size) - rank
-    mean = _ring.mean_or_each(terms, axis, local, where=counted)
+    mean = collectives.mean_or_each(terms, axis, local, where=counted)
     return digamma(jnp.asarray(n, dtype)) + mean

@@ -9,8 +9,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float
 
 from optax_mi import _checks
-from optax_mi._estimators import _distances, _joint, _ring, _scaling
-from optax_mi._estimators._placement import number_of_points, over_points
+from optax_mi._estimators import _joint, _scaling
+from optax_mi._estimators._neighbours import collectives, distances
+from optax_mi._estimators._neighbours.sharding import number_of_points, over_points
 from optax_mi._types import AxisName, Metric, Numeric, Scaling
 
 
@@ -88,7 +89,7 @@ def ksg_mixed(
     y = _checks.points("y", y, by_feature=by_feature)
     n = _checks.same_length([("x", x), ("y", y)])
     ks = _checks.several_neighbours(k, number_of_points(n, axis_name))
-    _distances.check_options(metric, block_size)
+    distances.check_options(metric, block_size)
     _scaling.check(scaling)
     _checks.flag("local", local)
     return _ksg_mixed(
@@ -131,7 +132,7 @@ def _ksg_mixed(
         for c, k in zip(counts, ks, strict=True)
     ]
     terms = jnp.mean(jnp.stack(each), axis=0)
-    n = jnp.asarray(len(x) * _ring.size(axis), dtype)
-    mi = jnp.log(n) + _ring.mean_or_each(terms, axis, local)
-    finite = _ring.all_finite(x, axis) & _ring.all_finite(y, axis)
+    n = jnp.asarray(len(x) * collectives.size(axis), dtype)
+    mi = jnp.log(n) + collectives.mean_or_each(terms, axis, local)
+    finite = collectives.all_finite(x, axis) & collectives.all_finite(y, axis)
     return jnp.where(finite, mi, jnp.nan)

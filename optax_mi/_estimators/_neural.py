@@ -13,7 +13,7 @@ import optax  # pyright: ignore[reportMissingTypeStubs]
 from jaxtyping import Array, ArrayLike, Float, Int, PRNGKeyArray, Real
 
 from optax_mi import _checks
-from optax_mi._estimators import _distances
+from optax_mi._estimators._neighbours import distances
 from optax_mi._types import Numeric
 
 
@@ -292,7 +292,7 @@ def _train(
 
 
 def _standardised(x: Float[Array, "n d"]) -> Float[Array, "n d"]:
-    features = jax.vmap(_distances.rescale, 1, 1)(x[..., None])
+    features = jax.vmap(distances.rescale, 1, 1)(x[..., None])
     x = features[..., 0]  # of which squares are representable
     spread = jnp.std(x, axis=0, keepdims=True)
     x = x - jnp.mean(x, axis=0, keepdims=True)

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from optax_mi import _checks
-from optax_mi._estimators import _distances, _ring
+from optax_mi._estimators._neighbours import collectives, distances
 from optax_mi._types import AxisName, Metric, Scaling
 
 SCALINGS: tuple[Scaling, ...] = ("feature", "variable", "none")
@@ -49,9 +49,9 @@ def in_units(
     if not variables:
         return [], []
     if scaling == "none":
-        exponents = [_distances.scale_exponent(v, axis) for v in variables]
+        exponents = [distances.scale_exponent(v, axis) for v in variables]
         common = jnp.min(jnp.stack(exponents))
-        variables = [_distances.times_power_of_two(v, common) for v in variables]
+        variables = [distances.times_power_of_two(v, common) for v in variables]
         units = [jnp.ones((), v.dtype) for v in variables]
     else:
         pairs = [_in_unit(v, scaling, metric, axis) for v in variables]
@@ -68,7 +68,7 @@ def _in_unit(
         x = by_feature(x, axis)
         if metric == "chebyshev":
             return x, jnp.ones((), x.dtype)
-    x = _distances.rescale(x, axis)
+    x = distances.rescale(x, axis)
     return x, _unit(x, metric, axis)
 
 
@@ -81,14 +81,14 @@ def by_feature(x: Float[Array, "n d"], axis: AxisName = None) -> Float[Array, "n
     """
 
     def mean(values: Float[Array, "n d"]) -> Float[Array, "1 d"]:
-        return _ring.mean(values, axis)[None]
+        return collectives.mean(values, axis)[None]
 
-    largest = _ring.largest(jnp.max(x, axis=0), axis)[None]
-    smallest = -_ring.largest(jnp.max(-x, axis=0), axis)[None]
+    largest = collectives.largest(jnp.max(x, axis=0), axis)[None]
+    smallest = -collectives.largest(jnp.max(-x, axis=0), axis)[None]
     _, exponent = jnp.frexp(jnp.maximum(largest, -smallest))
     # So that squares are finite.
     x, low, high = (
-        _distances.times_power_of_two(v, -exponent) for v in (x, smallest, largest)
+        distances.times_power_of_two(v, -exponent) for v in (x, smallest, largest)
     )
     x = x - _constant(low, high)
     from_mean = x - mean(x)
@@ -120,10 +120,10 @@ def _rounded(factor: Float[Array, "1 d"]) -> Float[Array, "1 d"]:
 
 def _unit(x: Float[Array, "n d"], metric: Metric, axis: AxisName) -> Float[Array, ""]:
     """1 / root mean square distance from the mean, squared where distances are."""
-    mean = _ring.mean(x, axis)[None]
-    distance = _distances.distances(mean, x.T, metric)[0]
+    mean = collectives.mean(x, axis)[None]
+    distance = distances.distances(mean, x.T, metric)[0]
     if metric == "euclidean":
-        spread = _ring.mean(distance, axis)
+        spread = collectives.mean(distance, axis)
     else:
-        spread = jnp.sqrt(_ring.mean(distance**2, axis))
+        spread = jnp.sqrt(collectives.mean(distance**2, axis))
     return jnp.where(spread > 0, 1 / spread, 1)

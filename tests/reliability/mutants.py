@@ -45,8 +45,8 @@ TARGETS = {
         MEMORY,
     ),
     "optax_mi/_warmup_stable_decay.py": ("tests/test_warmup_stable_decay.py", MEMORY),
-    "optax_mi/_estimators/_neighbours.py": ("tests/test_neighbours.py",),
-    "optax_mi/_estimators/_distances.py": ("tests/test_distances.py",),
+    "optax_mi/_estimators/_neighbours/tiles.py": ("tests/test_tiles.py",),
+    "optax_mi/_estimators/_neighbours/distances.py": ("tests/test_distances.py",),
     "optax_mi/_layerwise.py": ("tests/test_layerwise.py", GENERATED, *HOSTILE),
     "optax_mi/_policies.py": ("tests/test_policies.py", GENERATED),
 }

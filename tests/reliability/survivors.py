@@ -28,7 +28,7 @@ SURVIVORS = {
             "reference=jnp.where(judged, state.reference, ⟦1 → 2⟧),",
         ],
     },
-    "optax_mi/_estimators/_neighbours.py": {
+    "optax_mi/_estimators/_neighbours/tiles.py": {
         "the same number of groups, or one that serves in 97 rows of 100 as well": [
             "enough = max(_GROUPS, 1 << (⟦20 → 19⟧ * k * (k - 1)).bit_length())",
             "enough = max(_GROUPS, 1 << (⟦20 → 21⟧ * k * (k - 1)).bit_length())",
@@ -72,7 +72,7 @@ SURVIVORS = {
             "max_k: int",
         ],
     },
-    "optax_mi/_estimators/_distances.py": {
+    "optax_mi/_estimators/_neighbours/distances.py": {
         "decides the time alone": [
             "FEW_FEATURES = ⟦16 → 15⟧",
             "FEW_FEATURES = ⟦16 → 17⟧",

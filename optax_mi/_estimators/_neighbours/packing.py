@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Integer, Shaped, UInt
 
-from optax_mi._estimators import _axes, _distances
+from optax_mi._estimators._neighbours import distances, sorting
 from optax_mi._types import Metric
 
 # How much closer than its points a box is taken to be, relatively.
@@ -95,11 +95,11 @@ def _order(
     place = jnp.arange(n)
     if labels is None:
         # The order of this axis may be wanted elsewhere: it is then sorted once.
-        position = _axes.order(x[:, 0])
+        position = sorting.order(x[:, 0])
         start, end = jnp.zeros_like(place), jnp.full_like(place, n)
     else:
-        labels, position = _axes.order_within(labels, x[:, 0], place)
-        start, end = _axes.groups_of(labels)
+        labels, position = sorting.order_within(labels, x[:, 0], place)
+        start, end = sorting.groups_of(labels)
     for f in range(1, d):
         leaves = -(-(end - start) // size)
         slices = jnp.round(leaves ** (1 / (d - f + 1))).astype(place.dtype)
@@ -107,7 +107,7 @@ def _order(
         first = start // size * size
         begin = first + (place - first) // length * length
         start, end = jnp.maximum(start, begin), jnp.minimum(end, begin + length)
-        _, position = _axes.order_within(start, x[position, f], position)
+        _, position = sorting.order_within(start, x[position, f], position)
     return position
 
 
@@ -125,7 +125,7 @@ class Distance(NamedTuple):
     ) -> UInt[Array, "rows m"]:
         """Codes of the distances of points from columns."""
         codes = [
-            _distances.codes_from(
+            distances.codes_from(
                 points[:, features], columns[features], self.metric, unit * margin
             )
             for features, unit in self.variables
@@ -144,7 +144,7 @@ class Distance(NamedTuple):
             codes = self.codes(own[0].T, other[0])
             if leaves.label is None:
                 return codes
-            return _distances.flagged(codes, own[1], other[1])
+            return distances.flagged(codes, own[1], other[1])
 
         def of(index: Int[Array, "..."]) -> Any:
             return jax.tree.map(lambda a: a[index], (leaves.points, leaves.label))

@@ -23,8 +23,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Int, Shaped, UInt
 
-from optax_mi._estimators import _ring
-from optax_mi._estimators._distances import ALIGNMENT, FEW_FEATURES, farthest
+from optax_mi._estimators._neighbours import collectives
+from optax_mi._estimators._neighbours.distances import ALIGNMENT, FEW_FEATURES, farthest
 from optax_mi._types import AxisName, Index
 
 # From columns to codes of their distances from the rows, and to what holds for each.
@@ -79,7 +79,7 @@ def view(
     Those of few features are taken afresh in every pass.
     """
     if max(features) > FEW_FEATURES:
-        return stored, _ring.everywhere(value, arrays)
+        return stored, collectives.everywhere(value, arrays)
     return value, arrays
 
 
@@ -105,7 +105,7 @@ def group_minima(value: Codes, arrays: Any, k: int) -> UInt[Array, "rows groups"
     one group: then it is too large. Counting tells: it is right where fewer than k
     codes are smaller.
     """
-    return _ring.around(
+    return collectives.around(
         lambda own: _group_minima(value, own, k), arrays, jnp.minimum, farthest
     )
 
@@ -175,7 +175,7 @@ def minimum(value: Codes, arrays: Any) -> UInt[Array, "rows"]:
     def of(own: Any) -> UInt[Array, "rows"]:
         return jnp.min(_fold_minima(value, own, _tile(value, own)), axis=1)
 
-    return _ring.around(of, arrays, jnp.minimum, farthest)
+    return collectives.around(of, arrays, jnp.minimum, farthest)
 
 
 def maximum(value: Codes, arrays: Any) -> UInt[Array, "rows"]:
@@ -190,7 +190,7 @@ def count(predicates: Predicates, arrays: Any) -> list[Int[Array, "rows"]]:
     The counts of one pass share the bits of a word, and are moved into words of their
     own before they overflow.
     """
-    return _ring.around(
+    return collectives.around(
         lambda own: _count(predicates, own), arrays, jnp.add, lambda _: 0
     )
 
@@ -270,7 +270,7 @@ def _tile(value: Callable[..., Shaped[Array, "rows m"]], arrays: Any) -> _Tile:
 
 
 def _zeros(tile: _Tile, dtype: Any, arrays: Any) -> Shaped[Array, "rows lanes"]:
-    return _ring.varying(jnp.zeros((tile.rows, tile.lanes), dtype), arrays)
+    return collectives.varying(jnp.zeros((tile.rows, tile.lanes), dtype), arrays)
 
 
 def _columns(arrays: Any) -> int:
@@ -366,7 +366,7 @@ def redo(
     axis: AxisName = None,
 ) -> Any:
     """Replaces the results of doubtful rows by exact ones, some rows at a time."""
-    n, devices = len(doubtful), _ring.size(axis)
+    n, devices = len(doubtful), collectives.size(axis)
     m, least = n * devices, 32
     if devices > 1:
         # For each block all columns are sent round, as for `choose_block_size`.
@@ -375,7 +375,7 @@ def redo(
     block_size = min(block_size, max(min(n, least), min(n // 64, 4 * _CPU_CACHE // m)))
     order = jnp.nonzero(doubtful, size=n, fill_value=0)[0]
     # Those with fewer of them go on, as columns are passed round as long as any needs.
-    number = _ring.largest(jnp.sum(doubtful), axis)
+    number = collectives.largest(jnp.sum(doubtful), axis)
 
     def unfinished(state: Any) -> Bool[Array, ""]:
         return state[0] < number

@@ -13,8 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Int, Integer, Shaped, UInt
 
-from optax_mi._estimators import _distances, _leaves, _neighbours
-from optax_mi._estimators._leaves import Leaves, Sizes, Variable
+from optax_mi._estimators._neighbours import distances, packing, tiles
+from optax_mi._estimators._neighbours.packing import Leaves, Sizes, Variable
 from optax_mi._types import Metric
 
 # By the number of features: sizes that were measured to be fast, and the number of
@@ -57,7 +57,7 @@ def neighbours(
     def about(lanes: Sequence[UInt[Array, "rows lanes"]], k: int) -> Found:
         *within, further = lanes
         within = jnp.concatenate(within, axis=1)
-        radius = _neighbours.kth_of_minima(within, k=k, max_k=k)
+        radius = tiles.kth_of_minima(within, k=k, max_k=k)
         limit = radius[:, None]
         return Found(
             radius,
@@ -67,8 +67,8 @@ def neighbours(
         )
 
     return _nearest(
-        _leaves.build(variables, sizes.leaf),
-        _leaves.distance(variables, metric),
+        packing.build(variables, sizes.leaf),
+        packing.distance(variables, metric),
         lambda lanes, _: [about(lanes, k) for k in ks],
         k=jnp.full(len(variables[0].x), max(ks)),
         kept=max(ks) + 1,  # one more tells whether others are tied with the k-th
@@ -93,13 +93,11 @@ def kth_distances(
     def kth(
         lanes: Sequence[UInt[Array, "rows lanes"]], k: Int[Array, "rows"]
     ) -> UInt[Array, "rows"]:
-        return _neighbours.kth_of_minima(
-            jnp.concatenate(lanes, axis=1), k=k, max_k=max_k
-        )
+        return tiles.kth_of_minima(jnp.concatenate(lanes, axis=1), k=k, max_k=max_k)
 
     return _nearest(
-        _leaves.build([variable], sizes.leaf, labels),
-        _leaves.distance([variable], metric),
+        packing.build([variable], sizes.leaf, labels),
+        packing.distance([variable], metric),
         kth,
         k=k,
         kept=max_k,
@@ -109,7 +107,7 @@ def kth_distances(
 
 def _nearest(
     leaves: Leaves,
-    distance: _leaves.Distance,
+    distance: packing.Distance,
     about: Callable[[Sequence[UInt[Array, "rows lanes"]], Int[Array, "rows"]], Any],
     *,
     k: Int[Array, "n"],
@@ -123,7 +121,7 @@ def _nearest(
     """
     n = len(k)
     k_of = leaves.of(k)
-    far = _distances.farthest(_distances.code(leaves.low))
+    far = distances.farthest(distances.code(leaves.low))
 
     def within_leaf(q: Int[Array, "B"]) -> tuple[UInt[Array, "B leaf leaf"], ...]:
         itself = np.eye(sizes.leaf, dtype=bool)[None]
@@ -138,12 +136,10 @@ def _nearest(
         beside = jnp.stack([q - 1, q + 1], axis=1)
         beside = jnp.where((beside < 0) | (beside > leaves.empty), leaves.empty, beside)
         lanes = _insert(within_leaf(q), distance.between(leaves, q, beside))[0]
-        radius = _neighbours.kth_of_minima(
-            in_rows(lanes), k=k_of[q].reshape(-1), max_k=kept
-        )
+        radius = tiles.kth_of_minima(in_rows(lanes), k=k_of[q].reshape(-1), max_k=kept)
         return jnp.max(in_rows(radius), axis=1, where=k_of[q] > 0, initial=0)
 
-    bounds = _leaves.in_batches(bound, leaves, jnp.arange(leaves.empty), sizes.batch)
+    bounds = packing.in_batches(bound, leaves, jnp.arange(leaves.empty), sizes.batch)
 
     def near(q: Int[Array, "B"]) -> Bool[Array, "B L"]:
         mask = distance.least(leaves, q) <= bounds[q, None]
@@ -154,7 +150,7 @@ def _nearest(
         return mask & (first[None] <= last[q, None]) & (last[None] >= first[q, None])
 
     def search(q: Int[Array, "B"]) -> Any:
-        nearest = _leaves.visit(
+        nearest = packing.visit(
             near(q),
             lambda index: distance.between(leaves, q, index),
             _insert,
@@ -164,7 +160,7 @@ def _nearest(
         found = about([in_rows(a) for a in nearest], k_of[q].reshape(-1))
         return jax.tree.map(in_rows, found)
 
-    return _leaves.visiting(search, near, leaves, n, sizes.batch)
+    return packing.visiting(search, near, leaves, n, sizes.batch)
 
 
 def counts_within(
@@ -183,10 +179,10 @@ def counts_within(
     code above the limit but for the flag.
     """
     sizes = SIZES[sum(v.x.shape[1] for v in variables)]
-    leaves = _leaves.build(variables, sizes.leaf)
+    leaves = packing.build(variables, sizes.leaf)
     if labels is not None:
         leaves = leaves._replace(label=leaves.of(labels))
-    distance = _leaves.distance(variables, metric)
+    distance = packing.distance(variables, metric)
     limits = leaves.of(radius)
     farthest = jnp.max(limits, axis=1)
     empty = jnp.zeros((sizes.batch, sizes.leaf, sizes.leaf), jnp.uint32)
@@ -218,7 +214,7 @@ def counts_within(
             return added, unpack(totals, word)
 
         totals = [jnp.zeros(empty.shape, jnp.int32)] * number
-        word, totals = _leaves.visit(
+        word, totals = packing.visit(
             near(q),
             lambda index: distance.between(leaves, q, index),
             add,
@@ -227,7 +223,7 @@ def counts_within(
         )
         return [jnp.sum(total, axis=2) for total in unpack(totals, word)]
 
-    return _leaves.visiting(count, near, leaves, len(radius), sizes.batch)
+    return packing.visiting(count, near, leaves, len(radius), sizes.batch)
 
 
 def _insert(

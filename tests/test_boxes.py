@@ -11,7 +11,7 @@ import twins
 from compiled import MARGINS
 
 import optax_mi
-from optax_mi._estimators import _axes, _distances, _pruned
+from optax_mi._estimators._neighbours import boxes, distances, sorting
 
 N = 901
 KINDS = ["Gaussian", "on a grid", "heavy tails", "repeated", "in clusters"]
@@ -38,8 +38,8 @@ def searched(monkeypatch):
     def search(counts, *arguments, **options):
         with monkeypatch.context() as patch:
             for table in ("MIN_POINTS", "MIN_POINTS_ALONE"):
-                least = dict.fromkeys(getattr(_pruned, table), 1)
-                patch.setattr(_pruned, table, least)
+                least = dict.fromkeys(getattr(boxes, table), 1)
+                patch.setattr(boxes, table, least)
             return counts(*arguments, **options, search=True)
 
     return search
@@ -137,22 +137,22 @@ def test_neighbours_along_an_axis_equal_sorted_distances(kind):
     x = sample(kind, 300, 1)[:, 0]
     labels = np.random.default_rng(1).integers(0, 8, 300) ** 2
     k = np.minimum(4, np.bincount(labels)[labels] - 1)
-    axis = _axes.axis(jnp.asarray(x), labels=jnp.asarray(labels))
-    codes = _axes.kth_distances(axis, jnp.asarray(k), 4, "manhattan")
+    axis = sorting.axis(jnp.asarray(x), labels=jnp.asarray(labels))
+    codes = sorting.kth_distances(axis, jnp.asarray(k), 4, "manhattan")
     distance = np.abs(x[:, None] - x[None])
     distance = np.where(labels[:, None] == labels[None], distance, np.inf)
     expected = np.sort(distance, axis=1)[np.arange(300), k]  # each is its own nearest
-    np.testing.assert_array_equal(_distances.decode(codes), expected)
+    np.testing.assert_array_equal(distances.decode(codes), expected)
 
 
 def test_it_is_used_for_many_points_in_few_dimensions_alone():
-    assert _pruned.applies(100_000, (1, 1), (3,))
-    assert _pruned.applies(100_000, (2, 3), (3, 5))
-    assert _pruned.applies(100_000, (5,), (3,))
-    assert not _pruned.applies(1000, (1, 1), (3,))
-    assert not _pruned.applies(100_000, (3, 3), (3,))
-    assert not _pruned.applies(100_000, (6,), (3,))
-    assert not _pruned.applies(100_000, (1, 1), (100,))
+    assert boxes.applies(100_000, (1, 1), (3,))
+    assert boxes.applies(100_000, (2, 3), (3, 5))
+    assert boxes.applies(100_000, (5,), (3,))
+    assert not boxes.applies(1000, (1, 1), (3,))
+    assert not boxes.applies(100_000, (3, 3), (3,))
+    assert not boxes.applies(100_000, (6,), (3,))
+    assert not boxes.applies(100_000, (1, 1), (100,))
 
 
 @pytest.mark.parametrize("metric", ["chebyshev", "euclidean"])
@@ -166,14 +166,14 @@ def test_counts_along_axes_equal_those_by_comparing(n, metric):
     axes = [
         axis
         for f, unit in enumerate(units)
-        for axis in _axes.axes_of(jnp.asarray(x[:, [f]]), unit, metric) or []
+        for axis in sorting.axes_of(jnp.asarray(x[:, [f]]), unit, metric) or []
     ]
     distance = np.abs(x[:, None] - x[None])
     distance = distance**2 if metric == "euclidean" else distance
     for used in ([0], [0, 1]):
         farther = np.max(distance[..., used] * np.array([1, 2])[used], axis=-1)
-        closer, within = _axes.counts(
-            [axes[i] for i in used], _distances.code(jnp.asarray(radius)), metric
+        closer, within = sorting.counts(
+            [axes[i] for i in used], distances.code(jnp.asarray(radius)), metric
         )
         np.testing.assert_array_equal(closer, np.sum(farther < radius[:, None], axis=1))
         np.testing.assert_array_equal(

@@ -9,8 +9,8 @@ import pytest
 from jax.sharding import AxisType
 from jax.sharding import PartitionSpec as P
 
-from optax_mi._estimators import _neighbours, _ring
-from optax_mi._estimators._distances import ALIGNMENT, FEW_FEATURES
+from optax_mi._estimators._neighbours import collectives, tiles
+from optax_mi._estimators._neighbours.distances import ALIGNMENT, FEW_FEATURES
 
 pytestmark = pytest.mark.usefixtures("compiled_afresh")
 
@@ -22,17 +22,17 @@ SHAPES = {"one tile": (5, 1024), "tiles": (300, 4096), "many tiles": (96, 65536)
 
 @pytest.mark.parametrize("k", range(1, 12))
 def test_the_k_nearest_are_in_different_groups_in_97_of_100_rows(k):
-    groups = _neighbours.groups(k, 2**20)
+    groups = tiles.groups(k, 2**20)
     apart = np.prod(1 - np.arange(k) / groups)
     assert apart > 0.97 or groups == ALIGNMENT
     # More than are needed would cost time: half as many would do too rarely.
     assert groups == 256 or np.prod(1 - np.arange(k) / (groups / 2)) < 0.975
     assert ALIGNMENT % groups == 0
-    assert _neighbours.groups(k, groups) == groups
-    assert _neighbours.groups(k, groups // 2) == groups // 2
+    assert tiles.groups(k, groups) == groups
+    assert tiles.groups(k, groups // 2) == groups // 2
     # Where many are needed, one for each column or no more than 1024.
-    assert _neighbours.groups(8, 2048) == 2048
-    assert _neighbours.groups(8, 2049) == 1024
+    assert tiles.groups(8, 2048) == 2048
+    assert tiles.groups(8, 2049) == 1024
 
 
 @pytest.mark.parametrize("limit", [0, 1, 2, 9])
@@ -41,7 +41,7 @@ def test_others_leave_out_the_point_itself(limit):
     closer, within = (
         jnp.array([c.sum()]) for c in (distances < limit, distances <= limit)
     )
-    counted = _neighbours.others(jnp.full(1, limit, jnp.uint32), closer, within)
+    counted = tiles.others(jnp.full(1, limit, jnp.uint32), closer, within)
     others = distances[1:]
     assert [int(c[0]) for c in counted] == [sum(others < limit), sum(others == limit)]
 
@@ -56,7 +56,7 @@ def test_distances_of_many_features_are_taken_once():
     arrays = jnp.arange(8)
     for features, times in [((1, FEW_FEATURES), 0), ((1, FEW_FEATURES + 1), 1)]:
         taken.clear()
-        viewed, columns = _neighbours.view(value, arrays, features)
+        viewed, columns = tiles.view(value, arrays, features)
         assert len(taken) == times
         np.testing.assert_array_equal(viewed(columns), arrays)
 
@@ -66,12 +66,12 @@ def test_distances_of_many_features_are_taken_once():
 @pytest.mark.parametrize("backend", ["cpu", "gpu"])
 def test_a_block_fills_the_cache(n, features, backend, monkeypatch):
     monkeypatch.setattr(jax, "default_backend", lambda: backend)
-    size = _neighbours.choose_block_size(n, features, 3, None)
+    size = tiles.choose_block_size(n, features, 3, None)
     m = n + -n % ALIGNMENT
     cache = {"cpu": 2**18, "gpu": 2**25}[backend]
     # Distances that are stored may take more: the last cache of all is larger.
     stored = max(features) > FEW_FEATURES
-    held = m if stored else _neighbours.groups(3, m)
+    held = m if stored else tiles.groups(3, m)
     room = max(cache, 2**21) if stored else cache
     assert 1 <= size <= n
     assert (size - 1) * held < room
@@ -80,24 +80,24 @@ def test_a_block_fills_the_cache(n, features, backend, monkeypatch):
 
 
 def test_a_block_size_that_was_given_is_kept():
-    assert _neighbours.choose_block_size(100, (3,), 3, 13) == 13
-    assert _neighbours.choose_block_size(100, (3,), 3, 500) == 100
-    assert _neighbours.choose_block_size(10**6, (3,), 3, 13, devices=4) == 13
+    assert tiles.choose_block_size(100, (3,), 3, 13) == 13
+    assert tiles.choose_block_size(100, (3,), 3, 500) == 100
+    assert tiles.choose_block_size(10**6, (3,), 3, 13, devices=4) == 13
 
 
 @pytest.mark.parametrize("n", [500, 1024, 1025, 100_000])
 @pytest.mark.parametrize("features", [2, 100])
 def test_on_several_devices_a_block_is_worth_the_columns_it_is_sent(n, features):
-    size = _neighbours.choose_block_size(n, (features,), 3, None, devices=8)
+    size = tiles.choose_block_size(n, (features,), 3, None, devices=8)
     assert size == n if n <= 1024 else 512 < size <= 1024
-    assert _neighbours.choose_block_size(n, (features,), 3, None, devices=2) >= size
+    assert tiles.choose_block_size(n, (features,), 3, None, devices=2) >= size
 
 
 @pytest.mark.parametrize("rows", [1, 8, 64, 300, 5000])
 @pytest.mark.parametrize("m", [1024, 3072, 65536])
 def test_a_tile_is_what_stays_in_the_cache(rows, m):
     offsets, columns = jnp.zeros((rows, 1), jnp.uint32), jnp.zeros(m, jnp.uint32)
-    tile = _neighbours._tile(lambda tile: offsets + tile[None], columns)
+    tile = tiles._tile(lambda tile: offsets + tile[None], columns)
     assert (tile.rows, tile.dtype, m % tile.size) == (rows, jnp.uint32, 0)
     assert tile.lanes >= 32
 
@@ -112,7 +112,7 @@ def test_a_tile_is_what_stays_in_the_cache(rows, m):
 
 def test_a_tile_of_stored_codes_is_all_of_them():
     stored = jnp.zeros((64, 65536), jnp.uint32)
-    tile = _neighbours._tile(_neighbours.stored, stored)
+    tile = tiles._tile(tiles.stored, stored)
     assert tile == (64, 8192, 8, jnp.uint32)
 
 
@@ -155,7 +155,7 @@ def test_predicates_share_a_pass(shape, number, expected):
     def predicates(tile):
         return [value(tile) <= np.uint32(i) for i in range(number)]
 
-    passes = loops(lambda arrays: _neighbours.count(predicates, arrays), arrays)
+    passes = loops(lambda arrays: tiles.count(predicates, arrays), arrays)
     assert len(passes) == expected
 
 
@@ -163,13 +163,13 @@ def test_what_is_looked_at_once_is_still_looped_over():
     """Or XLA would take the distances again in every later pass."""
 
     def lengths(value, arrays):
-        return loops(lambda a: _neighbours.group_minima(value, a, 3), arrays)
+        return loops(lambda a: tiles.group_minima(value, a, 3), arrays)
 
     value, arrays, stored = codes(*SHAPES["one tile"])
     assert lengths(value, arrays) == [2]
-    assert lengths(_neighbours.stored, jnp.asarray(stored)) == [2]
+    assert lengths(tiles.stored, jnp.asarray(stored)) == [2]
     value, arrays, stored = codes(*SHAPES["many tiles"])
-    assert lengths(_neighbours.stored, jnp.asarray(stored)) == [2]
+    assert lengths(tiles.stored, jnp.asarray(stored)) == [2]
     (length,) = lengths(value, arrays)
     assert length > 2
 
@@ -183,7 +183,7 @@ def test_blocks_are_put_together_in_order(block_size):
         sizes.append(len(block["a"]))
         return block["a"].sum(axis=1), block["b"][:, None, None] + 1
 
-    whole = partial(_neighbours.map_blocks, fn, block_size=block_size)
+    whole = partial(tiles.map_blocks, fn, block_size=block_size)
     first, second = whole(rows)
     np.testing.assert_array_equal(first, rows["a"].sum(axis=1))
     np.testing.assert_array_equal(second, rows["b"][:, None, None] + 1)
@@ -196,7 +196,7 @@ def test_what_was_in_doubt_is_replaced(share):
     rng = np.random.default_rng(0)
     doubtful = jnp.asarray(rng.random(500) < share)
     rows = jnp.arange(500)
-    results = _neighbours.map_rechecked(
+    results = tiles.map_rechecked(
         lambda block: (-1 - block, doubtful[block]), lambda block: block, rows, 90
     )
     # Blocks are filled up, so that rows that were not in doubt may be among the exact.
@@ -219,7 +219,7 @@ def test_few_rows_at_a_time_are_done_again(n, given, expected):
         return block
 
     rows = jnp.arange(n)
-    _neighbours.redo(rows, rows < 3, exact, rows, given)
+    tiles.redo(rows, rows < 3, exact, rows, given)
     assert sizes == [expected]
 
 
@@ -238,13 +238,13 @@ def test_passes_go_over_the_columns_of_all_devices():
         return [value(tile) < limit[:, None], value(tile) <= limit[:, None]]
 
     def passes(own):
-        spread = _ring.spread(own, "points")
-        minima = _neighbours.group_minima(value, spread, 1)
+        spread = collectives.spread(own, "points")
+        minima = tiles.group_minima(value, spread, 1)
         found = [
-            _neighbours.minimum(value, spread),
-            _neighbours.maximum(value, spread),
-            *_neighbours.count(predicates, spread),
-            _neighbours.kth_of_minima(minima, k=1, max_k=1),
+            tiles.minimum(value, spread),
+            tiles.maximum(value, spread),
+            *tiles.count(predicates, spread),
+            tiles.kth_of_minima(minima, k=1, max_k=1),
         ]
         return jnp.stack([a.astype(jnp.uint32) for a in found])[None]
 
@@ -265,11 +265,11 @@ def test_devices_without_a_doubt_pass_columns_on_for_others(devices, n, expected
     def farthest_again(own):
         def exact(block):
             sizes.append(len(block))
-            spread = _ring.spread(own, "points")
-            return _neighbours.maximum(lambda t: block[:, None] + t[None], spread)
+            spread = collectives.spread(own, "points")
+            return tiles.maximum(lambda t: block[:, None] + t[None], spread)
 
         wrong = jnp.zeros_like(own)
-        return _neighbours.redo(wrong, own < 300, exact, own, 1000, "points")
+        return tiles.redo(wrong, own < 300, exact, own, 1000, "points")
 
     results = np.asarray(on_each(farthest_again, rows, devices))
     right = results == np.arange(len(rows)) + len(rows) - 1
@@ -287,14 +287,14 @@ def stored(request):
 @pytest.fixture(params=["stored", "taken afresh"])
 def case(request, stored):
     if request.param == "stored":
-        return _neighbours.stored, jnp.asarray(stored), stored
+        return tiles.stored, jnp.asarray(stored), stored
     return codes(*stored.shape)
 
 
 def test_least_and_largest_codes(case):
     value, arrays, expected = case
-    least = jax.jit(lambda arrays: _neighbours.minimum(value, arrays))(arrays)
-    largest = jax.jit(lambda arrays: _neighbours.maximum(value, arrays))(arrays)
+    least = jax.jit(lambda arrays: tiles.minimum(value, arrays))(arrays)
+    largest = jax.jit(lambda arrays: tiles.maximum(value, arrays))(arrays)
     np.testing.assert_array_equal(least, expected.min(axis=1))
     np.testing.assert_array_equal(largest, expected.max(axis=1))
 
@@ -309,7 +309,7 @@ def test_counts_of_several_predicates(case, number):
     def predicates(tile):
         return [value(tile) <= jnp.asarray(limit)[:, None] for limit in limits]
 
-    counts = jax.jit(lambda arrays: _neighbours.count(predicates, arrays))(arrays)
+    counts = jax.jit(lambda arrays: tiles.count(predicates, arrays))(arrays)
     assert len(counts) == number
     for counted, limit in zip(counts, limits, strict=True):
         np.testing.assert_array_equal(counted, (expected <= limit[:, None]).sum(axis=1))
@@ -318,16 +318,16 @@ def test_counts_of_several_predicates(case, number):
 @pytest.mark.parametrize("k", [1, 6, 15])
 def test_minima_are_those_of_columns_a_fixed_way_apart(case, k):
     value, arrays, expected = case
-    minima = jax.jit(lambda a: _neighbours.group_minima(value, a, k))(arrays)
+    minima = jax.jit(lambda a: tiles.group_minima(value, a, k))(arrays)
     rows, m = expected.shape
-    assert minima.shape[1] >= _neighbours.groups(k, m)
+    assert minima.shape[1] >= tiles.groups(k, m)
     apart = expected.reshape(rows, -1, minima.shape[1])
     np.testing.assert_array_equal(minima, apart.min(axis=1))
 
 
 def test_kth_smallest_counts_multiplicity(stored):
     k = jnp.arange(len(stored)) % 8  # 0 counts as 1
-    kth = jax.jit(lambda codes: _neighbours.kth_smallest(codes, k=k, max_k=7))(stored)
+    kth = jax.jit(lambda codes: tiles.kth_smallest(codes, k=k, max_k=7))(stored)
     rank = np.maximum(k, 1) - 1
     np.testing.assert_array_equal(kth, np.sort(stored)[np.arange(len(k)), rank])
 
@@ -335,7 +335,7 @@ def test_kth_smallest_counts_multiplicity(stored):
 @pytest.mark.parametrize("columns", [32, 96, 256])
 def test_kth_of_minima_counts_multiplicity(stored, columns):
     minima, k = stored[:, :columns], jnp.arange(len(stored)) % 8
-    kth = _neighbours.kth_of_minima(jnp.asarray(minima), k=k, max_k=7)
+    kth = tiles.kth_of_minima(jnp.asarray(minima), k=k, max_k=7)
     rank = np.maximum(k, 1) - 1
     expected = np.sort(minima)[np.arange(len(k)), rank]
     np.testing.assert_array_equal(kth, expected)
@@ -346,5 +346,5 @@ def test_kth_smallest_where_all_the_nearest_are_in_one_group(nearest):
     expected = np.full((3, 4096), 1000, np.uint32)
     expected[:, ::1024] = nearest
     for k in (2, 5):
-        kth = _neighbours.kth_smallest(jnp.asarray(expected), k=k, max_k=5)
+        kth = tiles.kth_smallest(jnp.asarray(expected), k=k, max_k=5)
         np.testing.assert_array_equal(kth, np.sort(expected)[:, k - 1])

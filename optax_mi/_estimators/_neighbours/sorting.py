@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Integer, UInt
 
-from optax_mi._estimators import _distances
+from optax_mi._estimators._neighbours import distances
 from optax_mi._types import Index, Metric
 
 
@@ -81,7 +81,7 @@ def kth_distances(
         other = places + step
         inside = (other >= begin) & (other < end)
         codes = _codes(own.at[other].get(mode="clip") - own, axis.unit, metric)
-        return jnp.where(inside, codes, _distances.farthest(codes))
+        return jnp.where(inside, codes, distances.farthest(codes))
 
     # Some i of the k are to the left, and the others to the right: of two ascending
     # sequences the k-th smallest is the least of max(left[i], right[k - i]) over i.
@@ -122,7 +122,7 @@ def _codes(
 ) -> UInt[Array, "n"]:
     squared = metric == "euclidean"
     distance = difference * difference if squared else jnp.abs(difference)
-    return _distances.code(distance * unit)
+    return distances.code(distance * unit)
 
 
 def _sort_key(values: Float[Array, "n"]) -> Int[Array, "n"]:

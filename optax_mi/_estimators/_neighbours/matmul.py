@@ -5,7 +5,7 @@ where features are many, and what accelerators are made for. Its rounding error 
 proportion to |a|^2 + |b|^2 however close a and b are, so that ties come out unequal.
 The estimators therefore treat it as approximate: a row in which more points than the
 k-th neighbour itself lie within the error of the k-th distance is doubtful, and
-`_neighbours.recheck` does it again with direct distances.
+`tiles.recheck` does it again with direct distances.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from optax_mi._estimators import _distances, _ring
+from optax_mi._estimators._neighbours import collectives, distances
 from optax_mi._types import AxisName, Metric
 
 
 def applies(features: int, metric: Metric) -> bool:
     """Whether a variable of so many features is measured by a product."""
-    return metric == "euclidean" and features > _distances.FEW_FEATURES
+    return metric == "euclidean" and features > distances.FEW_FEATURES
 
 
 class Points(NamedTuple):
@@ -36,19 +36,19 @@ class Points(NamedTuple):
 def prepare(x: Float[Array, "n d"], axis: AxisName = None) -> tuple[Points, Points]:
     """Points as rows, and padded as columns, far from everything."""
     # The error is in proportion to the norms, so they are kept as small as they can be.
-    highest = _ring.largest(jnp.max(x, axis=0), axis)
-    lowest = -_ring.largest(jnp.max(-x, axis=0), axis)
+    highest = collectives.largest(jnp.max(x, axis=0), axis)
+    lowest = -collectives.largest(jnp.max(-x, axis=0), axis)
     # A mean of equal numbers is rounded; without it those of a dead unit are zeros.
-    x = jnp.where(highest == lowest, 0, x - _ring.mean(x, axis)[None])
+    x = jnp.where(highest == lowest, 0, x - collectives.mean(x, axis)[None])
     squared = jnp.sum(x * x, axis=1)
     # Not infinite: differences of it would be NaN.
     far = float(jnp.finfo(x.dtype).max) / 4
-    largest = jnp.full_like(squared, _ring.largest(jnp.max(squared), axis))
+    largest = jnp.full_like(squared, collectives.largest(jnp.max(squared), axis))
     rows = Points(x, squared, largest)
     columns = Points(
-        _distances.pad_points(x, 0),
-        _distances.pad_points(squared, far),
-        _distances.pad_points(largest, 0),
+        distances.pad_points(x, 0),
+        distances.pad_points(squared, far),
+        distances.pad_points(largest, 0),
     )
     return rows, columns
 
@@ -70,7 +70,7 @@ def error(rows: Points, squared: Float[Array, "rows"]) -> Float[Array, "rows"]:
 
     A point at distance r from a has a norm of at most |a| + r, and of at most the
     largest of all. Rounding errors add up like a random walk over the features;
-    `tests/test_gram.py` holds what is measured to half of this.
+    `tests/test_matmul.py` holds what is measured to half of this.
     """
     other = (jnp.sqrt(rows.squared) + jnp.sqrt(squared)) ** 2
     scale = rows.squared + jnp.minimum(other, rows.largest)

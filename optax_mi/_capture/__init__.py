@@ -12,7 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Shaped
 
-from optax_mi import _batches, _capture_linen, _checks
+from optax_mi import _batches, _checks
+from optax_mi._capture import linen
 from optax_mi._positions import Positions
 from optax_mi._selection import Layers, Selection
 
@@ -257,11 +258,11 @@ class _Run(NamedTuple):
         rest = self.args, self.kwargs, selection.wants, classes
         if isinstance(self.model, nn.Module):
             known = self.variables or {}
-            stored = _capture_linen.intermediates(self.model, known, inputs, *rest)
+            stored = linen.intermediates(self.model, known, inputs, *rest)
         else:
-            from optax_mi import _capture_nnx
+            from optax_mi._capture import nnx
 
-            stored = _capture_nnx.intermediates(self.model, inputs, *rest)
+            stored = nnx.intermediates(self.model, inputs, *rest)
         return dict(stored), classes
 
 

@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Integer, Num, Shaped, UInt
 
 from optax_mi import _checks
-from optax_mi._estimators import _ring
+from optax_mi._estimators._neighbours import collectives
 from optax_mi._types import AxisName, Index, Metric
 
 METRICS: tuple[Metric, ...] = ("euclidean", "chebyshev", "manhattan")
@@ -65,7 +65,7 @@ def times_power_of_two(
 
 def scale_exponent(x: Float[Array, "n d"], axis: AxisName = None) -> Int[Array, ""]:
     """The power of two by which `rescale` multiplies."""
-    _, exponent = jnp.frexp(_ring.largest(jnp.max(jnp.abs(x)), axis))
+    _, exponent = jnp.frexp(collectives.largest(jnp.max(jnp.abs(x)), axis))
     return _LARGEST_EXPONENT - exponent
 
 
@@ -102,7 +102,7 @@ def distances(
 
     d, m = columns.shape
     zeros = jnp.zeros((len(points), m), columns.dtype)
-    total = _ring.varying(zeros, (points, columns))
+    total = collectives.varying(zeros, (points, columns))
     total = code(total) if metric == "chebyshev" else total
     if d <= FEW_FEATURES:
         for f in range(d):

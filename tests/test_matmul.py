@@ -7,7 +7,7 @@ import pytest
 import twins
 
 import optax_mi
-from optax_mi._estimators import _gram
+from optax_mi._estimators._neighbours import matmul
 
 N = 150
 
@@ -46,11 +46,11 @@ KINDS = [
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_error_stays_well_within_its_bound(kind, d):
     x = data(kind, d)
-    rows, columns = _gram.prepare(jnp.asarray(x))
-    got = np.asarray(_gram.squared_distances(rows, columns))[:, :N]
+    rows, columns = matmul.prepare(jnp.asarray(x))
+    got = np.asarray(matmul.squared_distances(rows, columns))[:, :N]
     truth = twins.distances(x, "euclidean") ** 2
     bound = np.stack(
-        [_gram.error(rows, jnp.asarray(truth[:, j], jnp.float32)) for j in range(N)],
+        [matmul.error(rows, jnp.asarray(truth[:, j], jnp.float32)) for j in range(N)],
         axis=1,
     )
     assert np.max(np.abs(got - truth) / bound) < 0.5
@@ -90,8 +90,8 @@ def test_joint_counts_equal_the_float64_twins(kind, d_y):
 @pytest.mark.parametrize("value", [0.0, 0.1, -1e6])
 def test_points_that_all_coincide_have_no_error_and_equal_counts(value):
     x, labels = np.full((N, 30), value, np.float32), np.arange(N) % 4
-    rows, _ = _gram.prepare(jnp.asarray(x))
-    assert not _gram.error(rows, jnp.zeros(N)).any()
+    rows, _ = matmul.prepare(jnp.asarray(x))
+    assert not matmul.error(rows, jnp.zeros(N)).any()
     counts = compiled.discrete_counts(x, labels, k=3, metric="euclidean")
     expected = twins.discrete_counts(x, labels, 3, "euclidean")
     for name, have, want in zip(counts._fields, counts, expected, strict=True):

@@ -12,7 +12,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from jaxtyping import Array, Shaped
 
 from optax_mi import _checks
-from optax_mi._estimators import _ring
+from optax_mi._estimators._neighbours import collectives
 from optax_mi._types import AxisName
 
 
@@ -84,7 +84,7 @@ def place(arrays: Sequence[Shaped[Array, "n ..."]], axis_name: AxisName) -> Plac
 
 def number_of_points(own: int, axis_name: AxisName) -> int:
     """The points of all devices, of which this one may have only its own."""
-    return own * _ring.size(axis_name) if _is_manual(axis_name) else own
+    return own * collectives.size(axis_name) if _is_manual(axis_name) else own
 
 
 def _check_even(n: int, placement: Placement) -> None:
@@ -104,7 +104,7 @@ def _is_manual(axis: AxisName) -> bool:
     if axis is None:
         return False
     try:
-        _ring.size(axis)
+        collectives.size(axis)
     except NameError:
         return False
     return True

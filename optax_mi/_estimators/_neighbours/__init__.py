@@ -1,0 +1,1 @@
+"""How the nearest points are found and counted; knows nothing of information."""
