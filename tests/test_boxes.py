@@ -12,6 +12,7 @@ from compiled import MARGINS
 
 import optax_mi
 from optax_mi._estimators._neighbours import boxes, distances, sorting
+from optax_mi._estimators._neighbours.distances import Variable
 
 N = 901
 KINDS = ["Gaussian", "on a grid", "heavy tails", "repeated", "in clusters"]
@@ -92,8 +93,8 @@ def test_small_samples_equal_the_twin(n, searched):
     count = partial(compiled.counts_of, (x, y), MARGINS, ks=(3,), metric="chebyshev")
     (found,) = searched(count)
     coincident, expected = twins.joint_counts((x, y), MARGINS)
-    np.testing.assert_array_equal([found.joint, *found.near], expected)
-    np.testing.assert_array_equal(found.coincident, coincident)
+    np.testing.assert_array_equal(found.balls, expected)
+    np.testing.assert_array_equal(found.radius == 0, coincident)
 
 
 def test_points_tied_beyond_what_is_kept_are_looked_at_again(searched):
@@ -101,7 +102,7 @@ def test_points_tied_beyond_what_is_kept_are_looked_at_again(searched):
     count = partial(compiled.counts_of, (x, x), MARGINS, ks=(2, 5), metric="chebyshev")
     others = np.bincount(x[:, 0].astype(int))[x[:, 0].astype(int)] - 1
     for found in searched(count):
-        for closer, tied in [found.joint, *found.near]:
+        for closer, tied in found.balls:
             np.testing.assert_array_equal(closer, 0)
             np.testing.assert_array_equal(tied, others)
 
@@ -163,11 +164,9 @@ def test_counts_along_axes_equal_those_by_comparing(n, metric):
     radius = np.round(rng.random(n) * 10).astype(np.float32) / 8
     radius = radius**2 if metric == "euclidean" else radius
     units = [jnp.float32(1), jnp.float32(2)]
-    axes = [
-        axis
-        for f, unit in enumerate(units)
-        for axis in sorting.axes_of(jnp.asarray(x[:, [f]]), unit, metric) or []
-    ]
+    variables = [Variable(jnp.asarray(x[:, [f]]), unit) for f, unit in enumerate(units)]
+    axes = sorting.axes_of(variables, metric, None)
+    assert axes is not None
     distance = np.abs(x[:, None] - x[None])
     distance = distance**2 if metric == "euclidean" else distance
     for used in ([0], [0, 1]):

@@ -83,8 +83,8 @@ def test_joint_counts_equal_the_float64_twins(kind, d_y):
     y[:, 0] += x[:, 0]
     counts = compiled.joint_counts(x, y, k=3, metric="euclidean")
     coincident, expected = twins.joint_counts((x, y), ((0,), (1,)), 3, "euclidean")
-    np.testing.assert_array_equal(counts.coincident, coincident)
-    np.testing.assert_array_equal([counts.joint, *counts.near], expected)
+    np.testing.assert_array_equal(counts.radius == 0, coincident)
+    np.testing.assert_array_equal(counts.balls, expected)
 
 
 @pytest.mark.parametrize("value", [0.0, 0.1, -1e6])
@@ -99,7 +99,7 @@ def test_points_that_all_coincide_have_no_error_and_equal_counts(value):
     y = data("plain", 1)
     counts = compiled.joint_counts(x, y, k=3, metric="euclidean")
     _, expected = twins.joint_counts((x, y), ((0,), (1,)), 3, "euclidean")
-    np.testing.assert_array_equal([counts.joint, *counts.near], expected)
+    np.testing.assert_array_equal(counts.balls, expected)
 
 
 @pytest.mark.slow

@@ -35,17 +35,6 @@ def test_the_k_nearest_are_in_different_groups_in_97_of_100_rows(k):
     assert tiles.groups(8, 2049) == 1024
 
 
-@pytest.mark.parametrize("limit", [0, 1, 2, 9])
-def test_others_leave_out_the_point_itself(limit):
-    distances = np.array([0, 0, 0, 0, 2, 2, 5, 9])  # the first is from the point itself
-    closer, within = (
-        jnp.array([c.sum()]) for c in (distances < limit, distances <= limit)
-    )
-    counted = tiles.others(jnp.full(1, limit, jnp.uint32), closer, within)
-    others = distances[1:]
-    assert [int(c[0]) for c in counted] == [sum(others < limit), sum(others == limit)]
-
-
 def test_distances_of_many_features_are_taken_once():
     taken = []
 

@@ -9,8 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Bool, Float, Int, Integer, ScalarLike, Shaped
 
 from optax_mi import _checks
-from optax_mi._estimators._entropy import class_sizes
-from optax_mi._estimators._neighbours import collectives, distances, tiles
+from optax_mi._estimators._neighbours import classes, collectives, distances, tiles
 from optax_mi._estimators._neighbours.sharding import over_points
 from optax_mi._types import AxisName, Discrete, Numeric
 
@@ -139,7 +138,7 @@ def _bounds(
 
     means = tiles.map_blocks(
         log_means,
-        (x, labels, class_sizes(labels, axis)),
+        (x, labels, classes.sizes(labels, axis)),
         tiles.choose_block_size(n, x.shape[1:], n, block_size, devices),
     )
     kl_all, bhattacharyya_all, kl_class, bhattacharyya_class = (

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import reduce
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, Num
 
 from optax_mi import _checks
-from optax_mi._estimators import _conditional_classes, _joint, _scaling
+from optax_mi._estimators import _joint, _scaling
 from optax_mi._estimators._neighbours import collectives, distances
 from optax_mi._estimators._neighbours.sharding import number_of_points, over_points
 from optax_mi._types import AxisName, Metric, Numeric, Scaling
 
 _SUBSPACES = ((0, 2), (1, 2), (2,))  # of x, y and z
 _SIGNS = (-1, -1, 1)  # of their terms
-_ROWS = 32  # handled at a time where there are classes
 
 
 def ksg_conditional(
@@ -128,37 +126,17 @@ def _ksg_conditional(
     axis: AxisName,
 ) -> Float[Array, "*n"]:
     variables = jax.lax.stop_gradient(variables)
+    found = _joint.search(
+        variables,
+        _SUBSPACES,
+        ks=ks,
+        metric=metric,
+        scaling=scaling,
+        block_size=block_size,
+        axis=axis,
+    )
     numbers = [v for v in variables if v.ndim > 1]
-    finite = [collectives.all_finite(v, axis) for v in numbers]
-    options: Any = {"ks": ks, "metric": metric, "scaling": scaling}
-    if len(numbers) < len(variables):
-        found, used = _of_classes(variables, axis, block_size or _ROWS, options)
-    else:
-        counts = _joint.joint_counts(
-            variables, _SUBSPACES, block_size=block_size, axis=axis, **options
-        )
-        dtype = jnp.result_type(*variables)
-        found = [
-            _joint.mean_digammas(c, k, dtype) for c, k in zip(counts, ks, strict=True)
-        ]
-        used = None
-    each = [_joint.signed_sum(means, _SIGNS) for means in found]
-    terms = jnp.mean(jnp.stack(each), axis=0)
+    terms, used = _joint.terms(found, _SIGNS, jnp.result_type(float, *numbers))
     mi = collectives.mean_or_each(terms, axis, local, where=used)
+    finite = [collectives.all_finite(v, axis) for v in numbers]
     return jnp.where(reduce(jnp.logical_and, finite, True), mi, jnp.nan)
-
-
-def _of_classes(
-    variables: Sequence[Num[Array, "n *_d"]],
-    axis: AxisName,
-    block_size: int,
-    options: Mapping[str, Any],
-) -> Any:
-    """The mean digammas for each k, and which points have a neighbour."""
-
-    def of_all(*variables: Num[Array, "all *_d"]) -> Any:
-        return _conditional_classes.mean_digammas(
-            variables, _SUBSPACES, block_size=block_size, **options
-        )
-
-    return collectives.on_each(of_all, variables, axis)

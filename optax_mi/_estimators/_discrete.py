@@ -6,8 +6,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, Integer
 
 from optax_mi import _checks
-from optax_mi._estimators._entropy import class_sizes
-from optax_mi._estimators._neighbours import collectives
+from optax_mi._estimators._neighbours import classes, collectives
 from optax_mi._estimators._neighbours.sharding import over_points
 from optax_mi._types import AxisName, Discrete
 
@@ -75,8 +74,8 @@ def _plug_in_mi(
     changes = (ordered_x[1:] != ordered_x[:-1]) | (ordered_y[1:] != ordered_y[:-1])
     pair = jnp.concatenate([jnp.zeros(1, jnp.int32), jnp.cumsum(changes)])
     n_pair, n_x, n_y = (
-        class_sizes(classes).astype(jnp.result_type(float))
-        for classes in (pair, ordered_x, ordered_y)
+        classes.sizes(each).astype(jnp.result_type(float))
+        for each in (pair, ordered_x, ordered_y)
     )
     log_pair, log_x, log_y = (jnp.log(m / n) for m in (n_pair, n_x, n_y))
     plug_in = jnp.mean(log_pair - log_x - log_y)

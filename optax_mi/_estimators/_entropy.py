@@ -9,17 +9,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.scipy.special import digamma, gammaln
-from jaxtyping import Array, ArrayLike, Bool, Float, Int, Integer, UInt
+from jaxtyping import Array, ArrayLike, Float, Integer
 
 from optax_mi import _checks
-from optax_mi._estimators._neighbours import (
-    boxes,
-    collectives,
-    distances,
-    sorting,
-    tiles,
-)
-from optax_mi._estimators._neighbours.packing import Variable
+from optax_mi._estimators._neighbours import classes, collectives, counting, distances
+from optax_mi._estimators._neighbours.distances import Variable
+from optax_mi._estimators._neighbours.query import Found, Query, Space
 from optax_mi._estimators._neighbours.sharding import number_of_points, over_points
 from optax_mi._types import AxisName, Discrete, Metric, Numeric
 
@@ -59,15 +54,8 @@ def label_entropy(
 
 @over_points
 def _label_entropy(labels: Integer[Array, "n"], *, axis: AxisName) -> Float[Array, ""]:
-    sizes = class_sizes(labels, axis).astype(jnp.result_type(float))
+    sizes = classes.sizes(labels, axis).astype(jnp.result_type(float))
     return collectives.mean(jnp.log(len(labels) * collectives.size(axis) / sizes), axis)
-
-
-def class_sizes(labels: Integer[Array, "n"], axis: AxisName = None) -> Int[Array, "n"]:
-    """The number of points of each point's class, itself included."""
-    ordered = collectives.varying(jnp.sort(collectives.gather(labels, axis)), labels)
-    first = jnp.searchsorted(ordered, labels, side="left")
-    return jnp.searchsorted(ordered, labels, side="right") - first
 
 
 def knn_entropy(
@@ -145,9 +133,10 @@ def _knn_entropy(
     exponent = distances.scale_exponent(x, axis)
     scaled = jnp.ldexp(x, exponent)
 
-    def entropy(k: int) -> Float[Array, ""]:
-        codes = _kth_distances(scaled, k, metric, block_size, axis)
-        log_radius = jnp.log(distances.decode(codes))
+    query = Query([Variable(scaled)], [Space((0,))], ks, metric)
+
+    def entropy(found: Found, k: int) -> Float[Array, ""]:
+        log_radius = jnp.log(distances.decode(found.radius))
         if metric == "euclidean":
             log_radius = log_radius / 2  # it came squared
         mean = collectives.mean(log_radius - exponent * math.log(2), axis)
@@ -155,51 +144,9 @@ def _knn_entropy(
         ball = _log_unit_ball(d, metric)
         return digamma(number) - digamma(own_k) + ball + d * mean
 
-    mean = sum(map(entropy, ks)) / len(ks)
+    counted = counting.count(query, block_size=block_size, axis=axis)
+    mean = sum(map(entropy, counted, ks)) / len(ks)
     return jnp.where(collectives.all_finite(x, axis), mean, jnp.nan)
-
-
-def _kth_distances(
-    x: Float[Array, "n d"],
-    k: int,
-    metric: Metric,
-    block_size: int | None,
-    axis: AxisName,
-) -> UInt[Array, "n"]:
-    """Codes of the distance of each point to its k-th neighbour."""
-    n, d, devices = *x.shape, collectives.size(axis)
-    searched = boxes.applies(n * devices, (d,), (k,))
-    if axis is not None and (d == 1 or searched):
-
-        def of_all(x: Float[Array, "all d"]) -> UInt[Array, "all"]:
-            return _kth_distances(x, k, metric, block_size, None)
-
-        return collectives.on_each(of_all, (x,), axis)
-    if d == 1:
-        return sorting.kth_distances(sorting.axis(x[:, 0]), jnp.full(n, k), k, metric)
-    if searched:
-        return boxes.kth_distances(Variable(x), jnp.full(n, k), k, metric)
-    columns = collectives.spread(distances.as_columns(x), axis)
-    within = k + 1  # each point is the nearest to itself
-
-    def codes_from(points: Float[Array, "rows d"]) -> tiles.Codes:
-        return lambda tile: distances.codes_from(points, tile, metric)
-
-    def fast(
-        points: Float[Array, "rows d"],
-    ) -> tuple[UInt[Array, "rows"], Bool[Array, "rows"]]:
-        codes, arrays = tiles.view(codes_from(points), columns, (d,))
-        minima = tiles.group_minima(codes, arrays, within)
-        radius = tiles.kth_of_minima(minima, k=within, max_k=within)
-        (closer,) = tiles.count(lambda c: [codes(c) < radius[:, None]], arrays)
-        return radius, closer >= within
-
-    def exact(points: Float[Array, "rows d"]) -> UInt[Array, "rows"]:
-        codes = collectives.everywhere(codes_from(points), columns)
-        return tiles.kth_smallest(codes, k=within, max_k=within)
-
-    block_size = tiles.choose_block_size(n, (d,), within, block_size, devices)
-    return tiles.map_rechecked(fast, exact, x, block_size, axis)
 
 
 def _log_unit_ball(d: int, metric: Metric) -> Float[Array, ""]:

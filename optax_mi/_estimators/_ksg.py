@@ -13,6 +13,7 @@ from jaxtyping import Array, ArrayLike, Float
 from optax_mi import _checks
 from optax_mi._estimators import _joint, _scaling
 from optax_mi._estimators._neighbours import collectives, distances
+from optax_mi._estimators._neighbours.query import Edge, Found
 from optax_mi._estimators._neighbours.sharding import number_of_points, over_points
 from optax_mi._estimators._neighbours.ties import mean_digamma
 from optax_mi._types import AxisName, Metric, Numeric, Scaling
@@ -163,7 +164,7 @@ def _ksg(
     finite = collectives.all_finite(x, axis) & collectives.all_finite(y, axis)
     if margins == "gaussian":
         x, y = gaussian_margins(x, axis), gaussian_margins(y, axis)
-    counts = _joint.joint_counts(
+    found = _joint.search(
         (x, y),
         ((0,), (1,)),
         ks=ks,
@@ -175,9 +176,7 @@ def _ksg(
     )
     form = _first if algorithm == 1 else _second
     dtype = jnp.result_type(x, y)
-    terms = jnp.mean(
-        jnp.stack([form(c, k, dtype) for c, k in zip(counts, ks, strict=True)]), axis=0
-    )
+    terms = jnp.mean(jnp.stack([form(of_k, dtype) for of_k in found]), axis=0)
     n = len(x) * collectives.size(axis)
     mi = digamma(jnp.asarray(n, dtype)) + collectives.mean_or_each(terms, axis, local)
     return jnp.where(finite, mi, jnp.nan)
@@ -201,20 +200,21 @@ def gaussian_margins(
     return jax.vmap(feature, in_axes=1, out_axes=1)(x)
 
 
-def _first(counts: _joint.JointCounts, k: int, dtype: Any) -> Float[Array, "n"]:
+def _first(found: Found, dtype: Any) -> Float[Array, "n"]:
     """Terms of equation (8): psi(k) - psi(n_x + 1) - psi(n_y + 1)."""
-    return _joint.signed_sum(_joint.mean_digammas(counts, k, dtype), (-1, -1))
+    return _joint.signed_sum(_joint.mean_digammas(found, dtype), (-1, -1))
 
 
-def _second(counts: _joint.JointCounts, k: int, dtype: Any) -> Float[Array, "n"]:
+def _second(found: Found, dtype: Any) -> Float[Array, "n"]:
     """Terms of equation (9): psi(k) - 1 / k - psi(n_x) - psi(n_y)."""
 
-    def mean(edge: _joint.Edge) -> Float[Array, "n"]:
-        closer, tied = (c.astype(dtype) for c in edge.near)
+    def mean(edge: Edge) -> Float[Array, "n"]:
+        closer, tied = (c.astype(dtype) for c in edge.ball)
         neighbours = edge.neighbours.astype(dtype)
         # The farthest neighbour is the last of those at the edge.
         return mean_digamma(closer, neighbours, neighbours, tied)
 
-    terms = digamma(jnp.asarray(k, dtype)) - 1 / k - sum(map(mean, counts.edges))
+    k = found.k.astype(dtype)
+    terms = digamma(k) - 1 / k - sum(map(mean, found.edges))
     # Which of the points at rho are neighbours decides where the edges are.
-    return jnp.where(counts.joint.tied > 1, _first(counts, k, dtype), terms)
+    return jnp.where(found.balls[0].tied > 1, _first(found, dtype), terms)

@@ -117,7 +117,7 @@ def _ksg_mixed(
     axis: AxisName,
 ) -> Float[Array, "*n"]:
     x, y = jax.lax.stop_gradient((x, y))
-    counts = _joint.joint_counts(
+    found = _joint.search(
         (x, y),
         ((0,), (1,)),
         ks=ks,
@@ -127,11 +127,7 @@ def _ksg_mixed(
         axis=axis,
     )
     dtype = jnp.result_type(x, y)
-    each = [
-        _joint.signed_sum(_joint.mean_digammas(c, k, dtype), (-1, -1))
-        for c, k in zip(counts, ks, strict=True)
-    ]
-    terms = jnp.mean(jnp.stack(each), axis=0)
+    terms, _ = _joint.terms(found, (-1, -1), dtype)
     n = jnp.asarray(len(x) * collectives.size(axis), dtype)
     mi = jnp.log(n) + collectives.mean_or_each(terms, axis, local)
     finite = collectives.all_finite(x, axis) & collectives.all_finite(y, axis)

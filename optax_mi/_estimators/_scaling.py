@@ -34,7 +34,7 @@ def in_units(
     scaling: Scaling,
     metric: Metric,
     axis: AxisName = None,
-) -> tuple[list[Float[Array, "n _d"]], list[Float[Array, ""]]]:
+) -> tuple[list[Float[Array, "n _d"]], list[Float[Array, ""] | float]]:
     """Points of each variable, and what its distances are multiplied by.
 
     Args:
@@ -48,6 +48,10 @@ def in_units(
     """
     if not variables:
         return [], []
+    if len(variables) == 1:  # one unit is as good as another
+        by = scaling == "feature" and variables[0].shape[1] > 1
+        x = by_feature(variables[0], axis) if by else variables[0]
+        return [distances.rescale(x, axis)], [1.0]
     if scaling == "none":
         exponents = [distances.scale_exponent(v, axis) for v in variables]
         common = jnp.min(jnp.stack(exponents))

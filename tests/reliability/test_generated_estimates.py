@@ -39,8 +39,8 @@ def assert_discrete_counts(x, labels, k, metric):
 def assert_joint_counts(x, y, k, metric, algorithm):
     counts = compiled.joint_counts(x, y, k=k, metric=metric, edges=algorithm == 2)
     coincident, expected = twins.joint_counts((x, y), ((0,), (1,)), k, metric)
-    np.testing.assert_array_equal(counts.coincident, coincident)
-    np.testing.assert_array_equal([counts.joint, *counts.near], expected)
+    np.testing.assert_array_equal(counts.radius == 0, coincident)
+    np.testing.assert_array_equal(counts.balls, expected)
 
 
 @pytest.mark.slow

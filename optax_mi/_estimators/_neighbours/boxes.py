@@ -5,7 +5,8 @@ The results are those of all pairs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from functools import partial, reduce
 from typing import Any, NamedTuple
 
 import jax
@@ -14,7 +15,9 @@ import numpy as np
 from jaxtyping import Array, Bool, Int, Integer, Shaped, UInt
 
 from optax_mi._estimators._neighbours import distances, packing, tiles
-from optax_mi._estimators._neighbours.packing import Leaves, Sizes, Variable
+from optax_mi._estimators._neighbours.distances import Variable
+from optax_mi._estimators._neighbours.packed import Packed
+from optax_mi._estimators._neighbours.packing import Leaves, Sizes
 from optax_mi._types import Metric
 
 # By the number of features: sizes that were measured to be fast, and the number of
@@ -33,7 +36,7 @@ MIN_POINTS_ALONE = {2: 16_000, 3: 16_000, 4: 30_000, 5: 30_000}
 _MAX_K = 8
 
 
-class Found(NamedTuple):
+class Nearest(NamedTuple):
     """What the nearest points of each of n points say about the k-th of them."""
 
     radius: UInt[Array, "n"]  # codes
@@ -48,157 +51,135 @@ def applies(n: int, features: Sequence[int], ks: Sequence[int]) -> bool:
     return n >= least.get(sum(features), np.inf) and max(ks) <= _MAX_K
 
 
-def neighbours(
-    variables: Sequence[Variable], ks: Sequence[int], metric: Metric
-) -> list[Found]:
-    """Finds the k-th neighbour in the space of all variables, for each k."""
-    sizes = SIZES[sum(v.x.shape[1] for v in variables)]
-
-    def about(lanes: Sequence[UInt[Array, "rows lanes"]], k: int) -> Found:
-        *within, further = lanes
-        within = jnp.concatenate(within, axis=1)
-        radius = tiles.kth_of_minima(within, k=k, max_k=k)
-        limit = radius[:, None]
-        return Found(
-            radius,
-            jnp.sum(within < limit, axis=1),
-            jnp.sum(within == limit, axis=1),
-            jnp.all(further > limit, axis=1),
-        )
-
-    return _nearest(
-        packing.build(variables, sizes.leaf),
-        packing.distance(variables, metric),
-        lambda lanes, _: [about(lanes, k) for k in ks],
-        k=jnp.full(len(variables[0].x), max(ks)),
-        kept=max(ks) + 1,  # one more tells whether others are tied with the k-th
-        sizes=sizes,
-    )
-
-
-def kth_distances(
-    variable: Variable,
-    k: Int[Array, "n"],
-    max_k: int,
+def nearest(
+    variables: Sequence[Variable],
+    ks: Sequence[Int[Array, "n"]],
+    max_ks: Sequence[int],
     metric: Metric,
     labels: Integer[Array, "n"] | None = None,
-) -> UInt[Array, "n"]:
-    """Codes of the distance to the k-th nearest other point, of the same label.
+) -> list[Nearest]:
+    """Finds the k-th neighbour in the space of all variables, for each k.
 
-    `k` is at most `max_k` and may differ from point to point; where it is zero there
-    is no such point, and the result means nothing.
+    A `k` is at most its `max_k`, may differ from point to point, and is at most the
+    number of other points with the same label, among which the neighbours are.
     """
-    sizes = SIZES[variable.x.shape[1]]
+    sizes = SIZES[sum(v.x.shape[1] for v in variables)]
+    search = _Search(
+        packing.build(variables, sizes.leaf, labels),
+        packing.distance(variables, metric),
+        sizes,
+        kept=max(max_ks) + 1,  # one more tells whether others are tied with the k-th
+    )
+    leaves = search.leaves
+    ks_of = [leaves.of(k) for k in ks]
+    bounds = packing.in_batches(
+        lambda q: search.bound(q, reduce(jnp.maximum, ks_of)[q]),
+        leaves,
+        jnp.arange(leaves.empty),
+        sizes.batch,
+    )
 
-    def kth(
-        lanes: Sequence[UInt[Array, "rows lanes"]], k: Int[Array, "rows"]
-    ) -> UInt[Array, "rows"]:
-        return tiles.kth_of_minima(jnp.concatenate(lanes, axis=1), k=k, max_k=max_k)
+    def about(q: Int[Array, "B"]) -> list[Nearest]:
+        lanes = [search.in_rows(a) for a in search.visit(q, bounds)]
+        found = [
+            _kth(lanes, k[q].reshape(-1), max_k)
+            for k, max_k in zip(ks_of, max_ks, strict=True)
+        ]
+        return jax.tree.map(search.in_rows, found)
 
-    return _nearest(
-        packing.build([variable], sizes.leaf, labels),
-        packing.distance([variable], metric),
-        kth,
-        k=k,
-        kept=max_k,
-        sizes=sizes,
+    near = partial(search.near, bounds=bounds)
+    return packing.visiting(about, near, leaves, len(ks[0]), sizes.batch)
+
+
+def _kth(
+    lanes: Sequence[UInt[Array, "rows lanes"]], k: Int[Array, "rows"], max_k: int
+) -> Nearest:
+    """Of the smallest codes of each lane in order: all but the last are looked at."""
+    *within, further = lanes
+    within = jnp.concatenate(within, axis=1)
+    radius = jnp.where(k > 0, tiles.kth_of_minima(within, k=k, max_k=max_k), 0)
+    limit = radius[:, None]
+    return Nearest(
+        radius,
+        jnp.sum(within < limit, axis=1),
+        jnp.sum(within == limit, axis=1),
+        jnp.all(further > limit, axis=1) | (k == 0),
     )
 
 
-def _nearest(
-    leaves: Leaves,
-    distance: packing.Distance,
-    about: Callable[[Sequence[UInt[Array, "rows lanes"]], Int[Array, "rows"]], Any],
-    *,
-    k: Int[Array, "n"],
-    kept: int,
-    sizes: Sizes,
-) -> Any:
-    """What is to be said about each of n points by the nearest of others.
+class _Search(NamedTuple):
+    """The smallest codes of each lane of a leaf's points from those of near leaves."""
 
-    `about` is given `kept` arrays of codes, the smallest of each lane in order, and k
-    of the rows.
-    """
-    n = len(k)
-    k_of = leaves.of(k)
-    far = distances.farthest(distances.code(leaves.low))
+    leaves: Leaves
+    distance: packing.Distance
+    sizes: Sizes
+    kept: int
 
-    def within_leaf(q: Int[Array, "B"]) -> tuple[UInt[Array, "B leaf leaf"], ...]:
-        itself = np.eye(sizes.leaf, dtype=bool)[None]
-        own = jnp.where(itself, far, distance.between(leaves, q, q[:, None])[0])
-        return _insert((jnp.full_like(own, far),) * kept, own[None])
+    def own(self, q: Int[Array, "B"]) -> tuple[UInt[Array, "B leaf leaf"], ...]:
+        """Within the leaf itself."""
+        codes = self.distance.between(self.leaves, q, q[:, None])
+        far = distances.farthest(codes)
+        others = jnp.where(np.eye(self.sizes.leaf, dtype=bool)[None], far, codes[0])
+        return _insert((jnp.full_like(others, far),) * self.kept, others[None])
 
-    def in_rows(values: Shaped[Array, "..."]) -> Shaped[Array, "rows leaf"]:
-        return values.reshape(-1, sizes.leaf)
-
-    def bound(q: Int[Array, "B"]) -> UInt[Array, "B"]:
-        # The neighbours in the order bound the radius, and so what is to be visited.
+    def bound(self, q: Int[Array, "B"], k: Int[Array, "B leaf"]) -> UInt[Array, "B"]:
+        """A code that no point's k-th neighbour exceeds, of the neighbours in order."""
+        empty = self.leaves.empty
         beside = jnp.stack([q - 1, q + 1], axis=1)
-        beside = jnp.where((beside < 0) | (beside > leaves.empty), leaves.empty, beside)
-        lanes = _insert(within_leaf(q), distance.between(leaves, q, beside))[0]
-        radius = tiles.kth_of_minima(in_rows(lanes), k=k_of[q].reshape(-1), max_k=kept)
-        return jnp.max(in_rows(radius), axis=1, where=k_of[q] > 0, initial=0)
-
-    bounds = packing.in_batches(bound, leaves, jnp.arange(leaves.empty), sizes.batch)
-
-    def near(q: Int[Array, "B"]) -> Bool[Array, "B L"]:
-        mask = distance.least(leaves, q) <= bounds[q, None]
-        mask &= jnp.arange(leaves.empty + 1)[None] != q[:, None]
-        if leaves.label is None:
-            return mask
-        first, last = leaves.label[:, 0], jnp.max(leaves.label, axis=1)
-        return mask & (first[None] <= last[q, None]) & (last[None] >= first[q, None])
-
-    def search(q: Int[Array, "B"]) -> Any:
-        nearest = packing.visit(
-            near(q),
-            lambda index: distance.between(leaves, q, index),
-            _insert,
-            within_leaf(q),
-            sizes.visited,
+        beside = jnp.where((beside < 0) | (beside > empty), empty, beside)
+        codes = self.distance.between(self.leaves, q, beside)
+        radius = tiles.kth_of_minima(
+            self.in_rows(_insert(self.own(q), codes)[0]),
+            k=k.reshape(-1),
+            max_k=self.kept - 1,
         )
-        found = about([in_rows(a) for a in nearest], k_of[q].reshape(-1))
-        return jax.tree.map(in_rows, found)
+        return jnp.max(self.in_rows(radius), axis=1, where=k > 0, initial=0)
 
-    return packing.visiting(search, near, leaves, n, sizes.batch)
+    def near(self, q: Int[Array, "B"], bounds: UInt[Array, "L"]) -> Bool[Array, "B L"]:
+        """Which other leaves have to be visited."""
+        leaves = self.leaves
+        mask = self.distance.least(leaves, q) <= bounds[q, None]
+        mask &= jnp.arange(leaves.empty + 1)[None] != q[:, None]
+        return mask if leaves.label is None else mask & _share_label(leaves, q)
+
+    def visit(
+        self, q: Int[Array, "B"], bounds: UInt[Array, "L"]
+    ) -> tuple[UInt[Array, "B leaf leaf"], ...]:
+        """Visits them."""
+        return packing.visit(
+            self.near(q, bounds),
+            lambda index: self.distance.between(self.leaves, q, index),
+            _insert,
+            self.own(q),
+            self.sizes.visited,
+        )
+
+    def in_rows(self, values: Shaped[Array, "..."]) -> Shaped[Array, "rows leaf"]:
+        """One row for each point."""
+        return values.reshape(-1, self.sizes.leaf)
 
 
-def counts_within(
+def counts(
     variables: Sequence[Variable],
     radius: UInt[Array, "n"],
-    predicates: Callable[
-        [UInt[Array, "*rows m"], UInt[Array, "*rows #m"]],
-        Sequence[Bool[Array, "*rows m"]],
-    ],
     metric: Metric,
     labels: Integer[Array, "n"] | None = None,
-) -> list[Int[Array, "n"]]:
-    """How many points satisfy each of several predicates, for each point.
+) -> tuple[Int[Array, "n"], Int[Array, "n"]]:
+    """Numbers of points, itself among them, closer than a radius and up to it.
 
-    A predicate is given codes, flagged where labels differ, and limits; it holds for no
-    code above the limit but for the flag.
+    With labels, of those with the point's own.
     """
     sizes = SIZES[sum(v.x.shape[1] for v in variables)]
-    leaves = packing.build(variables, sizes.leaf)
-    if labels is not None:
-        leaves = leaves._replace(label=leaves.of(labels))
+    leaves = packing.build(variables, sizes.leaf, labels)
     distance = packing.distance(variables, metric)
     limits = leaves.of(radius)
     farthest = jnp.max(limits, axis=1)
     empty = jnp.zeros((sizes.batch, sizes.leaf, sizes.leaf), jnp.uint32)
-    number = len(jax.eval_shape(predicates, empty, empty))
-    bits = 32 // number
-
-    def unpack(
-        totals: Sequence[Int[Array, "B leaf leaf"]], word: UInt[Array, "B leaf leaf"]
-    ) -> list[Int[Array, "B leaf leaf"]]:
-        return [
-            total + ((word >> (bits * i)) & np.uint32(2**bits - 1)).astype(total.dtype)
-            for i, total in enumerate(totals)
-        ]
+    packed = Packed(2)
 
     def near(q: Int[Array, "B"]) -> Bool[Array, "B L"]:
-        return distance.least(leaves, q) <= farthest[q, None]
+        mask = distance.least(leaves, q) <= farthest[q, None]
+        return mask if leaves.label is None else mask & _share_label(leaves, q)
 
     def count(q: Int[Array, "B"]) -> list[Int[Array, "B leaf"]]:
         limit = limits[q][..., None]
@@ -207,23 +188,29 @@ def counts_within(
             word, totals = state
             added = jnp.zeros_like(word)
             for own in codes:
-                for i, holds in enumerate(predicates(own, limit)):
-                    added = jnp.where(holds, added + np.uint32(1 << bits * i), added)
+                added = packed.add(added, [own < limit, own <= limit])
             # The counts of the last step are taken out of their word in this one: in
             # the same one XLA would count again for each of them.
-            return added, unpack(totals, word)
+            return added, packed.unpack(totals, word)
 
-        totals = [jnp.zeros(empty.shape, jnp.int32)] * number
         word, totals = packing.visit(
             near(q),
             lambda index: distance.between(leaves, q, index),
             add,
-            (empty, totals),
+            (empty, [jnp.zeros(empty.shape, jnp.int32)] * packed.number),
             sizes.visited,
         )
-        return [jnp.sum(total, axis=2) for total in unpack(totals, word)]
+        return [jnp.sum(total, axis=2) for total in packed.unpack(totals, word)]
 
-    return packing.visiting(count, near, leaves, len(radius), sizes.batch)
+    closer, within = packing.visiting(count, near, leaves, len(radius), sizes.batch)
+    return closer, within
+
+
+def _share_label(leaves: Leaves, q: Int[Array, "B"]) -> Bool[Array, "B L"]:
+    """Whether leaves, whose labels are in order, may have one in common."""
+    labels: Any = leaves.label
+    first, last = jnp.min(labels, axis=1), jnp.max(labels, axis=1)
+    return (first[None] <= last[q, None]) & (last[None] >= first[q, None])
 
 
 def _insert(

@@ -10,7 +10,7 @@ neighbour's distance need no tolerance.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -34,6 +34,13 @@ ALIGNMENT = 1024
 # over 2^20 features and 2^20 samples, stay below the largest float32; differences down
 # to 2e-31 of the largest value keep a square that does not underflow.
 _LARGEST_EXPONENT = 40
+
+
+class Variable(NamedTuple):
+    """Points of a variable, and the factor of its distances."""
+
+    x: Float[Array, "n d"]
+    unit: Float[Array, ""] | float = 1.0
 
 
 def check_options(metric: Metric, block_size: int | None) -> None:

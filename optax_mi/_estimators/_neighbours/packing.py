@@ -17,6 +17,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Integer, Shaped, UInt
 
 from optax_mi._estimators._neighbours import distances, sorting
+from optax_mi._estimators._neighbours.distances import Variable
 from optax_mi._types import Metric
 
 # How much closer than its points a box is taken to be, relatively.
@@ -29,13 +30,6 @@ class Sizes(NamedTuple):
     leaf: int  # points of a leaf
     batch: int  # leaves of queries that are worked on at once
     visited: int  # leaves that each of them visits at a time
-
-
-class Variable(NamedTuple):
-    """Points of a variable, and the factor of its distances."""
-
-    x: Float[Array, "n d"]
-    unit: Float[Array, ""] | float = 1.0
 
 
 class Leaves(NamedTuple):

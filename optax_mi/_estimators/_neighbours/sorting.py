@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Integer, UInt
 
 from optax_mi._estimators._neighbours import distances
+from optax_mi._estimators._neighbours.distances import Variable
 from optax_mi._types import Index, Metric
 
 
@@ -36,13 +37,20 @@ class Interval(NamedTuple):
 
 
 def axes_of(
-    x: Float[Array, "n d"], unit: Float[Array, ""] | float, metric: Metric
+    variables: Sequence[Variable], metric: Metric, labels: Integer[Array, "n"] | None
 ) -> list[Axis] | None:
-    """The axes of a variable, or None where it is more than its features."""
-    if metric != "chebyshev" and x.shape[1] > 1:
+    """The axes of a space, one or two, or None where it is more than that.
+
+    The first is sorted within the labels, which then hold for both.
+    """
+    if metric != "chebyshev" and any(v.x.shape[1] > 1 for v in variables):
         return None
-    features = [x[:, f] for f in range(x.shape[1])]
-    return [axis(values, unit) for values in features]
+    features = [(v.x[:, f], v.unit) for v in variables for f in range(v.x.shape[1])]
+    if len(features) > 2:
+        return None
+    return [
+        axis(*feature, labels if i == 0 else None) for i, feature in enumerate(features)
+    ]
 
 
 def axis(

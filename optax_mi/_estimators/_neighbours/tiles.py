@@ -20,11 +20,11 @@ from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Bool, Int, Shaped, UInt
 
 from optax_mi._estimators._neighbours import collectives
 from optax_mi._estimators._neighbours.distances import ALIGNMENT, FEW_FEATURES, farthest
+from optax_mi._estimators._neighbours.packed import Packed
 from optax_mi._types import AxisName, Index
 
 # From columns to codes of their distances from the rows, and to what holds for each.
@@ -208,14 +208,11 @@ def _count(predicates: Predicates, arrays: Any) -> list[Int[Array, "rows"]]:
             for i in starts
         ]
         return [total for part in parts for total in part]
-    bits = 32 // number
-    full = np.uint32(2**bits - 1)
-    period = min(tiles, int(full) // tile.folds)  # tiles until a count may be full
+    packed = Packed(number)
+    period = min(tiles, packed.largest // tile.folds)  # tiles until a count may be full
 
     def add(word: UInt[Array, "rows lanes"], tile: Any) -> UInt[Array, "rows lanes"]:
-        for i, holds in enumerate(predicates(tile)):
-            word = jnp.where(holds, word + np.uint32(1 << bits * i), word)
-        return word
+        return packed.add(word, predicates(tile))
 
     def collect(
         i: Index, totals: list[Int[Array, "rows lanes"]]
@@ -223,22 +220,11 @@ def _count(predicates: Predicates, arrays: Any) -> list[Int[Array, "rows"]]:
         first = i * period
         last = jnp.minimum(first + period, tiles) if tiles % period else first + period
         word = _fold(add, _zeros(tile, jnp.uint32, arrays), arrays, tile, first, last)
-        return [
-            total + ((word >> np.uint32(bits * i)) & full).astype(jnp.int32)
-            for i, total in enumerate(totals)
-        ]
+        return packed.unpack(totals, word)
 
     totals = [_zeros(tile, jnp.int32, arrays)] * number
     totals = jax.lax.fori_loop(0, -(-tiles // period), collect, totals)
     return [jnp.sum(total, axis=1) for total in totals]
-
-
-def others(
-    limit: UInt[Array, "n"], closer: Int[Array, "n"], within: Int[Array, "n"]
-) -> tuple[Int[Array, "n"], Int[Array, "n"]]:
-    """Other points closer than a limit and at it, of counts that hold each itself."""
-    itself = (limit > 0).astype(closer.dtype)
-    return closer - itself, within - closer - 1 + itself
 
 
 class _Tile(NamedTuple):
@@ -259,7 +245,7 @@ def _tile(value: Callable[..., Shaped[Array, "rows m"]], arrays: Any) -> _Tile:
     shape = jax.eval_shape(value, _cut(arrays, 0, _LANES))
     rows, m = shape.shape[0], _columns(arrays)
     parts = max(1, m // (_LANES * _FOLDS))
-    is_stored = all(a.shape == (rows, m) for a in jax.tree.leaves(arrays))
+    is_stored = any(a.shape == (rows, m) for a in jax.tree.leaves(arrays))
     tiles = next(
         t
         for t in range(1, parts + 1)
