@@ -1,12 +1,14 @@
 """The networks of the paper's experiments, and what is done to their images."""
 
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from examples.common.networks import NETWORKS, max_pool
+from examples.common.networks import LAYERS, NETWORKS, max_pool
 from examples.common.training import flip_and_shift
 
 
@@ -17,8 +19,31 @@ def test_networks_give_logits_and_drop_out_in_training_alone(name):
     shape = jax.eval_shape(lambda v: model.apply(v, x), variables).shape
     assert shape == (2, 10)
     parameters = sum(leaf.size for leaf in jax.tree.leaves(variables))
-    known = {"small": 136_874, "paper": 1_626_442, "allcnn": 1_369_738}
-    assert parameters == {**known, "allcnn-quarter": 86_698}[name]
+    known = {"small": 136_874, "paper": 1_626_442, "classic": 315_722}
+    known |= {"allcnn": 1_369_738, "allcnn-quarter": 86_698}
+    assert parameters == known[name]
+    layers = {*LAYERS} if name in ("small", "paper", "classic") else set()
+    assert layers <= {*variables["params"]}
+    key = {"dropout": jax.random.key(1)}
+    drawn = jax.make_jaxpr(lambda v: model.apply(v, x, train=True, rngs=key))(variables)
+    assert ("random_bits" in str(drawn)) == (name != "small")
+
+
+@pytest.mark.e2e
+def test_the_classic_network_is_the_paper_s_with_a_pool_after_each_convolution():
+    model, images = NETWORKS["classic"], np.random.default_rng(0).random((2, 28, 28, 1))
+    images = images.astype(np.float32)
+    params: Any = model.init(jax.random.key(1), images)["params"]
+    x = jnp.asarray(images)
+    for name, features in (("Conv_0", 32), ("Conv_1", 64)):
+        conv = nn.Conv(features, (3, 3), padding="VALID")
+        x = nn.relu(jnp.asarray(conv.apply({"params": params[name]}, x)))
+        x = nn.max_pool(x, (2, 2), strides=(2, 2))
+    assert x.shape == (2, 5, 5, 64)
+    x = nn.relu(x.reshape(2, -1) @ params["Dense_0"]["kernel"])  # biases are 0
+    logits = x @ params["logits"]["kernel"]
+    given = jnp.asarray(model.apply({"params": params}, images))
+    np.testing.assert_allclose(given, logits, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.e2e
