@@ -77,7 +77,7 @@ _WARM_UP = {"start": LR_MIN, "rate": LR, "epochs": 5}
 _FAR_APART = {"lr_min": 1e-4, "lr_max": 3.0}  # bounds that anybody can name
 _A, _B = "MI: change (A)", "MI: change and value (B)"
 _STABLE = "MI: warm-up, stable, decay"
-FIXED, WARM_UP, CHANGE, CHANGE_DAMPENED, DAMPENED, SAME_RATE, FINE = (
+FIXED, WARM_UP, CHANGE, CHANGE_DAMPENED, DAMPENED, SAME_RATE, FINE, STABLE = (
     _row(*row)
     for row in [
         ("fixed", "fixed 0.01", "constant", {"rate": LR}),
@@ -87,6 +87,7 @@ FIXED, WARM_UP, CHANGE, CHANGE_DAMPENED, DAMPENED, SAME_RATE, FINE = (
         ("dampened", f"{_B}, increases dampened", "reference", _DAMPENED),
         ("same_rate", f"{_B}, same rate", "reference", _SAME),
         ("fine", f"{_B}, epsilon 0.3 %", "reference", _FINE),
+        ("stable", _STABLE, "stable", _FAR_APART),
     ]
 )
 
@@ -124,7 +125,7 @@ def _figure6() -> list[Row]:
         _row("layerwise", f"{_B}, a rate for each layer", "layerwise", paper),
         _row("layerwise_fine", title, "layerwise", fine),
     ]
-    single = _row("single", _STABLE, "stable", _FAR_APART)
+    single = replace(STABLE, name="single")
     title = f"{_STABLE}, a rate for each layer"
     stable = replace(single, name="layerwise_stable", title=title, layers=("", *LAYERS))
     stable = replace(stable, phases=[Phase("layerwise_stable", _FAR_APART)])
@@ -206,14 +207,14 @@ def _baselines() -> list[Row]:
         ("prodigy", "Prodigy", "prodigy", (0.3, 1.0)),
     ]
     rows = [_row(name, title, how, {}, grid=grid) for name, title, how, grid in tuned]
-    return [*rows, CHANGE, SAME_RATE, FINE]
+    return [*rows, CHANGE, SAME_RATE, FINE, STABLE]
 
 
 EXPERIMENTS = {
     # The paper's captions name neither the policy of Figure 3's third row, which its
     # text gives to A, nor show B dampened there.
-    "figure3": [FIXED, WARM_UP, CHANGE, DAMPENED, SAME_RATE, FINE],
-    "figure4": [FIXED, WARM_UP, CHANGE_DAMPENED, DAMPENED, SAME_RATE, FINE],
+    "figure3": [FIXED, WARM_UP, CHANGE, DAMPENED, SAME_RATE, FINE, STABLE],
+    "figure4": [*(FIXED, WARM_UP, CHANGE_DAMPENED, DAMPENED, SAME_RATE, FINE, STABLE)],
     "figure5": _figure5(),
     "figure6": _figure6(),
     "cifar_allcnn": _allcnn(),
