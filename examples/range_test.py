@@ -35,7 +35,7 @@ def compare(
         ("suggested", found.lr_min, found.lr_max),
     ]:
         phases = [Phase("dynamic", {"lr_min": lr_min, "lr_max": lr_max})]
-        options = {"epochs": epochs, "batch_size": batch_size}
+        options: Any = {"epochs": epochs, "batch_size": batch_size}
         *_, ((runs[name],), _) = train(task, phases, seeds=[seed], **options)
         accuracy = f"final test accuracy {runs[name].column('accuracy')[-1]:.2%}"
         print(f"seed {seed}  {name:9}  {lr_min:.4f} to {lr_max:.4f}  {accuracy}")

@@ -39,18 +39,23 @@ def test_a_row_of_figure_3_is_repeated_kept_and_reported(
     out = ["--out", str(tmp_path)]
     arguments = ["figure3", *FEW, "--epochs", "5", "--rows", "same_rate", *out]
     run.main(arguments)
-    told = re.search(
-        r"epoch took .* s, with compiling; .* ([0-9.]+) minutes or less",
+    told = re.findall(
+        r"figure3 same_rate seed 0: epoch (\d), accuracy ([0-9.]+)%, [0-9.]+ s; "
+        r"the rest takes about ([0-9.]+) minutes\n",
         capsys.readouterr().out,
     )
-    assert told
-    assert 0 < float(told[1]) < 4
+    assert [int(epoch) for epoch, *_ in told] == list(range(5))
+    assert all(0 <= float(minutes) < 4 for *_, minutes in told)
     path = tmp_path / "figure3.jsonl"
     ((about, history),) = recorded(path)
     assert about["name"] == "same_rate-small-digits-200-5x16-0"
     assert about["config"]["row"] == "same_rate"
     assert about["environment"]["jax"] == jax.__version__
     assert history.column("epoch").tolist() == list(range(5))
+    accuracy = 100 * history.column("accuracy")
+    assert accuracy == pytest.approx(
+        [float(percent) for _, percent, _ in told], abs=0.01
+    )
     rates = history.column("learning_rate")
     assert rates[0] == pytest.approx(1e-3)
     # The rates are those that policy B makes of the measurements, by hand.
@@ -311,6 +316,10 @@ def test_bad_arguments_end_in_one_sentence(small, tmp_path, capsys):
         (["figure3", "--data-dir", "/nowhere"], "There is no mnist in the data dir"),
         ([*short, "--epochs", "3"], "dynamic: a phase that starts at epoch 3 needs"),
         ([*short, "--batch-size", "60"], "dynamic: batches of 300 are more than 200"),
+        (
+            ["figure3", *FEW, *out, "--model", "classic"],
+            "fixed: nothing can be measured: the images are too small for the network",
+        ),
         (["figure6", *FEW, *out], "layerwise: nothing can be measured: `layers` must"),
     ]:
         with pytest.raises(SystemExit) as end:
@@ -323,6 +332,13 @@ def test_bad_arguments_end_in_one_sentence(small, tmp_path, capsys):
     with pytest.raises(SystemExit):
         run.main(["figure3", "--epochs", "0"])
     assert "--epochs must be at least 1, got 0" in capsys.readouterr().err
+
+
+def test_rows_run_in_the_order_that_they_are_named_in(small, tmp_path):
+    options = ["--epochs", "1", "--out", str(tmp_path), "--rows", "stable", "fixed"]
+    run.main(["figure3", *FEW, *options])
+    found = recorded(tmp_path / "figure3.jsonl")
+    assert [result.config["row"] for result in found] == ["stable", "fixed"]
 
 
 def test_the_list_names_every_row(capsys):

@@ -16,6 +16,7 @@ import optax
 import optax_mi
 from examples.common.data import Dataset
 from examples.common.methods import Method, Run, make
+from examples.common.saves import Saves
 
 TEST_BATCH = 1000
 Histories = list[optax_mi.MIHistory]  # of the seeds
@@ -63,10 +64,12 @@ def train(
     epochs: int,
     batch_size: int,
     seeds: Sequence[int] = (0,),
+    saves: Saves | None = None,
 ) -> Iterator[tuple[Histories, State]]:
     """Trains in phases, several seeds together, and yields after each epoch.
 
-    Initial parameters and batches depend on the seed alone, not on the method.
+    Initial parameters and batches depend on the seed alone, not on the method. A run
+    with a save goes on with the epoch after it, and ends as if it had not been stopped.
 
     Yields:
       The history of each seed, with a row for each measured layer, and the state.
@@ -79,10 +82,13 @@ def train(
     reference = float(optax_mi.reference_mi(task.probe))
     orders = [np.random.default_rng(seed) for seed in seeds]
     histories = [optax_mi.MIHistory() for _ in seeds]
-    keys = jnp.stack([jax.random.key(seed) for seed in seeds])
-    state, mi = None, {}
+    each = [jax.random.key(seed) for seed in seeds]
+    keys = jnp.stack(each) if together else each[0]
+    state, mi, done = None, {}, saves.epochs if saves else 0
     ends = [phase.start for phase in phases[1:]] + [epochs]
     for phase, end in zip(phases, ends, strict=True):
+        if end < done:
+            continue
         size = batch_size * phase.batches
         run = Run(epochs, n // size, reference)
         method = make(phase.method, run, **phase.options)
@@ -90,8 +96,11 @@ def train(
         due = optax_mi.measurement_steps(
             run.steps_per_epoch, dense_epochs=method.dense_epochs
         )
-        state = _enter(program, keys if together else keys[0], state, mi, phase)
-        for epoch in range(phase.start, end):
+        if saves and phase.start < done:  # it was saved in this phase, or at its end
+            state, mi = _restored(saves, program, keys, histories, orders)
+        else:
+            state = _enter(program, keys, state, mi, phase)
+        for epoch in range(max(phase.start, done), end):
             batches = np.stack([shuffled(rng, n, size) for rng in orders])
             first = epoch * run.steps_per_epoch  # measured often at the start alone
             within = range(1, run.steps_per_epoch)
@@ -105,7 +114,41 @@ def train(
             }
             numbers = {"loss": loss, "accuracy": program.evaluate(state)}
             _add(histories, method, (state.opt_state, mi, numbers), shared)
+            if saves and epoch + 1 < epochs:
+                _save(saves, epoch + 1, (state, mi), histories, orders)
             yield histories, state
+
+
+def _save(
+    saves: Saves,
+    epochs: int,
+    arrays: tuple[State, Any],
+    histories: Histories,
+    orders: Sequence[np.random.Generator],
+) -> None:
+    """Saves all that the next epoch depends on, and the record so far."""
+    notes = {
+        "histories": [history.rows for history in histories],
+        "orders": [rng.bit_generator.state for rng in orders],
+    }
+    saves.save(epochs, arrays, notes)
+
+
+def _restored(
+    saves: Saves,
+    program: "Program",
+    keys: jax.Array,
+    histories: Histories,
+    orders: Sequence[np.random.Generator],
+) -> tuple[State, Any]:
+    """The state and the last measurement of a save; the others take up theirs."""
+    state: State = program.init(keys)
+    arrays, notes = saves.restore((state, program.measure(state)))
+    for history, rows in zip(histories, notes["histories"], strict=True):
+        history.rows.extend(rows)
+    for rng, place in zip(orders, notes["orders"], strict=True):
+        rng.bit_generator.state = place
+    return arrays
 
 
 def _epoch(program: "Program", state: State, parts: Sequence[np.ndarray]) -> Any:
@@ -163,8 +206,8 @@ def _enter(
 
     The parameters are the initial ones, or those from before the phase.
     """
-    state: State = program.init(keys)
     try:
+        state: State = program.init(keys)
         jax.eval_shape(program.measure, state)
     except ValueError as error:
         raise SettingError(f"nothing can be measured: {error}") from error

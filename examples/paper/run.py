@@ -4,12 +4,16 @@
     python -m examples.paper.report
 
 Each row and seed adds a line to its experiment's file: a set that was stopped goes on.
+So does a run, from its last save in the folder `runs` beside that file; the save is
+removed when the line is there.
 """
 
+import hashlib
+import json
 import sys
 import time
 from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,6 +25,7 @@ from examples.common import data
 from examples.common.data import Dataset
 from examples.common.networks import NETWORKS
 from examples.common.results import Result, environment, find, recorded
+from examples.common.saves import Saves
 from examples.common.training import SettingError, Task, flip_and_shift, sweep, train
 from examples.paper.experiments import EXPERIMENTS, TUNING, Measuring, Row, score
 
@@ -46,10 +51,12 @@ def run_row(name: str, row: Row, dataset: Dataset, args: Namespace) -> list[Resu
     missing = [config for config in wanted if not find(there, config)]
     for some in [missing] if missing and on_accelerator() else [[x] for x in missing]:
         seeds = [config["seed"] for config in some]
-        histories = trained(f"{name} {row.name}", row, seeds, dataset, args)
+        saves = saves_of(some, args.out)
+        histories = trained(f"{name} {row.name}", row, seeds, dataset, args, saves)
         where = environment() | {"seeds_together": len(seeds)}
         for config, history in zip(some, histories, strict=True):
             keep(path, config, history, environment=where)
+        saves.remove()
     there = recorded(path)
     return [result for config in wanted if (result := find(there, config))]
 
@@ -64,44 +71,57 @@ def draw_probe(measuring: Measuring, dataset: Dataset) -> optax_mi.Probe:
 
 
 def trained(
-    title: str, row: Row, seeds: list[int], dataset: Dataset, args: Namespace
+    title: str,
+    row: Row,
+    seeds: list[int],
+    dataset: Dataset,
+    args: Namespace,
+    saves: Saves,
 ) -> list[optax_mi.MIHistory]:
-    """Trains one row; after its first epoch says how long the others will take."""
-    from tqdm import tqdm
-
+    """Trains one row, and says after each epoch how long the others will take."""
     model, probe = NETWORKS[args.model], draw_probe(row.measuring, dataset)
     k = row.measuring.k
     estimator = partial(optax_mi.ksg_discrete, k=k, scaling="variable")
     augment = flip_and_shift if row.augment else None
     task = Task(model, dataset, probe, row.layers, estimator, augment)
     title = f"{title} seed {', '.join(map(str, seeds))}"
+    if saves.epochs:
+        print(f"{title}: goes on after epoch {saves.epochs - 1}", flush=True)
     sizes = {"epochs": args.epochs, "batch_size": args.batch_size}
-    bar = tqdm(total=args.epochs, desc=title, unit="epoch", disable=None)
     started, histories = time.perf_counter(), []
     try:
-        for histories, _ in train(task, row.phases, seeds=seeds, **sizes):
-            last = histories[0].rows[-1]
-            if last["epoch"] == 0:
-                first = time.perf_counter() - started
-                told = f"the first epoch took {first:.1f} s, with compiling"
-                rest = f"the rest takes {(args.epochs - 1) * first / 60:.1f} minutes"
-                bar.write(f"{title}: {told}; {rest} or less")
-            bar.set_postfix(accuracy=f"{last['accuracy']:.2%}")
-            bar.update()
+        for histories, _ in train(task, row.phases, seeds=seeds, saves=saves, **sizes):
+            last, ended = histories[0].rows[-1], time.perf_counter()
+            took, started = ended - started, ended
+            left = (args.epochs - 1 - last["epoch"]) * took / 60
+            told = f"accuracy {last['accuracy']:.2%}, {took:.1f} s"
+            rest = f"the rest takes about {left:.1f} minutes"
+            print(f"{title}: epoch {last['epoch']}, {told}; {rest}", flush=True)
     except SettingError as error:
         sys.exit(f"{row.name}: {error}")
-    bar.close()
     return histories
+
+
+def named(config: Mapping[str, Any]) -> str:
+    """A run's name in its file."""
+    rate = "" if config["tuned_rate"] is None else f"-{config['tuned_rate']:g}"
+    name = "{row}{rate}-{model}-{dataset}-{train_size}-{epochs}x{batch_size}-{seed}"
+    return name.format(rate=rate, **config)
+
+
+def saves_of(configs: Sequence[Mapping[str, Any]], out: Path) -> Saves:
+    """The saves of runs that train together, apart from those of any other settings."""
+    first, settings = configs[0], json.dumps(configs, sort_keys=True)
+    digest = hashlib.sha256(settings.encode()).hexdigest()[:12]
+    return Saves(out / "runs" / f"{first['figure']}-{named(first)}-{digest}")
 
 
 def keep(
     path: Path, config: Mapping[str, Any], history: optax_mi.MIHistory, **about: Any
 ) -> None:
     """Adds a run, or a curve, to the file of its experiment."""
-    rate = "" if config["tuned_rate"] is None else f"-{config['tuned_rate']:g}"
-    name = "{row}{rate}-{model}-{dataset}-{train_size}-{epochs}x{batch_size}-{seed}"
     path.parent.mkdir(parents=True, exist_ok=True)
-    history.append_jsonl(path, name.format(rate=rate, **config), config=config, **about)
+    history.append_jsonl(path, named(config), config=config, **about)
 
 
 def on_accelerator() -> bool:
@@ -174,7 +194,7 @@ def parse(arguments: list[str] | None) -> Namespace:
     parser.add_argument("--epochs", type=int, default=50)
     parser.add_argument("--batch-size", type=int, help="default: 100; digits 16")
     parser.add_argument("--seeds", type=int, default=1, help="0 to one less than this")
-    parser.add_argument("--rows", nargs="+", help="only these")
+    parser.add_argument("--rows", nargs="+", help="only these, in this order")
     parser.add_argument("--out", type=Path, default="docs/results")
     args = parser.parse_args(arguments)
     if args.experiment is None and not args.list:
@@ -206,10 +226,10 @@ def main(arguments: list[str] | None = None) -> None:
         run_curve(args.experiment, dataset, args)
     if any(row.measuring.held_out for row in rows.values()):
         dataset = data.hold_out(dataset)
-    for name, row in rows.items():
-        if not args.rows or name in args.rows:
-            row = tuned(row, dataset, args) if row.grid else row
-            run_row(args.experiment, row, dataset, args)
+    for name in args.rows or rows:
+        row = rows[name]
+        row = tuned(row, dataset, args) if row.grid else row
+        run_row(args.experiment, row, dataset, args)
 
 
 if __name__ == "__main__":
