@@ -9,6 +9,7 @@
 # make soak  the tests of docs/reliability.md in their long form, and its tables; make
 #            noise: what noise does to the rate, on digits and MNIST; make controllers:
 #            rates set by policies beside tuned schedules, on tasks and optimizers (hours)
+# make paper  the paper's experiments on all images (DATA_DIR=..., 30 hours; may be stopped)
 # make mutants  changes to the files that set rates and count neighbours, which the
 #               tests should notice
 # Each makes .venv first where it is missing. Needs git, make and a Python >= 3.11.
@@ -20,7 +21,7 @@ venv := .venv
 python := $(venv)/bin/python
 installed := $(venv)/.installed
 
-.PHONY: demo test test-all test-matrix lint types format docs notebooks bench accuracy scaling overhead soak noise controllers mutants clean
+.PHONY: demo test test-all test-matrix lint types format docs notebooks bench accuracy scaling overhead soak noise controllers paper mutants clean
 
 package := $(wildcard optax_mi/*.py optax_mi/*/*.py)
 notebooks := $(patsubst examples/%,docs/%,$(wildcard examples/notebooks/*.ipynb))
@@ -80,6 +81,9 @@ noise: $(installed)
 controllers: $(installed)
 	$(python) -m tests.benchmarks.controllers $(if $(DATA_DIR),--data-dir "$(DATA_DIR)") \
 		$(if $(ONLY),--only $(ONLY)) $(if $(METHODS),--methods $(METHODS))
+
+paper: $(installed)
+	$(python) -m examples.paper.full $(if $(DATA_DIR),--data-dir "$(DATA_DIR)")
 
 mutants: $(installed)
 	$(python) -m pip install --quiet --group mutants

@@ -19,7 +19,7 @@ import optax_mi
 from examples.common import data, methods, networks
 from examples.common.methods import Run
 from examples.common.results import Result, find, recorded
-from examples.paper import experiments, report, run
+from examples.paper import experiments, full, report, run
 from examples.paper.experiments import EXPERIMENTS, Measuring, Row
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -339,6 +339,20 @@ def test_rows_run_in_the_order_that_they_are_named_in(small, tmp_path):
     run.main(["figure3", *FEW, *options])
     found = recorded(tmp_path / "figure3.jsonl")
     assert [result.config["row"] for result in found] == ["stable", "fixed"]
+
+
+def test_the_plan_for_all_of_the_data_names_rows_that_there_are(monkeypatch):
+    commands = []
+    monkeypatch.setattr(run, "main", commands.append)
+    full.main(["--data-dir", "somewhere", "--out", "elsewhere"])
+    parsed = [run.parse(command) for command in commands]
+    for args in parsed:
+        known = {row.name for row in EXPERIMENTS[args.experiment]}
+        assert set(args.rows) <= known
+        assert (args.model, args.batch_size, args.train_size) == ("classic", 100, None)
+        assert (args.data_dir, args.out) == ("somewhere", pathlib.Path("elsewhere"))
+    assert parsed[0].rows[:2] == ["stable", "fixed"]
+    assert [args.seeds for args in parsed] == [1, 1, 1, 3, 3, 3, 1, 1]
 
 
 def test_the_list_names_every_row(capsys):
