@@ -133,7 +133,7 @@ def _knn_entropy(
     exponent = distances.scale_exponent(x, axis)
     scaled = jnp.ldexp(x, exponent)
 
-    query = Query([Variable(scaled)], [Space((0,))], ks, metric)
+    query = Query([Variable(scaled)], [Space((0,))], ks, metric, radii=True)
 
     def entropy(found: Found, k: int) -> Float[Array, ""]:
         log_radius = jnp.log(distances.decode(found.radius))

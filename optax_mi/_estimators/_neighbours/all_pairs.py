@@ -35,9 +35,10 @@ def by_tiles(
     """A block of rows against all columns, tile by tile."""
     measured = partial(measure, query, rows)
     value, arrays = tiles.view(measured, columns, query.features)
-    radii = _radii(query, rows, value, arrays)
+    span = None if value is tiles.stored else _span_of_labels(rows, columns)
+    radii = _radii(query, rows, value, arrays, span)
     found = [
-        _about(query, rows, k, value, arrays, radius)
+        _about(query, rows, k, value, arrays, radius, span)
         for k, radius in zip(rows.ks, radii, strict=True)
     ]
     return found, _any(map(_is_not_kth, found))
@@ -89,12 +90,18 @@ def measure(query: Query, rows: Rows, columns: Columns) -> Columns:
 
 
 def columns_of(query: Query, axis: AxisName) -> Any:
+    """All points as columns, or this device's of them."""
     points, labels = query.arrays
     columns = Columns(
         [distances.as_columns(x) for x in points],
-        [own if own is None else distances.pad_points(own, 0)[None] for own in labels],
+        [None if own is None else _pad_labels(own)[None] for own in labels],
     )
     return collectives.spread(columns, axis)
+
+
+def _pad_labels(labels: Integer[Array, "n"]) -> Integer[Array, "m"]:
+    """Labels in order stay so; what is padded is too far away to count."""
+    return distances.pad_points(labels, jnp.iinfo(labels.dtype).max)
 
 
 def with_products(
@@ -116,8 +123,27 @@ def with_products(
     return rows, collectives.spread(own._replace(points=mixed), axis)
 
 
+def _span_of_labels(rows: Rows, columns: Any) -> tiles.Span:
+    """The columns with the labels of these rows, where they are in order and few."""
+    labels = rows.labels[0]
+    own = columns.own if isinstance(columns, collectives.Shards) else columns
+    if labels is None or 2 * len(labels) > own.labels[0].shape[1]:
+        return None
+    lowest, highest = jnp.min(labels), jnp.max(labels)
+
+    def span(columns: Columns) -> tuple[Any, Any]:
+        others: Any = columns.labels[0]
+        return jnp.sum(others < lowest), jnp.sum(others <= highest)
+
+    return span
+
+
 def _radii(
-    query: Query, rows: Rows, value: Callable[[Any], Columns], arrays: Any
+    query: Query,
+    rows: Rows,
+    value: Callable[[Any], Columns],
+    arrays: Any,
+    span: tiles.Span = None,
 ) -> list[UInt[Array, "rows"]]:
     """Codes of the k-th neighbour's distance, or now and then of a farther one's."""
 
@@ -125,7 +151,7 @@ def _radii(
         return _codes_in(query, 0, rows, value(tile))
 
     # Each point is the nearest to itself.
-    minima = tiles.group_minima(first, arrays, max(query.ks) + 1)
+    minima = tiles.group_minima(first, arrays, max(query.ks) + 1, span)
     return [
         tiles.kth_of_minima(minima, k=k + 1, max_k=max_k + 1)
         for k, max_k in zip(rows.ks, query.ks, strict=True)
@@ -152,9 +178,10 @@ def _about(
     value: Callable[[Any], Columns],
     arrays: Any,
     radius: UInt[Array, "rows"],
+    span: tiles.Span = None,
 ) -> Found:
     """What lies about a radius."""
-    balls = _balls(query, rows, value, arrays, radius, radius)
+    balls = _balls(query, rows, value, arrays, radius, radius, span)
     edges = _edges(query, rows, value, arrays, radius) if query.edges else ()
     return Found(k, radius, balls, edges)
 
@@ -198,20 +225,27 @@ def _balls(
     arrays: Any,
     low: UInt[Array, "rows"],
     high: UInt[Array, "rows"],
+    span: tiles.Span = None,
 ) -> tuple[Ball, ...]:
     """In each space, the points closer than low, and those from low to high."""
+
+    def of(spaces: Sequence[int], span: tiles.Span) -> dict[int, Ball]:
+        def predicates(tile: Any) -> list[Bool[Array, "rows m"]]:
+            measured = value(tile)
+            codes = [_codes_in(query, s, rows, measured) for s in spaces]
+            return [
+                holds for c in codes for holds in (c < low[:, None], c <= high[:, None])
+            ]
+
+        counts = tiles.count(predicates, arrays, span)
+        pairs = zip(spaces, counts[::2], counts[1::2], strict=True)
+        return {s: ball(low, *pair) for s, *pair in pairs}
+
     spaces = [s for s, space in enumerate(query.spaces) if space.variables]
-
-    def predicates(tile: Any) -> list[Bool[Array, "rows m"]]:
-        measured = value(tile)
-        codes = [_codes_in(query, s, rows, measured) for s in spaces]
-        return [c < low[:, None] for c in codes] + [c <= high[:, None] for c in codes]
-
-    counts = tiles.count(predicates, arrays)
-    closer, within = counts[: len(spaces)], counts[len(spaces) :]
-    found = {
-        s: ball(low, *pair) for s, *pair in zip(spaces, closer, within, strict=True)
-    }
+    if span is None:
+        found = of(spaces, None)
+    else:  # of the first space alone
+        found = of(spaces[:1], span) | of(spaces[1:], None)
     return tuple(
         found[s] if s in found else ball_of_class(size, low)
         for s, size in enumerate(rows.sizes)

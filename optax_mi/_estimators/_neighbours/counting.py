@@ -6,10 +6,13 @@ strategy answers all queries that it fits, and those that may err say where.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
-from typing import Any, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Int
 
 from optax_mi._estimators._neighbours import (
     all_pairs,
@@ -34,7 +37,10 @@ def strategy(query: Query, n: int) -> Strategy:
         return "sorting"
     if not query.edges and boxes.applies(n, features, query.ks):
         return "boxes"
-    if not query.edges and any(matmul.applies(d, query.metric) for d in features):
+    # A product's distances are good enough to be compared, not to be used themselves.
+    if not (query.edges or query.radii) and any(
+        matmul.applies(d, query.metric) for d in features
+    ):
         return "matmul"
     return "tiles"
 
@@ -49,30 +55,62 @@ def count(
       block_size: Points handled at a time; by default what fits the cache.
       axis: That of the devices over which the points are spread.
     """
-    n, devices = len(jax.tree.leaves(query.arrays)[0]), collectives.size(axis)
+    n, devices = query.number, collectives.size(axis)
     by = strategy(query, n * devices)
-    if by not in ("matmul", "tiles") and axis is not None:
-        arrays, tree = jax.tree.flatten(query.arrays)
+    if by not in ("tiles", "matmul"):
+        return _in_full(partial(_by_few_pairs, by, block_size), query, axis)
+    labels = query.spaces[0].labels
+    if labels is None:
+        return _by_all_pairs(by, block_size, axis, query)
+    # In order of the labels a block of points has its neighbours in a span of columns.
+    order = jnp.argsort(labels)
+    found = _by_all_pairs(by, block_size, axis, _taken(query, order))
+    place = jnp.argsort(order)
+    return jax.tree.map(lambda a: a[place], found)
 
-        def of_all(*arrays: Any) -> list[Found]:
-            return count(query.of(jax.tree.unflatten(tree, arrays)))
 
-        return collectives.on_each(of_all, arrays, axis)
-    rows = rows_of(query, axis)
+def _by_few_pairs(by: Strategy, block_size: int | None, query: Query) -> list[Found]:
+    rows = rows_of(query, None)
     if by == "classes":
         return few_pairs.by_classes(query, rows)
     if by == "sorting":
         return few_pairs.by_sorting(query, rows)
-    columns = all_pairs.columns_of(query, axis)
+    found, doubtful = few_pairs.by_boxes(query, rows)
+    exact = partial(all_pairs.exactly, query, all_pairs.columns_of(query, None))
+    size = _block_size(query, block_size, None)
+    return tiles.redo(found, doubtful, exact, rows, size)
+
+
+def _by_all_pairs(
+    by: Strategy, block_size: int | None, axis: AxisName, query: Query
+) -> list[Found]:
+    rows, columns = rows_of(query, axis), all_pairs.columns_of(query, axis)
     exact = partial(all_pairs.exactly, query, columns)
-    size = tiles.choose_block_size(
-        n, query.features, max(query.ks) + 1, block_size, devices
-    )
-    if by == "boxes":
-        found, doubtful = few_pairs.by_boxes(query, rows)
-        return tiles.redo(found, doubtful, exact, rows, size)
     fast = partial(all_pairs.by_tiles, query, columns)
     if by == "matmul":
         rows, mixed = all_pairs.with_products(query, rows, columns, axis)
         fast = partial(all_pairs.by_matmul, query, mixed)
+    size = _block_size(query, block_size, axis)
     return tiles.map_rechecked(fast, exact, rows, size, axis)
+
+
+def _in_full(
+    fn: Callable[[Query], list[Found]], query: Query, axis: AxisName
+) -> list[Found]:
+    """Applies fn to all points on every device, and keeps what is found of its own."""
+    if axis is None:
+        return fn(query)
+    arrays, tree = jax.tree.flatten(query.arrays)
+    return collectives.on_each(
+        lambda *all_: fn(query.of(jax.tree.unflatten(tree, all_))), arrays, axis
+    )
+
+
+def _taken(query: Query, order: Int[Array, "n"]) -> Query:
+    return query.of(jax.tree.map(lambda a: a[order], query.arrays))
+
+
+def _block_size(query: Query, given: int | None, axis: AxisName) -> int:
+    n, devices = query.number, collectives.size(axis)
+    most = max(query.ks) + 1  # each point is the nearest to itself
+    return tiles.choose_block_size(n, query.features, most, given, devices)

@@ -32,11 +32,17 @@ class Query(NamedTuple):
     ks: Sequence[int]
     metric: Metric
     edges: bool = False  # whether those of the rectangle of the neighbours are wanted
+    radii: bool = False  # whether the distances are, and not the counts alone
 
     @property
     def features(self) -> list[int]:
         """Their number, in each variable."""
         return [v.x.shape[1] for v in self.variables]
+
+    @property
+    def number(self) -> int:
+        """That of the points."""
+        return len(jax.tree.leaves(self.arrays)[0])
 
     @property
     def arrays(self) -> Any:
@@ -99,11 +105,10 @@ def rows_of(query: Query, axis: AxisName) -> Rows:
         None if own is None else classes.sizes(own, axis)
         for own in (space.labels for space in query.spaces)
     )
-    n = len(jax.tree.leaves(query.arrays)[0])
     # Beside itself; there are more than k where no labels divide the points.
     others = None if sizes[0] is None else sizes[0] - 1
     ks = tuple(
-        collectives.varying(jnp.full(n, k), query.arrays)
+        collectives.varying(jnp.full(query.number, k), query.arrays)
         if others is None
         else jnp.minimum(k, others)
         for k in query.ks

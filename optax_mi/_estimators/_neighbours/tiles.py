@@ -30,6 +30,8 @@ from optax_mi._types import AxisName, Index
 # From columns to codes of their distances from the rows, and to what holds for each.
 Codes: TypeAlias = Callable[..., UInt[Array, "rows m"]]
 Predicates: TypeAlias = Callable[..., Sequence[Bool[Array, "rows m"]]]
+# From columns to the first of those that a pass is over, and the first after them.
+Span: TypeAlias = Callable[[Any], tuple[Index, Index]] | None
 
 # Slices of a tile, where nothing else is called for.
 _FOLDS = 8
@@ -98,19 +100,23 @@ def groups(k: int, m: int) -> int:
     return m if m <= enough else min(enough, ALIGNMENT)
 
 
-def group_minima(value: Codes, arrays: Any, k: int) -> UInt[Array, "rows groups"]:
-    """The smallest code of each of `groups` groups of columns.
+def group_minima(
+    value: Codes, arrays: Any, k: int, span: Span = None
+) -> UInt[Array, "rows groups"]:
+    """The smallest code of each of `groups` groups of columns, at least of a span.
 
     Their k-th smallest is the k-th smallest of all, unless two of the k nearest are in
     one group: then it is too large. Counting tells: it is right where fewer than k
     codes are smaller.
     """
     return collectives.around(
-        lambda own: _group_minima(value, own, k), arrays, jnp.minimum, farthest
+        lambda own: _group_minima(value, own, k, span), arrays, jnp.minimum, farthest
     )
 
 
-def _group_minima(value: Codes, arrays: Any, k: int) -> UInt[Array, "rows groups"]:
+def _group_minima(
+    value: Codes, arrays: Any, k: int, span: Span
+) -> UInt[Array, "rows groups"]:
     tile, m = _tile(value, arrays), _columns(arrays)
     lanes = groups(k, m)
     if lanes > tile.lanes:
@@ -119,7 +125,7 @@ def _group_minima(value: Codes, arrays: Any, k: int) -> UInt[Array, "rows groups
         # A loop makes XLA store what it loops over, here the distances: in line it
         # would rather take them again in every pass.
         tile = tile._replace(folds=max(1, tile.folds // 2))
-    return _fold_minima(value, arrays, tile)
+    return _fold_minima(value, arrays, tile, span)
 
 
 def kth_of_minima(
@@ -184,18 +190,20 @@ def maximum(value: Codes, arrays: Any) -> UInt[Array, "rows"]:
     return ~minimum(lambda tile: ~value(tile), arrays)
 
 
-def count(predicates: Predicates, arrays: Any) -> list[Int[Array, "rows"]]:
+def count(
+    predicates: Predicates, arrays: Any, span: Span = None
+) -> list[Int[Array, "rows"]]:
     """How many columns satisfy each of several predicates, per row.
 
-    The counts of one pass share the bits of a word, and are moved into words of their
-    own before they overflow.
+    Beyond the span none does. The counts of one pass share the bits of a word, and are
+    moved into words of their own before they overflow.
     """
     return collectives.around(
-        lambda own: _count(predicates, own), arrays, jnp.add, lambda _: 0
+        lambda own: _count(predicates, own, span), arrays, jnp.add, lambda _: 0
     )
 
 
-def _count(predicates: Predicates, arrays: Any) -> list[Int[Array, "rows"]]:
+def _count(predicates: Predicates, arrays: Any, span: Span) -> list[Int[Array, "rows"]]:
     number = len(jax.eval_shape(predicates, _cut(arrays, 0, _LANES)))
     tile = _tile(lambda slices: predicates(slices)[0], arrays)
     tiles = _columns(arrays) // tile.size
@@ -204,12 +212,16 @@ def _count(predicates: Predicates, arrays: Any) -> list[Int[Array, "rows"]]:
     if number > together:
         starts = range(0, number, together)
         parts = [
-            _count(lambda slices, i=i: predicates(slices)[i : i + together], arrays)
+            _count(
+                lambda slices, i=i: predicates(slices)[i : i + together], arrays, span
+            )
             for i in starts
         ]
         return [total for part in parts for total in part]
     packed = Packed(number)
     period = min(tiles, packed.largest // tile.folds)  # tiles until a count may be full
+    begin, end = _tiles_of(span, arrays, tile)
+    whole = span is None and tiles % period == 0
 
     def add(word: UInt[Array, "rows lanes"], tile: Any) -> UInt[Array, "rows lanes"]:
         return packed.add(word, predicates(tile))
@@ -217,13 +229,13 @@ def _count(predicates: Predicates, arrays: Any) -> list[Int[Array, "rows"]]:
     def collect(
         i: Index, totals: list[Int[Array, "rows lanes"]]
     ) -> list[Int[Array, "rows lanes"]]:
-        first = i * period
-        last = jnp.minimum(first + period, tiles) if tiles % period else first + period
+        first = begin + i * period
+        last = first + period if whole else jnp.minimum(first + period, end)
         word = _fold(add, _zeros(tile, jnp.uint32, arrays), arrays, tile, first, last)
         return packed.unpack(totals, word)
 
     totals = [_zeros(tile, jnp.int32, arrays)] * number
-    totals = jax.lax.fori_loop(0, -(-tiles // period), collect, totals)
+    totals = jax.lax.fori_loop(0, -(-(end - begin) // period), collect, totals)
     return [jnp.sum(total, axis=1) for total in totals]
 
 
@@ -255,6 +267,12 @@ def _tile(value: Callable[..., Shaped[Array, "rows m"]], arrays: Any) -> _Tile:
     return _Tile(rows, m // (_FOLDS * tiles), _FOLDS, shape.dtype)
 
 
+def _tiles_of(span: Span, arrays: Any, tile: _Tile) -> tuple[Any, Any]:
+    """The first tile of a span, and the first after it."""
+    begin, end = (0, _columns(arrays)) if span is None else span(arrays)
+    return begin // tile.size, -(-end // tile.size)
+
+
 def _zeros(tile: _Tile, dtype: Any, arrays: Any) -> Shaped[Array, "rows lanes"]:
     return collectives.varying(jnp.zeros((tile.rows, tile.lanes), dtype), arrays)
 
@@ -269,16 +287,17 @@ def _cut(arrays: Any, start: Any, size: int) -> Any:
     )
 
 
-def _fold_minima(value: Codes, arrays: Any, tile: _Tile) -> UInt[Array, "rows lanes"]:
+def _fold_minima(
+    value: Codes, arrays: Any, tile: _Tile, span: Span = None
+) -> UInt[Array, "rows lanes"]:
     start = ~_zeros(tile, tile.dtype, arrays)  # farthest
-    tiles = _columns(arrays) // tile.size
 
     def smaller(
         least: UInt[Array, "rows lanes"], slices: Any
     ) -> UInt[Array, "rows lanes"]:
         return jnp.minimum(least, value(slices))
 
-    return _fold(smaller, start, arrays, tile, 0, tiles)
+    return _fold(smaller, start, arrays, tile, *_tiles_of(span, arrays, tile))
 
 
 def _fold(
