@@ -135,7 +135,9 @@ class _Search(NamedTuple):
         )
         return jnp.max(self.in_rows(radius), axis=1, where=k > 0, initial=0)
 
-    def near(self, q: Int[Array, "B"], bounds: UInt[Array, "L"]) -> Bool[Array, "B L"]:
+    def near(
+        self, q: Int[Array, "B"], bounds: UInt[Array, "queries"]
+    ) -> Bool[Array, "B L"]:
         """Which other leaves have to be visited."""
         leaves = self.leaves
         mask = self.distance.least(leaves, q) <= bounds[q, None]
@@ -143,7 +145,7 @@ class _Search(NamedTuple):
         return mask if leaves.label is None else mask & _share_label(leaves, q)
 
     def visit(
-        self, q: Int[Array, "B"], bounds: UInt[Array, "L"]
+        self, q: Int[Array, "B"], bounds: UInt[Array, "queries"]
     ) -> tuple[UInt[Array, "B leaf leaf"], ...]:
         """Visits them."""
         return packing.visit(
