@@ -86,6 +86,20 @@ def test_three_variables_and_their_subspaces(searched):
     assert_equal(searched(count), count())
 
 
+@pytest.mark.parametrize(
+    "metric", ["chebyshev", pytest.param("euclidean", marks=pytest.mark.slow)]
+)
+def test_classes_among_the_variables(metric, searched):
+    x, y = sample("on a grid", N, 2), sample("Gaussian", N, 1, seed=1)
+    few, more = np.arange(N) % 3, np.arange(N) ** 2 % 7
+    # One and two axes within a class, a class alone, classes in common, and neither.
+    subspaces = ((0, 1), (2, 1), (1,), (1, 3), (0, 2))
+    count = partial(
+        compiled.counts_of, (x, few, y, more), subspaces, ks=(2,), metric=metric
+    )
+    assert_equal(searched(count), count())
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("n", [6, 33])
 def test_small_samples_equal_the_twin(n, searched):
