@@ -1,5 +1,7 @@
 """Which strategy counts, and what all of them share."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,7 +18,7 @@ def variables(*features, classes=()):
     """Shapes of variables, from functions of n: features, and classes by place."""
 
     def of(n):
-        shapes = [((n, d), jnp.float32) for d in features]
+        shapes: list[Any] = [((n, d), jnp.float32) for d in features]
         for place in classes:
             shapes.insert(place, ((n,), jnp.int32))
         return [jax.ShapeDtypeStruct(*shape) for shape in shapes]
