@@ -343,7 +343,9 @@ def test_rows_run_in_the_order_that_they_are_named_in(small, tmp_path):
 
 def test_the_plan_for_all_of_the_data_names_rows_that_there_are(monkeypatch):
     commands = []
-    monkeypatch.setattr(run, "main", commands.append)
+    monkeypatch.setattr(
+        full.subprocess, "run", lambda command, check: commands.append(command[3:])
+    )
     full.main(["--data-dir", "somewhere", "--out", "elsewhere"])
     parsed = [run.parse(command) for command in commands]
     for args in parsed:

@@ -8,8 +8,8 @@ again, it skips what is there and goes on with the run that was stopped.
 """
 
 import argparse
-
-from examples.paper import run
+import subprocess
+import sys
 
 MNIST = (
     "figure3 --rows stable fixed same_rate dampened change warm_up",
@@ -40,7 +40,9 @@ def main(arguments: list[str] | None = None) -> None:
     data_dir = ["--data-dir", args.data_dir] if args.data_dir else []
     for command in PLAN:
         print(f"python -m examples.paper.run {command}", flush=True)
-        run.main([*command.split(), *data_dir, "--out", args.out])
+        program = [sys.executable, "-m", "examples.paper.run"]
+        options = [*command.split(), *data_dir, "--out", args.out]
+        subprocess.run([*program, *options], check=True)
 
 
 if __name__ == "__main__":
