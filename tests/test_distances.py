@@ -70,11 +70,11 @@ def test_few_features_are_written_out_and_lie_side_by_side(d, looped):
 def test_codes_have_the_order_of_distances_and_go_back_to_them(dtype, request):
     if dtype is np.float64:
         request.getfixturevalue("x64")
-    distances = jnp.asarray(np.array(LADDER, dtype))
-    codes = distances.code(distances)
-    assert codes.dtype == {4: jnp.uint32, 8: jnp.uint64}[distances.dtype.itemsize]
+    ladder = jnp.asarray(np.array(LADDER, dtype))
+    codes = distances.code(ladder)
+    assert codes.dtype == {4: jnp.uint32, 8: jnp.uint64}[ladder.dtype.itemsize]
     assert np.all(np.diff(np.asarray(codes).astype(object)) > 0)
-    np.testing.assert_array_equal(distances.decode(codes), distances)
+    np.testing.assert_array_equal(distances.decode(codes), ladder)
     assert distances.decode(codes).dtype == dtype
     sign = distances.highest_bit(codes)
     assert int(sign) == int(distances.farthest(codes)) // 2 + 1
