@@ -35,7 +35,7 @@ def by_tiles(
     """A block of rows against all columns, tile by tile."""
     measured = partial(measure, query, rows)
     value, arrays = tiles.view(measured, columns, query.features)
-    span = None if value is tiles.stored else _span_of_labels(rows, columns)
+    span = None if value is tiles.stored else _span_of_labels(query, rows)
     radii = _radii(query, rows, value, arrays, span)
     found = [
         _about(query, rows, k, value, arrays, radius, span)
@@ -123,11 +123,13 @@ def with_products(
     return rows, collectives.spread(own._replace(points=mixed), axis)
 
 
-def _span_of_labels(rows: Rows, columns: Any) -> tiles.Span:
-    """The columns with the labels of these rows, where they are in order and few."""
+def _span_of_labels(query: Query, rows: Rows) -> tiles.Span:
+    """The columns with the labels of these rows, which are in order.
+
+    None where the rows are so many that most columns would be among them.
+    """
     labels = rows.labels[0]
-    own = columns.own if isinstance(columns, collectives.Shards) else columns
-    if labels is None or 2 * len(labels) > own.labels[0].shape[1]:
+    if labels is None or 2 * len(labels) > query.number:
         return None
     lowest, highest = jnp.min(labels), jnp.max(labels)
 

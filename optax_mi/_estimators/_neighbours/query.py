@@ -100,11 +100,9 @@ class Rows(NamedTuple):
 
 
 def rows_of(query: Query, axis: AxisName) -> Rows:
+    """All points as rows, with the number of neighbours that each can have."""
     points, labels = query.arrays
-    sizes = tuple(
-        None if own is None else classes.sizes(own, axis)
-        for own in (space.labels for space in query.spaces)
-    )
+    sizes = tuple(None if own is None else classes.sizes(own, axis) for own in labels)
     # Beside itself; there are more than k where no labels divide the points.
     others = None if sizes[0] is None else sizes[0] - 1
     ks = tuple(
