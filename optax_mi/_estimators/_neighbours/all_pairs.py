@@ -7,6 +7,7 @@ from functools import partial, reduce
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Int, Integer, UInt
 
 from optax_mi._estimators._neighbours import collectives, distances, matmul, tiles
@@ -101,7 +102,9 @@ def columns_of(query: Query, axis: AxisName) -> Any:
 
 def _pad_labels(labels: Integer[Array, "n"]) -> Integer[Array, "m"]:
     """Labels in order stay so; what is padded is too far away to count."""
-    return distances.pad_points(labels, jnp.iinfo(labels.dtype).max)
+    # As a number of the labels' type: a Python integer would have to fit in int32.
+    largest = np.asarray(jnp.iinfo(labels.dtype).max, labels.dtype)
+    return distances.pad_points(labels, largest)
 
 
 def with_products(

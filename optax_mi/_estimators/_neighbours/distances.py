@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, Integer, Num, Shaped, UInt
+from jaxtyping import Array, ArrayLike, Float, Int, Integer, Num, Shaped, UInt
 
 from optax_mi import _checks
 from optax_mi._estimators._neighbours import collectives
@@ -76,7 +76,7 @@ def scale_exponent(x: Float[Array, "n d"], axis: AxisName = None) -> Int[Array, 
     return _LARGEST_EXPONENT - exponent
 
 
-def pad_points(values: Shaped[Array, "n *d"], fill: float) -> Shaped[Array, "m *d"]:
+def pad_points(values: Shaped[Array, "n *d"], fill: ArrayLike) -> Shaped[Array, "m *d"]:
     """Pads the first axis, the points, to a multiple of `ALIGNMENT`."""
     padding = [(0, -len(values) % ALIGNMENT)] + [(0, 0)] * (values.ndim - 1)
     return jnp.pad(values, padding, constant_values=fill)
