@@ -46,13 +46,7 @@ def counts_of(
     """
     del search
     return _joint.search(
-        variables,
-        subspaces,
-        ks=ks,
-        metric=metric,
-        scaling=scaling,
-        block_size=None,
-        edges=edges,
+        variables, subspaces, _joint.Options(ks, metric, scaling), edges=edges
     )
 
 

@@ -41,23 +41,22 @@ def pairwise_distance_bounds(
     .. math:: \hat H_D = H(\text{noise}) - \operatorname{mean}_i \log
         \operatorname{mean}_j \exp(-D_{ij})
 
-    A bound of the information is the one bound of H(X + noise) less the other one of
-    H(X + noise | C), in which j runs over the class of i. For the sample's mixture they
-    hold exactly; how near that is to the distribution it was drawn from is another
-    question. Labels that are all different bound the information about the input.
+    The lower bound of the information is the lower bound of H(X + noise) less the upper
+    bound of H(X + noise | C), in which j runs over the class of i; the upper bound
+    likewise. Both hold exactly for the sample's mixture, not for the distribution that
+    the sample was drawn from. Labels that are all different bound the information about
+    the input.
 
-    The layer is taken to be deterministic without the noise, so its size matters: the
-    information grows without bound as the noise vanishes, up to H(C) for classes.
+    The layer is taken to be deterministic without the noise, so its scale matters: as
+    the noise vanishes the information grows up to H(C), and without limit if labels are
+    all different.
 
     Args:
       x: Points, shape [n] or [n, ...]; trailing axes are flattened to d features.
       labels: Integer classes, shape [n].
       noise: The standard deviation of the noise, in the units of x.
       block_size: Points handled at a time; chosen from n and the backend by default.
-      axis_name: The mesh axis, or several, over which the points are spread: one of
-        `jax.shard_map`, where the arrays are a device's own, or of the mesh in force
-        (`jax.set_mesh`). By default arrays are asked for their sharding, which under
-        `jit` they know of explicit axes alone.
+      axis_name: The mesh axis over which the points are spread, as for `ksg_discrete`.
 
     Returns:
       Bounds(lower, upper), scalars in nats. Not clipped to [0, H(C)].

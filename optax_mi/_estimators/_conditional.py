@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import reduce
 
-import jax
-import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, Num
 
 from optax_mi import _checks
-from optax_mi._estimators import _joint, _scaling
-from optax_mi._estimators._neighbours import collectives, distances
-from optax_mi._estimators._neighbours.sharding import number_of_points, over_points
+from optax_mi._estimators import _joint
+from optax_mi._estimators._neighbours.sharding import over_points
 from optax_mi._types import AxisName, Metric, Numeric, Scaling
 
 _SUBSPACES = ((0, 2), (1, 2), (2,))  # of x, y and z
@@ -31,7 +27,7 @@ def ksg_conditional(
     block_size: int | None = None,
     axis_name: AxisName = None,
 ) -> Float[Array, "*n"]:
-    r"""Estimates I(X; Y | Z), in nats: what X says of Y to who knows Z.
+    r"""Estimates I(X; Y | Z), in nats: the information X has about Y if Z is known.
 
     The estimator of Frenzel and Pompe (2007). With :math:`\rho` the distance of a point
     to its k-th neighbour in the space of all three (the largest of the distances within
@@ -40,35 +36,28 @@ def ksg_conditional(
     .. math:: I = \psi(k) - \langle \psi(n_{xz} + 1) + \psi(n_{yz} + 1)
         - \psi(n_z + 1) \rangle
 
-    Where more than k points coincide, :math:`\rho = 0` and the term is the one for
-    discrete variables (Mesner and Shalizi 2019), with the point itself counted:
-    :math:`\psi(\tilde k) - \psi(n_{xz}) - \psi(n_{yz}) + \psi(n_z)`. Ties at a positive
-    distance are averaged over their random order, and features are brought to one unit
-    first (`scaling`), as in `ksg`. The raw estimate is returned; it may be slightly
-    negative.
+    Where more than k points coincide, :math:`\rho = 0`, and the term is the one for
+    discrete variables (Mesner and Shalizi 2019), which counts the point itself:
+    :math:`\psi(\tilde k) - \psi(n_{xz}) - \psi(n_{yz}) + \psi(n_z)`. Ties and units are
+    treated as in `ksg`. The estimate is not clipped; it may be slightly negative.
 
     Integers of shape [n] are classes, in each of the three. Points of different classes
-    are infinitely far from each other (Mesner and Shalizi), so that a condition of
-    classes gives the mean of `ksg` over the classes. A point is left out where no other
-    one shares all its classes.
+    are infinitely far from each other (Mesner and Shalizi), so a condition of classes
+    gives the mean of `ksg` over the classes. A point that shares all its classes with
+    no other one is left out.
 
     Args:
       x: Points, shape [n] or [n, ...]; trailing axes are flattened. Or classes,
         integers [n].
       y: Points or classes, likewise.
       z: Points or classes of the variable that is known, likewise.
-      k: Number of neighbours. Of several, the mean of their estimates is returned; the
-        distances are taken once.
+      k: Number of neighbours, or several, as for `ksg`.
       metric: "chebyshev", "euclidean" or "manhattan", the norm within each variable.
       scaling: "feature", "variable" or "none", as for `ksg`.
-      local: Whether to return each point's term, shape [n], whose mean is the estimate:
-        which points tell and which mislead. A single term means little by itself; it
-        may be negative, and that of a point left out is NaN.
+      local: Whether to return the term of each point, as for `ksg`. NaN for one that
+        is left out.
       block_size: Points handled at a time; chosen from n and the backend by default.
-      axis_name: The mesh axis, or several, over which the points are spread: one of
-        `jax.shard_map`, where the arrays are a device's own, or of the mesh in force
-        (`jax.set_mesh`). By default arrays are asked for their sharding, which under
-        `jit` they know of explicit axes alone.
+      axis_name: The mesh axis over which the points are spread, as for `ksg_discrete`.
 
     Returns:
       A scalar, in nats, or [n] of them. NaN where a variable holds a NaN or an
@@ -100,43 +89,20 @@ def ksg_conditional(
         for name, v in [("x", x), ("y", y), ("z", z)]
     )
     n = _checks.same_length(zip("xyz", variables, strict=True))
-    ks = _checks.several_neighbours(k, number_of_points(n, axis_name))
-    distances.check_options(metric, block_size)
-    _scaling.check(scaling)
-    _checks.flag("local", local)
-    return _ksg_conditional(
-        *variables,
-        ks=ks,
+    options = _joint.options(
+        n,
+        k=k,
         metric=metric,
         scaling=scaling,
         local=local,
         block_size=block_size,
         axis_name=axis_name,
     )
+    return _ksg_conditional(*variables, options=options, axis_name=axis_name)
 
 
 @over_points
 def _ksg_conditional(
-    *variables: Num[Array, "n *_d"],
-    ks: Sequence[int],
-    metric: Metric,
-    scaling: Scaling,
-    local: bool,
-    block_size: int | None,
-    axis: AxisName,
+    *variables: Num[Array, "n *_d"], options: _joint.Options, axis: AxisName
 ) -> Float[Array, "*n"]:
-    variables = jax.lax.stop_gradient(variables)
-    found = _joint.search(
-        variables,
-        _SUBSPACES,
-        ks=ks,
-        metric=metric,
-        scaling=scaling,
-        block_size=block_size,
-        axis=axis,
-    )
-    numbers = [v for v in variables if v.ndim > 1]
-    terms, used = _joint.terms(found, _SIGNS, jnp.result_type(float, *numbers))
-    mi = collectives.mean_or_each(terms, axis, local, where=used)
-    finite = [collectives.all_finite(v, axis) for v in numbers]
-    return jnp.where(reduce(jnp.logical_and, finite, True), mi, jnp.nan)
+    return _joint.estimate(variables, _SUBSPACES, _joint.signed(*_SIGNS), options, axis)

@@ -24,9 +24,9 @@ def plug_in_mi(
 
     .. math:: I = \operatorname{mean}_i \log \frac{n N_{xy(i)}}{N_{x(i)} N_{y(i)}}
 
-    It reads high, the more so the more pairs of classes there are. Miller and Madow's
-    (1955) correction of the three entropies takes the first order of that away, with
-    K the numbers of classes and of pairs that occur:
+    It is biased upwards, more so with more pairs of classes. Miller and Madow's (1955)
+    correction of the three entropies removes the first order of the bias, with K the
+    numbers of classes and of pairs that occur:
 
     .. math:: I_{MM} = I + \frac{K_x + K_y - K_{xy} - 1}{2 n}
 
@@ -69,13 +69,9 @@ def _plug_in_mi(
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
     x, y = collectives.gather(x, axis), collectives.gather(y, axis)
     n = len(x)
-    order = jnp.lexsort((y, x))
-    ordered_x, ordered_y = x[order], y[order]
-    changes = (ordered_x[1:] != ordered_x[:-1]) | (ordered_y[1:] != ordered_y[:-1])
-    pair = jnp.concatenate([jnp.zeros(1, jnp.int32), jnp.cumsum(changes)])
     n_pair, n_x, n_y = (
         classes.sizes(each).astype(jnp.result_type(float))
-        for each in (pair, ordered_x, ordered_y)
+        for each in (classes.in_common((x, y)), x, y)
     )
     log_pair, log_x, log_y = (jnp.log(m / n) for m in (n_pair, n_x, n_y))
     plug_in = jnp.mean(log_pair - log_x - log_y)

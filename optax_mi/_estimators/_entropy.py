@@ -26,9 +26,9 @@ def label_entropy(
 
     .. math:: H(C) = -\operatorname{mean}_i \log \frac{N_{c(i)}}{n}
 
-    No variable can say more about the labels than this, so it is the reference that
-    the mutual information of a layer is held against. It is what the paper's tiled
-    reference comes to when (X, Y) is repeated more than k times.
+    No variable can have more information about the labels than this. So it is the
+    reference for the mutual information of a layer. The paper's tiled reference equals
+    it when (X, Y) is repeated more than k times.
 
     Args:
       labels: Integer classes, shape [n]. Any integers; only equality matters.
@@ -81,22 +81,16 @@ def knn_entropy(
       k: Number of neighbours. Of several, the mean of their estimates is returned.
       metric: "euclidean", "manhattan" or "chebyshev".
       block_size: Points handled at a time; chosen from n and the backend by default.
-      axis_name: The mesh axis, or several, over which the points are spread: one of
-        `jax.shard_map`, where the arrays are a device's own, or of the mesh in force
-        (`jax.set_mesh`). By default arrays are asked for their sharding, which under
-        `jit` they know of explicit axes alone.
+      axis_name: The mesh axis over which the points are spread, as for `ksg_discrete`.
 
     Returns:
-      A scalar, in nats. Minus infinity where more than k points coincide, as it
-      should, since such a variable has no density. NaN where x holds a NaN or an
-      infinity.
+      A scalar, in nats. Minus infinity where more than k points coincide, since such a
+      variable has no density. NaN where x holds a NaN or an infinity.
 
     Raises:
       ValueError: For k < 1, n <= k or an unknown metric.
 
-    Cost: about n^2 (d + 10) operations; memory n * d and block_size * n at most. One
-    feature is sorted, n log n; of many points in up to five features most pairs are not
-    looked at (docs/performance.md).
+    Cost: that of `ksg_discrete`.
 
     Example:
       >>> import numpy as np

@@ -1,4 +1,4 @@
-"""Mean digammas in the spaces of several variables: what `ksg` and its family share.
+"""Means of digammas in the spaces of several variables: what `ksg` and others share.
 
 The distance of two points in a space of several variables is the largest of their
 distances within the variables, each in a unit of its own (`_scaling`); rho is the
@@ -9,47 +9,103 @@ apart than all others: so the neighbours of a point share all its classes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from functools import reduce
+from typing import Any, NamedTuple, TypeAlias
 
+import jax
 import jax.numpy as jnp
 from jax.scipy.special import digamma
-from jaxtyping import Array, Bool, Float, Num
+from jaxtyping import Array, Float, Num, Shaped
 
+from optax_mi import _checks
 from optax_mi._estimators import _scaling
-from optax_mi._estimators._neighbours import classes, counting
+from optax_mi._estimators._neighbours import classes, collectives, counting, distances
 from optax_mi._estimators._neighbours.distances import Variable
 from optax_mi._estimators._neighbours.query import Ball, Found, Query, Space
+from optax_mi._estimators._neighbours.sharding import number_of_points
 from optax_mi._estimators._neighbours.ties import mean_digamma
 from optax_mi._types import AxisName, Metric, Scaling
+
+
+class Options(NamedTuple):
+    """What an estimator is asked for, besides its variables."""
+
+    ks: tuple[int, ...]
+    metric: Metric
+    scaling: Scaling
+    local: bool = False  # each point's term, not their mean
+    block_size: int | None = None
+
+
+# From what is found of each point, and a type of floats, to its term.
+Form: TypeAlias = Callable[[Found, Any], Float[Array, "n"]]
+
+
+def options(
+    n: int,
+    *,
+    k: int | Sequence[int],
+    metric: Metric,
+    scaling: Scaling,
+    local: bool,
+    block_size: int | None,
+    axis_name: AxisName,
+) -> Options:
+    """The options of an estimate from n points, checked."""
+    ks = _checks.several_neighbours(k, number_of_points(n, axis_name))
+    distances.check_options(metric, block_size)
+    _scaling.check(scaling)
+    _checks.flag("local", local)
+    return Options(ks, metric, scaling, local, block_size)
+
+
+def estimate(
+    variables: Sequence[Num[Array, "n *_d"]],
+    subspaces: Sequence[Sequence[int]],
+    form: Form,
+    options: Options,
+    axis: AxisName,
+    *,
+    edges: bool = False,
+) -> Float[Array, "*n"]:
+    """The mean over the points of a form, or each point's, averaged over several k.
+
+    NaN where a variable is not finite. Points without a neighbour, as those that no
+    other one shares the classes of, are left out.
+    """
+    variables = jax.lax.stop_gradient(tuple(variables))
+    found = search(variables, subspaces, options, axis, edges=edges)
+    numbers = [v for v in variables if v.ndim > 1]
+    dtype = jnp.result_type(float, *numbers)
+    terms = jnp.mean(jnp.stack([form(of_k, dtype) for of_k in found]), axis=0)
+    has_classes = len(numbers) < len(variables)
+    used = found[0].k > 0 if has_classes else None
+    mean = collectives.mean_or_each(terms, axis, options.local, where=used)
+    finite = [collectives.all_finite(v, axis) for v in numbers]
+    return jnp.where(reduce(jnp.logical_and, finite, True), mean, jnp.nan)
 
 
 def search(
     variables: Sequence[Num[Array, "n *_d"]],
     subspaces: Sequence[Sequence[int]],
-    *,
-    ks: Sequence[int],
-    metric: Metric,
-    scaling: Scaling,
-    block_size: int | None,
-    edges: bool = False,
+    options: Options,
     axis: AxisName = None,
+    *,
+    edges: bool = False,
 ) -> list[Found]:
     """Counts the points closer than rho to every point, and at rho, for each k.
 
     Args:
       variables: Points [n, d] of a continuous variable, labels [n] of classes.
       subspaces: Which variables each counting is in, after that in all of them.
-      ks: Numbers of neighbours; fewer where fewer other points share all classes.
-      metric: The norm within a variable.
-      scaling: What features or variables are divided by.
-      block_size: Points handled at a time.
-      edges: Whether to find the edges of the rectangle of the k neighbours as well.
+      options: Of k, fewer where fewer other points share all classes.
       axis: That of the devices over which the points are spread.
+      edges: Whether to find the edges of the rectangle of the k neighbours as well.
     """
     numbers = [i for i, v in enumerate(variables) if v.ndim > 1]
     points, units = _scaling.in_units(
-        [variables[i] for i in numbers], scaling, metric, axis
+        [variables[i] for i in numbers], options.scaling, options.metric, axis
     )
 
     def space(members: Sequence[int]) -> Space:
@@ -62,23 +118,29 @@ def search(
     query = Query(
         [Variable(*each) for each in zip(points, units, strict=True)],
         [space(members) for members in (range(len(variables)), *subspaces)],
-        ks,
-        metric,
+        options.ks,
+        options.metric,
         edges,
     )
-    return counting.count(query, block_size=block_size, axis=axis)
+    return counting.count(query, block_size=options.block_size, axis=axis)
 
 
-def terms(
-    found: Sequence[Found], signs: Sequence[int], dtype: Any
-) -> tuple[Float[Array, "n"], Bool[Array, "n"]]:
-    """Each point's sum of mean digammas, and whether it has a neighbour.
+def digamma_of_number(
+    points: Shaped[Array, "n ..."], axis: AxisName
+) -> Float[Array, ""]:
+    """psi(N) of the points of all devices."""
+    n = len(points) * collectives.size(axis)
+    return digamma(jnp.asarray(n, jnp.result_type(float, points)))
 
-    That of the space of all variables, and those of subspaces by sign; the mean over
-    several k.
-    """
-    each = [signed_sum(mean_digammas(of_k, dtype), signs) for of_k in found]
-    return jnp.mean(jnp.stack(each), axis=0), found[0].k > 0
+
+def signed(*signs: int) -> Form:
+    """The form of equation (8): psi(k), and psi(n_S + 1) of the subspaces by sign."""
+
+    def form(found: Found, dtype: Any) -> Float[Array, "n"]:
+        term, *near = mean_digammas(found, dtype)
+        return term + sum(s * mean for s, mean in zip(signs, near, strict=True))
+
+    return form
 
 
 def mean_digammas(found: Found, dtype: Any) -> list[Float[Array, "n"]]:
@@ -107,13 +169,3 @@ def mean_digammas(found: Found, dtype: Any) -> list[Float[Array, "n"]]:
 
     whole = jnp.where(coincident, digamma(joint.tied + 1), digamma(k))
     return [whole, *map(mean, balls)]
-
-
-def signed_sum(
-    means: Sequence[Float[Array, "n"]], signs: Sequence[int]
-) -> Float[Array, "n"]:
-    """Each point's term: that of the whole space, and those of subspaces by sign."""
-    term, *near = means
-    for sign, mean in zip(signs, near, strict=True):
-        term = term + sign * mean
-    return term

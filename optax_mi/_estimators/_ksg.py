@@ -11,10 +11,10 @@ from jax.scipy.special import digamma, ndtri
 from jaxtyping import Array, ArrayLike, Float
 
 from optax_mi import _checks
-from optax_mi._estimators import _joint, _scaling
-from optax_mi._estimators._neighbours import collectives, distances
+from optax_mi._estimators import _joint
+from optax_mi._estimators._neighbours import collectives
 from optax_mi._estimators._neighbours.query import Edge, Found
-from optax_mi._estimators._neighbours.sharding import number_of_points, over_points
+from optax_mi._estimators._neighbours.sharding import over_points
 from optax_mi._estimators._neighbours.ties import mean_digamma
 from optax_mi._types import AxisName, Metric, Numeric, Scaling
 
@@ -45,57 +45,52 @@ def ksg(
         I_1 &= \psi(k) - \langle \psi(n_x + 1) + \psi(n_y + 1) \rangle + \psi(N) \\
         I_2 &= \psi(k) - 1/k - \langle \psi(n_x) + \psi(n_y) \rangle + \psi(N)
 
-    A joint distance between variables of very different scales sees only the larger
-    one, and so does a distance between points whose features have different units.
-    Mutual information depends on neither. So each feature is first divided by its
-    standard deviation (`scaling`), as in the authors' own program. In the maximum norm
-    that is all. In the other two, which grow with the number of features, each variable
-    is then divided by its spread, the root mean square distance from its mean.
+    If one variable, or one feature, has a much larger scale than the others, it alone
+    decides the joint distance. Mutual information does not depend on scales. So each
+    feature is first divided by its standard deviation (`scaling`), as in the authors'
+    own program. In the two norms that grow with the number of features, Euclidean and
+    Manhattan, each variable is then divided by the root mean square distance from its
+    mean.
 
-    Points at exactly equal distances (rounded, rectified or repeated values) are taken
-    in random order, and the expectation over that order in closed form, as in
-    `ksg_discrete`. With :math:`a, T` points of the joint space closer than :math:`\rho`
-    and at :math:`\rho`, and :math:`m_x, T_x` likewise within X, algorithm 1 has
+    Points at tied distances (rounded, rectified or repeated values) are taken in random
+    order, and the expectation over that order is computed in closed form, as in
+    `ksg_discrete`. Let :math:`a` points of the joint space be closer than :math:`\rho`
+    and :math:`T` at :math:`\rho`, and within X :math:`m_x` and :math:`T_x`. Algorithm 1
+    then has
 
     .. math:: \psi(n_x + 1) \to \mathbb{E}\,\psi(m_x + p), \quad
         p = \text{rank of the } (k - a)\text{-th of } T \text{ among } T_x
 
-    where :math:`T_x > 0`, and in the same way within Y. Without ties that is equation
-    (8); where :math:`\rho = 0` it is the rule of Gao et al. (2017) for discrete
-    variables. The treatment of ties is this package's own (docs/method.md). Class
-    labels belong in `ksg_discrete`, which needs no joint space: what one-hot codes lead
-    to here depends on the distance between two of them, in units of their spread.
+    where :math:`T_x > 0`, and likewise within Y. Without ties that is equation (8);
+    where :math:`\rho = 0` it is the rule of Gao et al. (2017) for discrete variables.
+    The treatment of ties is this package's own (docs/method.md). Class labels belong in
+    `ksg_discrete`, which needs no joint space; one-hot codes give wrong results here.
 
-    The raw estimate is returned: it may be slightly negative for independent variables.
+    The estimate is not clipped: it may be slightly negative for independent variables.
     It has no useful gradient.
 
     Args:
       x: Points, shape [n] or [n, ...]; trailing axes are flattened to d_x features.
         Half-precision and integer values are computed in float32.
       y: Points, shape [n] or [n, ...], likewise d_y features.
-      k: Number of neighbours; small k means less bias and more variance. Of several,
-        the mean of their estimates is returned; the distances are taken once.
+      k: Number of neighbours; a small k has less bias and more variance. With several
+        k, the mean of their estimates; distances are computed once.
       algorithm: 1 or 2, as in the paper.
-      metric: "chebyshev", "euclidean" or "manhattan", the norm within X and within Y.
-        By default that of the paper; `estimate_mi` has the Euclidean norm, which is
-        less biased for layers of many features.
+      metric: "chebyshev" as in the paper, "euclidean" or "manhattan", the norm within X
+        and within Y. `estimate_mi` uses the Euclidean norm, which is less biased for
+        layers of many features.
       scaling: "feature" divides each feature by its standard deviation, for columns in
-        different units; "variable" divides x and y by their spreads, for features that
-        share a unit, as a layer's do; "none" leaves all as it is. Beside a single
-        enormous value all others of its feature become equal; with
-        ``margins="gaussian"`` they do not.
-      margins: "gaussian" first replaces each feature by the Gaussian quantile of its
-        rank (ties by their mean rank). That is monotone in each feature, so the
-        information is the same, and it mends heavy tails.
-      local: Whether to return each point's term, shape [n], whose mean is the estimate:
-        which points tell and which mislead. A single term means little by itself; it
-        may be negative.
+        different units; "variable" divides x and y as a whole, for features that share
+        a unit, as a layer's do; "none" leaves both as they are. One enormous value
+        makes all others of its feature equal, except with ``margins="gaussian"``.
+      margins: "gaussian" first replaces each feature by the Gaussian quantiles of its
+        ranks (mean ranks for ties). This is monotone, so it keeps the information, and
+        it helps with heavy tails.
+      local: Whether to return the term of each point, shape [n], instead of their mean.
+        Single terms are noisy and may be negative.
       block_size: Points handled at a time; chosen from n and the backend by default.
         The result does not depend on it.
-      axis_name: The mesh axis, or several, over which the points are spread: one of
-        `jax.shard_map`, where the arrays are a device's own, or of the mesh in force
-        (`jax.set_mesh`). By default arrays are asked for their sharding, which under
-        `jit` they know of explicit axes alone.
+      axis_name: The mesh axis over which the points are spread, as for `ksg_discrete`.
 
     Returns:
       A scalar, in nats, or [n] of them. NaN where x or y holds a NaN or an infinity.
@@ -104,9 +99,9 @@ def ksg(
       ValueError: For unequal lengths, k < 1, n <= k, or an unknown algorithm, metric,
         scaling or kind of margins.
 
-    Cost: about n^2 (d_x + d_y + 10) operations, and a small part of that by algorithm 1
-    in up to five features in all from 10,000 to 25,000 points on (docs/performance.md).
-    Memory n * d and block_size * n at most.
+    Cost: about n^2 (d_x + d_y + 10) operations. Algorithm 1 needs a small part of that
+    for up to five features in all and at least 10,000 to 25,000 points
+    (docs/performance.md). Memory n * d and block_size * n at most.
 
     Example:
       >>> import numpy as np
@@ -126,22 +121,23 @@ def ksg(
     x = _checks.points("x", x, by_feature=by_feature)
     y = _checks.points("y", y, by_feature=by_feature)
     n = _checks.same_length([("x", x), ("y", y)])
-    ks = _checks.several_neighbours(k, number_of_points(n, axis_name))
     _checks.one_of("algorithm", algorithm, (1, 2))
     _checks.one_of("margins", margins, ("raw", "gaussian"))
-    _scaling.check(scaling)
-    _checks.flag("local", local)
-    distances.check_options(metric, block_size)
+    options = _joint.options(
+        n,
+        k=k,
+        metric=metric,
+        scaling=scaling,
+        local=local,
+        block_size=block_size,
+        axis_name=axis_name,
+    )
     return _ksg(
         x,
         y,
-        ks=ks,
         algorithm=algorithm,
-        metric=metric,
-        scaling=scaling,
         margins=margins,
-        local=local,
-        block_size=block_size,
+        options=options,
         axis_name=axis_name,
     )
 
@@ -151,41 +147,25 @@ def _ksg(
     x: Float[Array, "n d_x"],
     y: Float[Array, "n d_y"],
     *,
-    ks: tuple[int, ...],
     algorithm: Literal[1, 2],
-    metric: Metric,
-    scaling: Scaling,
     margins: Literal["raw", "gaussian"],
-    local: bool,
-    block_size: int | None,
+    options: _joint.Options,
     axis: AxisName,
 ) -> Float[Array, "*n"]:
-    x, y = jax.lax.stop_gradient((x, y))
-    finite = collectives.all_finite(x, axis) & collectives.all_finite(y, axis)
     if margins == "gaussian":
         x, y = gaussian_margins(x, axis), gaussian_margins(y, axis)
-    found = _joint.search(
-        (x, y),
-        ((0,), (1,)),
-        ks=ks,
-        metric=metric,
-        scaling=scaling,
-        block_size=block_size,
-        edges=algorithm == 2,
-        axis=axis,
-    )
-    form = _first if algorithm == 1 else _second
-    dtype = jnp.result_type(x, y)
-    terms = jnp.mean(jnp.stack([form(of_k, dtype) for of_k in found]), axis=0)
-    n = len(x) * collectives.size(axis)
-    mi = digamma(jnp.asarray(n, dtype)) + collectives.mean_or_each(terms, axis, local)
-    return jnp.where(finite, mi, jnp.nan)
+    form, edges = (_second, True) if algorithm == 2 else (_first, False)
+    terms = _joint.estimate((x, y), ((0,), (1,)), form, options, axis, edges=edges)
+    return _joint.digamma_of_number(x, axis) + terms
 
 
 def gaussian_margins(
     x: Float[Array, "n d"], axis: AxisName = None
 ) -> Float[Array, "n d"]:
-    """Replaces each feature by the Gaussian quantiles of its mean ranks."""
+    """Replaces each feature by the Gaussian quantiles of its mean ranks.
+
+    NaN where a value is not finite.
+    """
 
     def feature(values: Float[Array, "n"]) -> Float[Array, "n"]:
         ordered = collectives.varying(
@@ -193,16 +173,16 @@ def gaussian_margins(
         )
         below = jnp.searchsorted(ordered, values, side="left")
         within = jnp.searchsorted(ordered, values, side="right")
-        return ndtri((below + within).astype(values.dtype) / (2 * len(ordered)))
+        quantiles = ndtri((below + within).astype(values.dtype) / (2 * len(ordered)))
+        return jnp.where(jnp.isfinite(values), quantiles, jnp.nan)
 
     if axis is not None:
         return jax.lax.map(feature, x.T).T  # never all features of all points
     return jax.vmap(feature, in_axes=1, out_axes=1)(x)
 
 
-def _first(found: Found, dtype: Any) -> Float[Array, "n"]:
-    """Terms of equation (8): psi(k) - psi(n_x + 1) - psi(n_y + 1)."""
-    return _joint.signed_sum(_joint.mean_digammas(found, dtype), (-1, -1))
+# Terms of equation (8): psi(k) - psi(n_x + 1) - psi(n_y + 1).
+_first = _joint.signed(-1, -1)
 
 
 def _second(found: Found, dtype: Any) -> Float[Array, "n"]:

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import jax
 import jax.numpy as jnp
-from jax.scipy.special import digamma
 from jaxtyping import Array, ArrayLike, Float, Int, Integer
 
 from optax_mi import _checks
-from optax_mi._estimators import _joint, _scaling
-from optax_mi._estimators._neighbours import classes, collectives, distances
-from optax_mi._estimators._neighbours.sharding import number_of_points, over_points
+from optax_mi._estimators import _joint
+from optax_mi._estimators._neighbours import classes, collectives
+from optax_mi._estimators._neighbours.sharding import over_points
 from optax_mi._types import AxisName, Discrete, Metric, Numeric, Scaling
 
 
@@ -37,18 +35,17 @@ def ksg_discrete(
         I = \psi(N) + \operatorname{mean}_i \left[
             \psi(k_i) - \psi(N_{c(i)}) - \mathbb{E}\,\psi(m_i) \right]
 
-    Distances are only ever compared within X, so the estimate does not depend on the
-    scale of X, and labels are never embedded in a space of their own. By default each
-    feature is first divided by its standard deviation (`scaling`), so that its unit
-    does not matter either.
+    Distances are compared within X only. So the estimate does not depend on the scale
+    of X, and labels are not embedded in a space of their own. By default each feature
+    is first divided by its standard deviation (`scaling`), so that units do not matter.
 
-    Points at exactly equal distances (saturated outputs, dead units, quantised values,
-    repeated rows) are ordered at random, and the expectation over that order is taken
-    in closed form, so the result is deterministic and no noise is added. With
-    :math:`a, T_s` points of the same class closer than :math:`r` and at :math:`r`,
-    :math:`m_0, T` points of any class likewise, and :math:`j = k_i - a`, the k-th
-    neighbour has the rank :math:`m_i = m_0 + p`, where :math:`p` is negative
-    hypergeometric:
+    Distances may be tied (saturated outputs, dead units, quantised values, repeated
+    rows). Tied points are then taken in random order, and the expectation over that
+    order is computed in closed form: the result is deterministic, and no noise is
+    added. Let :math:`a` points of the same class be closer than :math:`r` and
+    :math:`T_s` at :math:`r`, and :math:`m_0` and :math:`T` points of any class. With
+    :math:`j = k_i - a`, the k-th neighbour has the rank :math:`m_i = m_0 + p`, where
+    :math:`p` is negative hypergeometric:
 
     .. math::
         \mathbb{E}\,p &= \frac{j (T+1)}{T_s+1} \qquad
@@ -61,32 +58,30 @@ def ksg_discrete(
 
     Without ties this is Ross's estimator. The treatment of ties is this package's own.
 
-    The raw estimate is returned: it may be slightly negative where X says nothing.
+    The estimate is not clipped: it may be slightly negative if X and C are independent.
     It has no useful gradient.
 
     Args:
       x: Points, shape [n] or [n, ...]; trailing axes are flattened to d features.
         Half-precision and integer values are computed in float32.
       labels: Integer classes, shape [n]. Any integers; only equality matters.
-      k: Number of neighbours. In a class of size at most k it is capped at the size
-        less one; a class of one member is left out of the mean (its points still count
-        as neighbours of others), and `usable_points` says how many points remain. Of
-        several k, the mean of their estimates is returned; the distances are taken
-        once.
-      metric: "euclidean", "manhattan" or "chebyshev", the norm within X. By default as
-        in `estimate_mi`; in the maximum norm layers of many features tell less.
+      k: Number of neighbours. A class of at most k points uses its size less one. A
+        class of one point is left out of the mean, though the point still counts as a
+        neighbour of others; `usable_points` says how many points remain. With several
+        k, the mean of their estimates; distances are computed once.
+      metric: "euclidean", "manhattan" or "chebyshev", the norm within X. The maximum
+        norm is biased more in layers of many features.
       scaling: "feature" divides each feature by its standard deviation, for columns in
         different units. "variable" and "none", here the same, do not: for features
         that share a unit, as a layer's do.
-      local: Whether to return each point's term, shape [n], whose mean is the estimate:
-        which points tell and which mislead. A single term means little by itself; it
-        may be negative, and that of a point alone in its class is NaN.
+      local: Whether to return the term of each point, shape [n], instead of their mean.
+        Single terms are noisy and may be negative; NaN for a point alone in its class.
       block_size: Points handled at a time; chosen from n and the backend by default.
         The result does not depend on it.
-      axis_name: The mesh axis, or several, over which the points are spread: one of
-        `jax.shard_map`, where the arrays are a device's own, or of the mesh in force
-        (`jax.set_mesh`). By default arrays are asked for their sharding, which under
-        `jit` they know of explicit axes alone.
+      axis_name: The mesh axis, or several, over which the points are spread: an axis
+        of `jax.shard_map`, where the arrays are this device's own, or of the mesh set
+        by `jax.set_mesh`. By default it is read from the arrays' sharding; under `jit`
+        that works for explicit mesh axes only.
 
     Returns:
       A scalar, in nats, or [n] of them. NaN where x holds a NaN or an infinity, or
@@ -97,8 +92,8 @@ def ksg_discrete(
         shape [n], or an unknown metric or scaling.
 
     Cost: about n^2 (d + 10) operations; memory n * d and block_size * n at most. One
-    feature is sorted, n log n; of many points in up to five features most pairs are not
-    looked at (docs/performance.md).
+    feature is sorted, n log n; many points in up to five features need a small part of
+    all pairs (docs/performance.md).
 
     Example:
       >>> import numpy as np
@@ -116,20 +111,16 @@ def ksg_discrete(
     x = _checks.points("x", x, by_feature=scaling == "feature")
     labels = _checks.class_labels("labels", labels)
     n = _checks.same_length([("x", x), ("labels", labels)])
-    ks = _checks.several_neighbours(k, number_of_points(n, axis_name))
-    distances.check_options(metric, block_size)
-    _scaling.check(scaling)
-    _checks.flag("local", local)
-    return _ksg_discrete(
-        x,
-        labels,
-        ks=ks,
+    options = _joint.options(
+        n,
+        k=k,
         metric=metric,
         scaling=scaling,
         local=local,
         block_size=block_size,
         axis_name=axis_name,
     )
+    return _ksg_discrete(x, labels, options=options, axis_name=axis_name)
 
 
 def usable_points(
@@ -137,10 +128,10 @@ def usable_points(
 ) -> Int[Array, ""]:
     """The number of points that `ksg_discrete` averages over.
 
-    They are those whose class has another member; of a language model's tokens many
-    have none in a sample. That classes are small does not bias the estimate as long as
-    it is well below what the outcomes say about themselves, ``ksg_discrete(labels,
-    labels)``, the mean of psi(n) - psi(N_c) over these points: it cannot exceed that.
+    A point is usable if its class has another member; many tokens of a language model
+    have none in a sample. Small classes do not bias the estimate as long as it is well
+    below its maximum, ``ksg_discrete(labels, labels)``, the mean of psi(n) - psi(N_c)
+    over these points.
 
     Args:
       labels: Integer classes, shape [n]. Any integers; only equality matters.
@@ -175,25 +166,10 @@ def _ksg_discrete(
     x: Float[Array, "n d"],
     labels: Integer[Array, "n"],
     *,
-    ks: Sequence[int],
-    metric: Metric,
-    scaling: Scaling,
-    local: bool,
-    block_size: int | None,
+    options: _joint.Options,
     axis: AxisName,
 ) -> Float[Array, "*n"]:
-    x = jax.lax.stop_gradient(x)
-    found = _joint.search(
-        (x, labels),
-        ((0,), (1,)),
-        ks=ks,
-        metric=metric,
-        scaling=scaling,
-        block_size=block_size,
-        axis=axis,
-    )
     # psi(k_i) - psi(m_i) - psi(N_c): a class is a variable whose points coincide.
-    terms, used = _joint.terms(found, (-1, -1), x.dtype)
-    n = jnp.asarray(len(x) * collectives.size(axis), x.dtype)
-    mi = digamma(n) + collectives.mean_or_each(terms, axis, local, where=used)
-    return jnp.where(collectives.all_finite(x, axis), mi, jnp.nan)
+    form = _joint.signed(-1, -1)
+    terms = _joint.estimate((x, labels), ((0,), (1,)), form, options, axis)
+    return _joint.digamma_of_number(x, axis) + terms

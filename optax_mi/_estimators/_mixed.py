@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float
 
 from optax_mi import _checks
-from optax_mi._estimators import _joint, _scaling
-from optax_mi._estimators._neighbours import collectives, distances
-from optax_mi._estimators._neighbours.sharding import number_of_points, over_points
+from optax_mi._estimators import _joint
+from optax_mi._estimators._neighbours import collectives
+from optax_mi._estimators._neighbours.sharding import over_points
 from optax_mi._types import AxisName, Metric, Numeric, Scaling
 
 
@@ -26,10 +25,10 @@ def ksg_mixed(
     block_size: int | None = None,
     axis_name: AxisName = None,
 ) -> Float[Array, "*n"]:
-    r"""Estimates I(X; Y), in nats, for mixtures within a variable.
+    r"""Estimates I(X; Y), in nats, of variables that are part discrete.
 
     The estimator of Gao et al. (2017), for variables that take some values with
-    positive probability and others from a density (a rectified or zero-inflated one).
+    positive probability and others from a density, as rectified or zero-inflated ones.
     With :math:`\rho_i` the joint distance of a point to its k-th neighbour and
     :math:`n_{x,i}, n_{y,i}` the other points closer than that:
 
@@ -37,31 +36,23 @@ def ksg_mixed(
         \psi(\tilde k_i) - \psi(n_{x,i} + 1) - \psi(n_{y,i} + 1) \right]
 
     Where :math:`\rho_i = 0`, the points at distance zero are counted instead, and
-    :math:`\tilde k_i` is their number, itself included; elsewhere it is k. This is the
-    form of the authors' published code. Their algorithm 1 prints logarithms of closed
-    counts, which at small k read far too low (docs/method.md). Ties at a positive
-    distance are averaged over their random order, as in `ksg`. The joint distance is
-    the larger of the distances in X and in Y, in the units of `ksg`, from which this
-    estimate differs by 1 / 2N.
+    :math:`\tilde k_i` is their number, the point included; elsewhere it is k. This is
+    the form of the authors' published code. The paper's algorithm 1 has logarithms of
+    closed counts, which are strongly biased downwards at small k (docs/method.md). Ties
+    and units are treated as in `ksg`; the estimate differs from its own by 1 / 2N.
 
-    For class labels `ksg_discrete` is the better choice: it compares no distance in X
-    with one between labels.
+    For class labels use `ksg_discrete`, which compares no distance in X with one
+    between labels.
 
     Args:
       x: Points, shape [n] or [n, ...]; trailing axes are flattened.
       y: Points, likewise.
-      k: Number of neighbours. Of several, the mean of their estimates is returned; the
-        distances are taken once.
+      k: Number of neighbours, or several, as for `ksg`.
       metric: "chebyshev", "euclidean" or "manhattan", the norm within X and within Y.
       scaling: "feature", "variable" or "none", as for `ksg`.
-      local: Whether to return each point's term, shape [n], whose mean is the estimate:
-        which points tell and which mislead. A single term means little by itself; it
-        may be negative.
+      local: Whether to return the term of each point, as for `ksg`.
       block_size: Points handled at a time; chosen from n and the backend by default.
-      axis_name: The mesh axis, or several, over which the points are spread: one of
-        `jax.shard_map`, where the arrays are a device's own, or of the mesh in force
-        (`jax.set_mesh`). By default arrays are asked for their sharding, which under
-        `jit` they know of explicit axes alone.
+      axis_name: The mesh axis over which the points are spread, as for `ksg_discrete`.
 
     Returns:
       A scalar, in nats, or [n] of them. NaN where x or y holds a NaN or an infinity.
@@ -88,20 +79,16 @@ def ksg_mixed(
     x = _checks.points("x", x, by_feature=by_feature)
     y = _checks.points("y", y, by_feature=by_feature)
     n = _checks.same_length([("x", x), ("y", y)])
-    ks = _checks.several_neighbours(k, number_of_points(n, axis_name))
-    distances.check_options(metric, block_size)
-    _scaling.check(scaling)
-    _checks.flag("local", local)
-    return _ksg_mixed(
-        x,
-        y,
-        ks=ks,
+    options = _joint.options(
+        n,
+        k=k,
         metric=metric,
         scaling=scaling,
         local=local,
         block_size=block_size,
         axis_name=axis_name,
     )
+    return _ksg_mixed(x, y, options=options, axis_name=axis_name)
 
 
 @over_points
@@ -109,26 +96,9 @@ def _ksg_mixed(
     x: Float[Array, "n d_x"],
     y: Float[Array, "n d_y"],
     *,
-    ks: Sequence[int],
-    metric: Metric,
-    scaling: Scaling,
-    local: bool,
-    block_size: int | None,
+    options: _joint.Options,
     axis: AxisName,
 ) -> Float[Array, "*n"]:
-    x, y = jax.lax.stop_gradient((x, y))
-    found = _joint.search(
-        (x, y),
-        ((0,), (1,)),
-        ks=ks,
-        metric=metric,
-        scaling=scaling,
-        block_size=block_size,
-        axis=axis,
-    )
-    dtype = jnp.result_type(x, y)
-    terms, _ = _joint.terms(found, (-1, -1), dtype)
-    n = jnp.asarray(len(x) * collectives.size(axis), dtype)
-    mi = jnp.log(n) + collectives.mean_or_each(terms, axis, local)
-    finite = collectives.all_finite(x, axis) & collectives.all_finite(y, axis)
-    return jnp.where(finite, mi, jnp.nan)
+    form = _joint.signed(-1, -1)
+    terms = _joint.estimate((x, y), ((0,), (1,)), form, options, axis)
+    return jnp.log(len(x) * collectives.size(axis)).astype(terms.dtype) + terms
