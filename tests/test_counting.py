@@ -106,6 +106,6 @@ def test_others_leave_out_the_point_itself(limit):
     closer, within = (
         jnp.array([c.sum()]) for c in (distances < limit, distances <= limit)
     )
-    counted = ball(jnp.full(1, limit, jnp.uint32), closer, within)
+    counted = ball(jnp.full(1, limit, jnp.int32), closer, within)
     others = distances[1:]
     assert [int(c[0]) for c in counted] == [sum(others < limit), sum(others == limit)]

@@ -14,7 +14,7 @@ from optax_mi._estimators._neighbours.distances import ALIGNMENT, FEW_FEATURES
 
 pytestmark = pytest.mark.usefixtures("compiled_afresh")
 
-FARTHEST = np.uint32(2**32 - 1)
+FARTHEST = np.int32(2**31 - 1)
 
 # Rows and columns: one tile, several of them, and so many that counts fill their bits.
 SHAPES = {"one tile": (5, 1024), "tiles": (300, 4096), "many tiles": (96, 65536)}
@@ -85,9 +85,9 @@ def test_on_several_devices_a_block_is_worth_the_columns_it_is_sent(n, features)
 @pytest.mark.parametrize("rows", [1, 8, 64, 300, 5000])
 @pytest.mark.parametrize("m", [1024, 3072, 65536])
 def test_a_tile_is_what_stays_in_the_cache(rows, m):
-    offsets, columns = jnp.zeros((rows, 1), jnp.uint32), jnp.zeros(m, jnp.uint32)
+    offsets, columns = jnp.zeros((rows, 1), jnp.int32), jnp.zeros(m, jnp.int32)
     tile = tiles._tile(lambda tile: offsets + tile[None], columns)
-    assert (tile.rows, tile.dtype, m % tile.size) == (rows, jnp.uint32, 0)
+    assert (tile.rows, tile.dtype, m % tile.size) == (rows, jnp.int32, 0)
     assert tile.lanes >= 32
 
     def fits(lanes):
@@ -100,17 +100,17 @@ def test_a_tile_is_what_stays_in_the_cache(rows, m):
 
 
 def test_a_tile_of_stored_codes_is_all_of_them():
-    stored = jnp.zeros((64, 65536), jnp.uint32)
+    stored = jnp.zeros((64, 65536), jnp.int32)
     tile = tiles._tile(tiles.stored, stored)
-    assert tile == (64, 8192, 8, jnp.uint32)
+    assert tile == (64, 8192, 8, jnp.int32)
 
 
 def codes(rows, m):
     """A function to codes, its arrays, and the codes: every other row has many ties."""
     rng = np.random.default_rng(0)
-    columns = rng.integers(0, 2**32, m, dtype=np.uint32)
+    columns = rng.integers(0, 2**31 - 1, m, dtype=np.int32)
     columns[:3] = 0, FARTHEST, FARTHEST
-    kept = np.where(np.arange(rows) % 2, FARTHEST, np.uint32(7))[:, None]
+    kept = np.where(np.arange(rows) % 2, FARTHEST, np.int32(7))[:, None]
 
     def value(tile):
         return jnp.asarray(kept) & tile[None]
@@ -142,7 +142,7 @@ def test_predicates_share_a_pass(shape, number, expected):
     value, arrays, _ = codes(*SHAPES[shape])
 
     def predicates(tile):
-        return [value(tile) <= np.uint32(i) for i in range(number)]
+        return [value(tile) <= np.int32(i) for i in range(number)]
 
     passes = loops(lambda arrays: tiles.count(predicates, arrays), arrays)
     assert len(passes) == expected
@@ -186,7 +186,7 @@ def test_what_was_in_doubt_is_replaced(share):
     doubtful = jnp.asarray(rng.random(500) < share)
     rows = jnp.arange(500)
     results = tiles.map_rechecked(
-        lambda block: (-1 - block, doubtful[block]), lambda block: block, rows, 90
+        lambda block: (-1 - block, doubtful[block]), lambda block, _: block, rows, 90
     )
     # Blocks are filled up, so that rows that were not in doubt may be among the exact.
     right = np.asarray(results) == rows
@@ -203,8 +203,9 @@ def test_few_rows_at_a_time_are_done_again(n, given, expected):
     """A 64th of them, as far as their distances fit into four caches, or 32."""
     sizes = []
 
-    def exact(block):
+    def exact(block, found):
         sizes.append(len(block))
+        np.testing.assert_equal(found.shape, block.shape)
         return block
 
     rows = jnp.arange(n)
@@ -235,7 +236,7 @@ def test_passes_go_over_the_columns_of_all_devices():
             *tiles.count(predicates, spread),
             tiles.kth_of_minima(minima, k=1, max_k=1),
         ]
-        return jnp.stack([a.astype(jnp.uint32) for a in found])[None]
+        return jnp.stack([a.astype(jnp.int32) for a in found])[None]
 
     least = every.min(axis=1)
     below, within = (every < limit[:, None]).sum(1), (every <= limit[:, None]).sum(1)
@@ -249,10 +250,10 @@ def test_passes_go_over_the_columns_of_all_devices():
     [(4, 512, 256), (4, 2048, 128), (4, 4096, 64), (4, 8192, 64), (2, 512, 256)],
 )
 def test_devices_without_a_doubt_pass_columns_on_for_others(devices, n, expected):
-    rows, sizes = jnp.arange(devices * n, dtype=jnp.uint32), []
+    rows, sizes = jnp.arange(devices * n, dtype=jnp.int32), []
 
     def farthest_again(own):
-        def exact(block):
+        def exact(block, _):
             sizes.append(len(block))
             spread = collectives.spread(own, "points")
             return tiles.maximum(lambda t: block[:, None] + t[None], spread)
@@ -316,9 +317,13 @@ def test_minima_are_those_of_columns_a_fixed_way_apart(case, k):
 
 def test_kth_smallest_counts_multiplicity(stored):
     k = jnp.arange(len(stored)) % 8  # 0 counts as 1
-    kth = jax.jit(lambda codes: tiles.kth_smallest(codes, k=k, max_k=7))(stored)
     rank = np.maximum(k, 1) - 1
-    np.testing.assert_array_equal(kth, np.sort(stored)[np.arange(len(k)), rank])
+    expected = np.sort(stored)[np.arange(len(k)), rank]
+    kth = jax.jit(lambda *a: tiles.kth_smallest(a[0], k=k, above=a[1]))
+    # From the code itself, from one beyond it, and from beyond some others.
+    for further in (0, 1, 2**27):
+        above = np.minimum(expected, FARTHEST - further) + np.int32(further)
+        np.testing.assert_array_equal(kth(stored, above), expected)
 
 
 @pytest.mark.parametrize("columns", [32, 96, 256])
@@ -332,8 +337,10 @@ def test_kth_of_minima_counts_multiplicity(stored, columns):
 
 @pytest.mark.parametrize("nearest", [[1, 2, 3, 4], [0, 0, 0, 0]])
 def test_kth_smallest_where_all_the_nearest_are_in_one_group(nearest):
-    expected = np.full((3, 4096), 1000, np.uint32)
+    expected = np.full((3, 4096), 1000, np.int32)
     expected[:, ::1024] = nearest
     for k in (2, 5):
-        kth = tiles.kth_smallest(jnp.asarray(expected), k=k, max_k=5)
+        minima = tiles.group_minima(tiles.stored, jnp.asarray(expected), k)
+        above = tiles.kth_of_minima(minima, k=k, max_k=5)
+        kth = tiles.kth_smallest(jnp.asarray(expected), k=k, above=above)
         np.testing.assert_array_equal(kth, np.sort(expected)[:, k - 1])

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.scipy.special import digamma, gammaln
+from jax.scipy.special import gammaln
 from jaxtyping import Array, ArrayLike, Float, Integer
 
 from optax_mi import _checks
@@ -16,6 +16,7 @@ from optax_mi._estimators._neighbours import classes, collectives, counting, dis
 from optax_mi._estimators._neighbours.distances import Variable
 from optax_mi._estimators._neighbours.query import Found, Query, Space
 from optax_mi._estimators._neighbours.sharding import number_of_points, over_points
+from optax_mi._estimators._neighbours.ties import digamma
 from optax_mi._types import AxisName, Discrete, Metric, Numeric
 
 
@@ -125,8 +126,7 @@ def _knn_entropy(
     n, d = len(x) * collectives.size(axis), x.shape[1]
     # So that no distance over- or underflows; undone in the end.
     exponent = distances.scale_exponent(x, axis)
-    scaled = jnp.ldexp(x, exponent)
-
+    scaled = distances.times_power_of_two(x, exponent)
     query = Query([Variable(scaled)], [Space((0,))], ks, metric, radii=True)
 
     def entropy(found: Found, k: int) -> Float[Array, ""]:

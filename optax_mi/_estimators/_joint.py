@@ -15,7 +15,6 @@ from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
-from jax.scipy.special import digamma
 from jaxtyping import Array, Float, Num, Shaped
 
 from optax_mi import _checks
@@ -24,7 +23,7 @@ from optax_mi._estimators._neighbours import classes, collectives, counting, dis
 from optax_mi._estimators._neighbours.distances import Variable
 from optax_mi._estimators._neighbours.query import Ball, Found, Query, Space
 from optax_mi._estimators._neighbours.sharding import number_of_points
-from optax_mi._estimators._neighbours.ties import mean_digamma
+from optax_mi._estimators._neighbours.ties import digamma, mean_digamma
 from optax_mi._types import AxisName, Metric, Scaling
 
 
@@ -155,17 +154,14 @@ def mean_digammas(found: Found, dtype: Any) -> list[Float[Array, "n"]]:
     """
     coincident, k = found.radius == 0, jnp.maximum(found.k, 1).astype(dtype)
     joint, *balls = (Ball(*(c.astype(dtype) for c in ball)) for ball in found.balls)
-
-    def mean(ball: Ball) -> Float[Array, "n"]:
-        in_order = mean_digamma(
-            ball.closer,
-            k - joint.closer,
-            joint.tied,
-            jnp.maximum(ball.tied, joint.tied),
-        )
-        untied = coincident | (ball.tied == 0)
-        plain = digamma(ball.closer + jnp.where(coincident, ball.tied, 0) + 1)
-        return jnp.where(untied, plain, in_order)
-
-    whole = jnp.where(coincident, digamma(joint.tied + 1), digamma(k))
-    return [whole, *map(mean, balls)]
+    closer, tied = (jnp.stack(numbers) for numbers in zip(*balls, strict=True))
+    j, subset = (
+        jnp.broadcast_to(numbers[None], closer.shape)
+        for numbers in (k - joint.closer, joint.tied)
+    )
+    in_order = mean_digamma(closer, j, subset, jnp.maximum(tied, subset))
+    untied = coincident[None] | (tied == 0)
+    near = closer + jnp.where(coincident[None], tied, 0) + 1
+    whole = jnp.where(coincident, joint.tied + 1, k)
+    of_whole, *plain = digamma(jnp.stack([whole, *near]))
+    return [of_whole, *jnp.where(untied, jnp.stack(plain), in_order)]

@@ -106,7 +106,7 @@ def by_feature(x: Float[Array, "n d"], axis: AxisName = None) -> Float[Array, "n
 def _constant(low: Float[Array, "1 d"], high: Float[Array, "1 d"]) -> Any:
     """What is subtracted without any rounding, a multiple of the range; mostly 0."""
     _, exponent = jnp.frexp(high - low)
-    step = jnp.ldexp(jnp.ones_like(low), exponent)
+    step = distances.times_power_of_two(jnp.ones_like(low), exponent)
     constant = jnp.rint((low + high) / 2 / step) * step
     sizes = jnp.abs(jnp.concatenate([low, high]))
     # Differences of numbers that are within a factor of two are exact (Sterbenz).
@@ -119,7 +119,7 @@ def _rounded(factor: Float[Array, "1 d"]) -> Float[Array, "1 d"]:
     digits = 2 * (jnp.finfo(factor.dtype).nmant + 1) // 3
     mantissa, exponent = jnp.frexp(factor)
     whole = jnp.rint(mantissa * 2.0**digits)
-    return jnp.ldexp(whole, exponent - digits)
+    return distances.times_power_of_two(whole, exponent - digits)
 
 
 def _unit(x: Float[Array, "n d"], metric: Metric, axis: AxisName) -> Float[Array, ""]:

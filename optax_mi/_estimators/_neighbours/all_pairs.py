@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Int, Integer, UInt
+from jaxtyping import Array, Bool, Int, Integer
 
 from optax_mi._estimators._neighbours import collectives, distances, matmul, tiles
 from optax_mi._estimators._neighbours.query import (
@@ -21,6 +21,10 @@ from optax_mi._estimators._neighbours.query import (
     ball_of_class,
 )
 from optax_mi._types import AxisName
+
+# By how many codes a distance can differ between two kernels, for each feature: one
+# takes a product and a sum in one step, the other rounds between.
+_ROUNDING = 16
 
 
 class Columns(NamedTuple):
@@ -60,27 +64,37 @@ def by_matmul(
     return found, _any([*doubtful, *map(_is_not_kth, found)])
 
 
-def exactly(query: Query, columns: Any, rows: Rows) -> list[Found]:
-    """As by tiles, and right for any row: all of its distances are stored."""
+def exactly(
+    query: Query,
+    columns: Any,
+    rows: Rows,
+    found: Sequence[Found],
+    *,
+    afresh: bool = False,
+) -> list[Found]:
+    """As by tiles, and right for any row: all of its distances are stored.
+
+    The radii that were found are too large by few points; or they say nothing, and are
+    sought afresh, as any number of points may be within a product's error.
+    """
     measured = collectives.everywhere(partial(measure, query, rows), columns)
     first = _codes_in(query, 0, rows, measured)
+    if afresh:
+        above = _radii(query, rows, tiles.stored, measured)
+    else:
+        above = [of_k.radius + _ROUNDING * sum(query.features) for of_k in found]
+    pairs = zip(rows.ks, above, strict=True)
+    radii = [tiles.kth_smallest(first, k=k + 1, above=limit) for k, limit in pairs]
     return [
-        _about(
-            query,
-            rows,
-            k,
-            tiles.stored,
-            measured,
-            tiles.kth_smallest(first, k=k + 1, max_k=max_k + 1),
-        )
-        for k, max_k in zip(rows.ks, query.ks, strict=True)
+        _about(query, rows, k, tiles.stored, measured, radius)
+        for k, radius in zip(rows.ks, radii, strict=True)
     ]
 
 
 def measure(query: Query, rows: Rows, columns: Columns) -> Columns:
     """The columns, with codes of their distances from the rows in place of points."""
 
-    def codes(v: int) -> UInt[Array, "rows m"]:
+    def codes(v: int) -> Int[Array, "rows m"]:
         points, unit = columns.points[v], query.units[v]
         if isinstance(points, matmul.Points):
             squared = matmul.squared_distances(rows.products[v], points)
@@ -149,10 +163,10 @@ def _radii(
     value: Callable[[Any], Columns],
     arrays: Any,
     span: tiles.Span = None,
-) -> list[UInt[Array, "rows"]]:
+) -> list[Int[Array, "rows"]]:
     """Codes of the k-th neighbour's distance, or now and then of a farther one's."""
 
-    def first(tile: Any) -> UInt[Array, "rows m"]:
+    def first(tile: Any) -> Int[Array, "rows m"]:
         return _codes_in(query, 0, rows, value(tile))
 
     # Each point is the nearest to itself.
@@ -165,7 +179,7 @@ def _radii(
 
 def _codes_in(
     query: Query, s: int, rows: Rows, measured: Columns
-) -> UInt[Array, "rows m"]:
+) -> Int[Array, "rows m"]:
     """Codes of the distances in a space."""
     largest = reduce(
         jnp.maximum, [measured.points[v] for v in query.spaces[s].variables]
@@ -173,7 +187,7 @@ def _codes_in(
     labels, others = rows.labels[s], measured.labels[s]
     if labels is None or others is None:
         return largest
-    return distances.flagged(largest, labels, others[0])
+    return distances.among_label(largest, labels, others[0])
 
 
 def _about(
@@ -182,7 +196,7 @@ def _about(
     k: Int[Array, "rows"],
     value: Callable[[Any], Columns],
     arrays: Any,
-    radius: UInt[Array, "rows"],
+    radius: Int[Array, "rows"],
     span: tiles.Span = None,
 ) -> Found:
     """What lies about a radius."""
@@ -196,7 +210,7 @@ def _about_within_error(
     rows: Rows,
     k: Int[Array, "rows"],
     measured: Columns,
-    radius: UInt[Array, "rows"],
+    radius: Int[Array, "rows"],
 ) -> tuple[Found, Bool[Array, "rows"]]:
     """What lies about a radius by distances with an error, and where that is in doubt.
 
@@ -228,8 +242,8 @@ def _balls(
     rows: Rows,
     value: Callable[[Any], Columns],
     arrays: Any,
-    low: UInt[Array, "rows"],
-    high: UInt[Array, "rows"],
+    low: Int[Array, "rows"],
+    high: Int[Array, "rows"],
     span: tiles.Span = None,
 ) -> tuple[Ball, ...]:
     """In each space, the points closer than low, and those from low to high."""
@@ -262,15 +276,15 @@ def _edges(
     rows: Rows,
     value: Callable[[Any], Columns],
     arrays: Any,
-    radius: UInt[Array, "rows"],
+    radius: Int[Array, "rows"],
 ) -> tuple[Edge, ...]:
     """Of the rectangle of the neighbours, all that are within the radius."""
 
     def neighbour(measured: Columns) -> Bool[Array, "rows m"]:
         return _codes_in(query, 0, rows, measured) <= radius[:, None]
 
-    def side(v: int) -> UInt[Array, "rows"]:
-        def within(tile: Any) -> UInt[Array, "rows m"]:
+    def side(v: int) -> Int[Array, "rows"]:
+        def within(tile: Any) -> Int[Array, "rows m"]:
             measured = value(tile)
             return jnp.where(neighbour(measured), measured.points[v], 0)
 

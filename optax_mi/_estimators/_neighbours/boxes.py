@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Int, Integer, Shaped, UInt
+from jaxtyping import Array, Bool, Int, Integer, Shaped
 
 from optax_mi._estimators._neighbours import distances, packing, tiles
 from optax_mi._estimators._neighbours.distances import Variable
@@ -39,7 +39,7 @@ _MAX_K = 8
 class Nearest(NamedTuple):
     """What the nearest points of each of n points say about the k-th of them."""
 
-    radius: UInt[Array, "n"]  # codes
+    radius: Int[Array, "n"]  # codes
     closer: Int[Array, "n"]  # other points closer than the radius
     tied: Int[Array, "n"]  # other points at the radius
     certain: Bool[Array, "n"]  # whether so; where many are tied some were not kept
@@ -92,7 +92,7 @@ def nearest(
 
 
 def _kth(
-    lanes: Sequence[UInt[Array, "rows lanes"]], k: Int[Array, "rows"], max_k: int
+    lanes: Sequence[Int[Array, "rows lanes"]], k: Int[Array, "rows"], max_k: int
 ) -> Nearest:
     """Of the smallest codes of each lane in order: all but the last are looked at."""
     *within, further = lanes
@@ -115,14 +115,14 @@ class _Search(NamedTuple):
     sizes: Sizes
     kept: int
 
-    def own(self, q: Int[Array, "B"]) -> tuple[UInt[Array, "B leaf leaf"], ...]:
+    def own(self, q: Int[Array, "B"]) -> tuple[Int[Array, "B leaf leaf"], ...]:
         """Within the leaf itself."""
         codes = self.distance.between(self.leaves, q, q[:, None])
         far = distances.farthest(codes)
         others = jnp.where(np.eye(self.sizes.leaf, dtype=bool)[None], far, codes[0])
         return _insert((jnp.full_like(others, far),) * self.kept, others[None])
 
-    def bound(self, q: Int[Array, "B"], k: Int[Array, "B leaf"]) -> UInt[Array, "B"]:
+    def bound(self, q: Int[Array, "B"], k: Int[Array, "B leaf"]) -> Int[Array, "B"]:
         """A code that no point's k-th neighbour exceeds, of the neighbours in order."""
         empty = self.leaves.empty
         beside = jnp.stack([q - 1, q + 1], axis=1)
@@ -136,7 +136,7 @@ class _Search(NamedTuple):
         return jnp.max(self.in_rows(radius), axis=1, where=k > 0, initial=0)
 
     def near(
-        self, q: Int[Array, "B"], bounds: UInt[Array, "queries"]
+        self, q: Int[Array, "B"], bounds: Int[Array, "queries"]
     ) -> Bool[Array, "B L"]:
         """Which other leaves have to be visited."""
         leaves = self.leaves
@@ -145,8 +145,8 @@ class _Search(NamedTuple):
         return mask if leaves.label is None else mask & _share_label(leaves, q)
 
     def visit(
-        self, q: Int[Array, "B"], bounds: UInt[Array, "queries"]
-    ) -> tuple[UInt[Array, "B leaf leaf"], ...]:
+        self, q: Int[Array, "B"], bounds: Int[Array, "queries"]
+    ) -> tuple[Int[Array, "B leaf leaf"], ...]:
         """Visits them."""
         return packing.visit(
             self.near(q, bounds),
@@ -163,7 +163,7 @@ class _Search(NamedTuple):
 
 def counts(
     variables: Sequence[Variable],
-    radius: UInt[Array, "n"],
+    radius: Int[Array, "n"],
     metric: Metric,
     labels: Integer[Array, "n"] | None = None,
 ) -> tuple[Int[Array, "n"], Int[Array, "n"]]:
@@ -186,7 +186,7 @@ def counts(
     def count(q: Int[Array, "B"]) -> list[Int[Array, "B leaf"]]:
         limit = limits[q][..., None]
 
-        def add(state: Any, codes: UInt[Array, "V B leaf leaf"]) -> Any:
+        def add(state: Any, codes: Int[Array, "V B leaf leaf"]) -> Any:
             word, totals = state
             added = jnp.zeros_like(word)
             for own in codes:
@@ -216,8 +216,8 @@ def _share_label(leaves: Leaves, q: Int[Array, "B"]) -> Bool[Array, "B L"]:
 
 
 def _insert(
-    nearest: Sequence[UInt[Array, "B leaf leaf"]], codes: UInt[Array, "V B leaf leaf"]
-) -> tuple[UInt[Array, "B leaf leaf"], ...]:
+    nearest: Sequence[Int[Array, "B leaf leaf"]], codes: Int[Array, "V B leaf leaf"]
+) -> tuple[Int[Array, "B leaf leaf"], ...]:
     """The smallest of each lane in order, of those so far and of further codes."""
     kept = list(nearest)
     for own in codes:

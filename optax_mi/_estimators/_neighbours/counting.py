@@ -65,8 +65,8 @@ def count(
     order = jnp.argsort(labels)
     in_order = query.of(jax.tree.map(lambda a: a[order], query.arrays))
     found = _by_all_pairs(by, block_size, axis, in_order)
-    place = jnp.argsort(order)
-    return jax.tree.map(lambda a: a[place], found)
+    table, split = tiles.side_by_side(found)
+    return split(jnp.zeros_like(table).at[order].set(table))
 
 
 def _by_few_pairs(by: Strategy, block_size: int | None, query: Query) -> list[Found]:
@@ -90,6 +90,7 @@ def _by_all_pairs(
     if by == "matmul":
         rows, mixed = all_pairs.with_products(query, rows, columns, axis)
         fast = partial(all_pairs.by_matmul, query, mixed)
+        exact = partial(all_pairs.exactly, query, columns, afresh=True)
     size = _block_size(query, block_size, axis)
     return tiles.map_rechecked(fast, exact, rows, size, axis)
 

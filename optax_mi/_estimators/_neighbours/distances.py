@@ -1,7 +1,7 @@
 """Distances from a block of points to others, held as integers with the same order.
 
-A distance is held as its `code`, the unsigned integer with the same bits: for numbers
->= 0 it has the same order. Distances only ever meet distances taken by the same metric
+A distance is held as its `code`, the integer with the same bits: for numbers >= 0 it
+has the same order. Distances only ever meet distances taken by the same metric
 within the same variable, so any increasing function of the metric will do, and the
 Euclidean one stays squared. They are accumulated over the features in one fixed order:
 rows that coincide are at exactly equal distances, and counts of `<` and `<=` against a
@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, ArrayLike, Float, Int, Integer, Num, Shaped, UInt
+from jaxtyping import Array, ArrayLike, Float, Int, Integer, Num, Shaped
 
 from optax_mi import _checks
 from optax_mi._estimators._neighbours import collectives
@@ -63,11 +63,21 @@ def times_power_of_two(
     x: Float[Array, "n d"], exponent: Int[Array, "*#shape"]
 ) -> Float[Array, "n d"]:
     """Multiplies x by 2 ** exponent, which may be beyond the largest float."""
-    # Two factors, as one may be out of range; `ldexp` of each number takes ten times
-    # as long.
-    first = exponent // 2
-    one = jnp.ones(exponent.shape, x.dtype)
-    return x * jnp.ldexp(one, first) * jnp.ldexp(one, exponent - first)
+    # Three factors, as one may be out of range; `ldexp` of each number takes ten times
+    # as long, and of the factors alone is a logarithm and a power to compile.
+    largest = jnp.finfo(x.dtype).maxexp - 2
+    for _ in range(3):
+        part = jnp.clip(exponent, -largest, largest)
+        x, exponent = x * _power_of_two(part, x.dtype), exponent - part
+    return x
+
+
+def _power_of_two(exponent: Int[Array, "*shape"], dtype: Any) -> Float[Array, "*shape"]:
+    """Of the exponents of normal numbers, by their bits."""
+    info = jnp.finfo(dtype)
+    signed = jnp.int64 if info.bits == 64 else jnp.int32
+    bits = (exponent.astype(signed) + info.maxexp - 1) << info.nmant
+    return jax.lax.bitcast_convert_type(bits, dtype)
 
 
 def scale_exponent(x: Float[Array, "n d"], axis: AxisName = None) -> Int[Array, ""]:
@@ -88,8 +98,9 @@ def as_columns(x: Float[Array, "n d"]) -> Float[Array, "d m"]:
     if x.shape[1] > FEW_FEATURES:
         return padded.T
     # Of a transpose XLA would leave the numbers where they are and call rows columns;
-    # the values of a feature would not lie side by side.
-    return jnp.stack([padded[:, f] for f in range(x.shape[1])])
+    # the values of a feature would not lie side by side. So they are looked up.
+    m, d = padded.shape
+    return padded.reshape(-1)[np.arange(d)[:, None] + d * np.arange(m)[None]]
 
 
 def distances(
@@ -119,36 +130,30 @@ def distances(
     return decode(total) if metric == "chebyshev" else total
 
 
-def code(distance: Float[Array, "*shape"]) -> UInt[Array, "*shape"]:
-    """The unsigned integer with the bits of a distance, which has the same order."""
-    unsigned = jnp.uint64 if distance.dtype == jnp.float64 else jnp.uint32
-    return jax.lax.bitcast_convert_type(distance, unsigned)
+def code(distance: Float[Array, "*shape"]) -> Int[Array, "*shape"]:
+    """The integer with the bits of a distance, which has the same order."""
+    signed = jnp.int64 if distance.dtype == jnp.float64 else jnp.int32
+    return jax.lax.bitcast_convert_type(distance, signed)
 
 
-def decode(codes: UInt[Array, "*shape"]) -> Float[Array, "*shape"]:
+def decode(codes: Int[Array, "*shape"]) -> Float[Array, "*shape"]:
     """The distance of a code."""
-    floating = jnp.float64 if codes.dtype == jnp.uint64 else jnp.float32
+    floating = jnp.float64 if codes.dtype == jnp.int64 else jnp.float32
     return jax.lax.bitcast_convert_type(codes, floating)
 
 
-def farthest(codes: Any) -> np.unsignedinteger:
+def farthest(codes: Any) -> np.signedinteger:
     """A code beyond that of any distance, infinity included."""
     return codes.dtype.type(np.iinfo(codes.dtype).max)
 
 
-def highest_bit(codes: UInt[Array, "..."]) -> np.unsignedinteger:
-    """The bit that no distance has set: it is that of the sign."""
-    return codes.dtype.type(1 << (8 * codes.dtype.itemsize - 1))
-
-
-def flagged(
-    codes: UInt[Array, "rows m"],
+def among_label(
+    codes: Int[Array, "rows m"],
     label: Integer[Array, "rows"],
     other: Integer[Array, "m"],
-) -> UInt[Array, "rows m"]:
-    """Codes, with the highest bit set where labels differ."""
-    differ = label[:, None] != other[None]
-    return jnp.where(differ, codes | highest_bit(codes), codes)
+) -> Int[Array, "rows m"]:
+    """Codes of points with the label; others are farther than all of them."""
+    return jnp.where(label[:, None] == other[None], codes, farthest(codes))
 
 
 def codes_from(
@@ -156,7 +161,7 @@ def codes_from(
     columns: Float[Array, "d m"],
     metric: Metric,
     unit: Float[Array, ""] | float = 1.0,
-) -> UInt[Array, "rows m"]:
+) -> Int[Array, "rows m"]:
     """Codes of the distances of points from columns.
 
     Scaling the distances by a unit, rather than the data, keeps tied distances tied.

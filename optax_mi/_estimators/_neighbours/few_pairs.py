@@ -6,7 +6,7 @@ from functools import reduce
 from typing import Any
 
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Int, UInt
+from jaxtyping import Array, Bool, Int
 
 from optax_mi._estimators._neighbours import boxes, sorting
 from optax_mi._estimators._neighbours.query import (
@@ -22,7 +22,7 @@ from optax_mi._estimators._neighbours.query import (
 
 def by_classes(query: Query, rows: Rows) -> list[Found]:
     """Where all variables are classes: neighbours coincide."""
-    nowhere = jnp.zeros(len(rows.ks[0]), jnp.uint32)
+    nowhere = jnp.zeros(len(rows.ks[0]), jnp.int32)
     balls = [ball_of_class(size, nowhere) for size in rows.sizes]
     return [Found(k, nowhere, tuple(balls)) for k in rows.ks]
 
@@ -59,7 +59,7 @@ def by_boxes(query: Query, rows: Rows) -> tuple[list[Found], Bool[Array, "n"]]:
 
 
 def _balls_within(
-    query: Query, rows: Rows, radius: UInt[Array, "n"], start: int = 0
+    query: Query, rows: Rows, radius: Int[Array, "n"], start: int = 0
 ) -> tuple[Ball, ...]:
     """In each space from `start` on, the points closer than the radius and at it."""
 

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, Integer, Shaped, UInt
+from jaxtyping import Array, Bool, Float, Int, Integer, Shaped
 
 from optax_mi._estimators._neighbours import distances, sorting
 from optax_mi._estimators._neighbours.distances import Variable
@@ -116,7 +116,7 @@ class Distance(NamedTuple):
         points: Float[Array, "rows D"],
         columns: Float[Array, "D m"],
         margin: float = 1.0,
-    ) -> UInt[Array, "rows m"]:
+    ) -> Int[Array, "rows m"]:
         """Codes of the distances of points from columns."""
         codes = [
             distances.codes_from(
@@ -128,29 +128,27 @@ class Distance(NamedTuple):
 
     def between(
         self, leaves: Leaves, q: Int[Array, "B"], index: Int[Array, "B V"]
-    ) -> UInt[Array, "V B leaf leaf"]:
+    ) -> Int[Array, "V B leaf leaf"]:
         """Codes of the points of leaves q from those of the leaves of an index.
 
-        Where labels differ the highest bit is set.
+        Where labels differ they are farther than all others.
         """
 
-        def of_pair(own: Any, other: Any) -> UInt[Array, "leaf leaf"]:
+        def of_pair(own: Any, other: Any) -> Int[Array, "leaf leaf"]:
             codes = self.codes(own[0].T, other[0])
             if leaves.label is None:
                 return codes
-            return distances.flagged(codes, own[1], other[1])
+            return distances.among_label(codes, own[1], other[1])
 
         def of(index: Int[Array, "..."]) -> Any:
             return jax.tree.map(lambda a: a[index], (leaves.points, leaves.label))
 
         return jax.vmap(jax.vmap(of_pair), in_axes=(None, 0))(of(q), of(index.T))
 
-    def least(self, leaves: Leaves, q: Int[Array, "B"]) -> UInt[Array, "B L"]:
+    def least(self, leaves: Leaves, q: Int[Array, "B"]) -> Int[Array, "B L"]:
         """Codes no larger than those of the points of q from any leaf's."""
 
-        def of_leaf(
-            low: Float[Array, "D"], high: Float[Array, "D"]
-        ) -> UInt[Array, "L"]:
+        def of_leaf(low: Float[Array, "D"], high: Float[Array, "D"]) -> Int[Array, "L"]:
             low, high = low[None], high[None]
             gap = jnp.maximum(jnp.maximum(leaves.low - high, low - leaves.high), 0)
             return self.codes(jnp.zeros_like(gap[:1]), gap.T, 1 - _MARGIN)[0]

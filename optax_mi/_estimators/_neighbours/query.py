@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, Integer, UInt
+from jaxtyping import Array, Float, Int, Integer
 
 from optax_mi._estimators._neighbours import classes, collectives
 from optax_mi._estimators._neighbours.distances import Variable
@@ -84,7 +84,7 @@ class Found(NamedTuple):
     """The k-th neighbour of each point, and what lies about its distance."""
 
     k: Int[Array, "n"]  # at most the number of other points with the label
-    radius: UInt[Array, "n"]  # codes
+    radius: Int[Array, "n"]  # codes
     balls: tuple[Ball, ...]  # in each space
     edges: tuple[Edge, ...] = ()  # of each variable, where they are asked for
 
@@ -115,13 +115,13 @@ def rows_of(query: Query, axis: AxisName) -> Rows:
 
 
 def ball(
-    limit: UInt[Array, "n"], closer: Int[Array, "n"], within: Int[Array, "n"]
+    limit: Int[Array, "n"], closer: Int[Array, "n"], within: Int[Array, "n"]
 ) -> Ball:
     """Other points closer than a limit and at it, of counts that hold each itself."""
     itself = (limit > 0).astype(closer.dtype)
     return Ball(closer - itself, within - closer - 1 + itself)
 
 
-def ball_of_class(size: Any, radius: UInt[Array, "rows"]) -> Ball:
+def ball_of_class(size: Any, radius: Int[Array, "rows"]) -> Ball:
     """In a space without variables the points of a class coincide."""
     return ball(radius, jnp.where(radius > 0, size, 0), size)

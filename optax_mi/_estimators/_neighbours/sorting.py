@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, Integer, UInt
+from jaxtyping import Array, Bool, Float, Int, Integer
 
 from optax_mi._estimators._neighbours import distances
 from optax_mi._estimators._neighbours.distances import Variable
@@ -74,7 +74,7 @@ def axis(
 
 def kth_distances(
     axis: Axis, k: Int[Array, "n"], max_k: int, metric: Metric
-) -> UInt[Array, "n"]:
+) -> Int[Array, "n"]:
     """Codes of the distance to the k-th nearest other point of the group.
 
     `k` is at most `max_k` and may differ from point to point. Where the group has fewer
@@ -84,7 +84,7 @@ def kth_distances(
     k, begin, end = (a[axis.order] for a in (k, *axis.group))
     places = jnp.arange(len(own))
 
-    def distance(step: Int[Array, "..."] | int) -> UInt[Array, "n"]:
+    def distance(step: Int[Array, "..."] | int) -> Int[Array, "n"]:
         """Codes of the distance to what is so many steps further in order."""
         other = places + step
         inside = (other >= begin) & (other < end)
@@ -93,7 +93,7 @@ def kth_distances(
 
     # Some i of the k are to the left, and the others to the right: of two ascending
     # sequences the k-th smallest is the least of max(left[i], right[k - i]) over i.
-    def split(i: Index, kth: UInt[Array, "n"]) -> UInt[Array, "n"]:
+    def split(i: Index, kth: Int[Array, "n"]) -> Int[Array, "n"]:
         farther = jnp.maximum(distance(-i), distance(k - i))
         return jnp.where(i <= k, jnp.minimum(kth, farther), kth)
 
@@ -127,7 +127,7 @@ def groups_of(ordered: Integer[Array, "n"]) -> Interval:
 
 def _codes(
     difference: Float[Array, "n"], unit: Float[Array, ""] | float, metric: Metric
-) -> UInt[Array, "n"]:
+) -> Int[Array, "n"]:
     squared = metric == "euclidean"
     distance = difference * difference if squared else jnp.abs(difference)
     return distances.code(distance * unit)
@@ -141,7 +141,7 @@ def _sort_key(values: Float[Array, "n"]) -> Int[Array, "n"]:
 
 
 def counts(
-    axes: Sequence[Axis], radius: UInt[Array, "n"], metric: Metric
+    axes: Sequence[Axis], radius: Int[Array, "n"], metric: Metric
 ) -> tuple[Int[Array, "n"], Int[Array, "n"]]:
     """Numbers of points, itself among them, closer than a radius and up to it.
 
@@ -163,7 +163,7 @@ def counts(
 
 def _interval(
     axis: Axis,
-    inside: Callable[[UInt[Array, "n"]], Bool[Array, "n"]],
+    inside: Callable[[Int[Array, "n"]], Bool[Array, "n"]],
     metric: Metric,
 ) -> Interval:
     """The sorted values at distances from each point that satisfy a condition."""

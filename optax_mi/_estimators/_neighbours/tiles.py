@@ -20,7 +20,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Int, Shaped, UInt
+from jaxtyping import Array, Bool, Int, Shaped
 
 from optax_mi._estimators._neighbours import collectives
 from optax_mi._estimators._neighbours.distances import ALIGNMENT, FEW_FEATURES, farthest
@@ -28,7 +28,7 @@ from optax_mi._estimators._neighbours.packed import Packed
 from optax_mi._types import AxisName, Index
 
 # From columns to codes of their distances from the rows, and to what holds for each.
-Codes: TypeAlias = Callable[..., UInt[Array, "rows m"]]
+Codes: TypeAlias = Callable[..., Int[Array, "rows m"]]
 Predicates: TypeAlias = Callable[..., Sequence[Bool[Array, "rows m"]]]
 # From columns to the first of those that a pass is over, and the first after them.
 Span: TypeAlias = Callable[[Any], tuple[Index, Index]] | None
@@ -102,7 +102,7 @@ def groups(k: int, m: int) -> int:
 
 def group_minima(
     value: Codes, arrays: Any, k: int, span: Span = None
-) -> UInt[Array, "rows groups"]:
+) -> Int[Array, "rows groups"]:
     """The smallest code of each of `groups` groups of columns, at least of a span.
 
     Their k-th smallest is the k-th smallest of all, unless two of the k nearest are in
@@ -116,7 +116,7 @@ def group_minima(
 
 def _group_minima(
     value: Codes, arrays: Any, k: int, span: Span
-) -> UInt[Array, "rows groups"]:
+) -> Int[Array, "rows groups"]:
     tile, m = _tile(value, arrays), _columns(arrays)
     lanes = groups(k, m)
     if lanes > tile.lanes:
@@ -129,8 +129,8 @@ def _group_minima(
 
 
 def kth_of_minima(
-    minima: UInt[Array, "rows groups"], *, k: Int[Array, "rows"] | int, max_k: int
-) -> UInt[Array, "rows"]:
+    minima: Int[Array, "rows groups"], *, k: Int[Array, "rows"] | int, max_k: int
+) -> Int[Array, "rows"]:
     """The k-th smallest code of each row, counting multiplicity.
 
     `k` may differ from row to row and is at most the static `max_k`; below 1 it counts
@@ -138,7 +138,7 @@ def kth_of_minima(
     below the present one, in less time than `top_k` (docs/performance.md).
     """
 
-    def step(_: Any, kth: UInt[Array, "rows"]) -> UInt[Array, "rows"]:
+    def step(_: Any, kth: Int[Array, "rows"]) -> Int[Array, "rows"]:
         limit = kth[:, None]
         (reached,) = count(lambda codes: [codes <= limit], minima)
         following = minimum(
@@ -150,43 +150,41 @@ def kth_of_minima(
 
 
 def kth_smallest(
-    codes: UInt[Array, "rows m"], *, k: Int[Array, "rows"] | int, max_k: int
-) -> UInt[Array, "rows"]:
+    codes: Int[Array, "rows m"],
+    *,
+    k: Int[Array, "rows"] | int,
+    above: Int[Array, "rows"],
+) -> Int[Array, "rows"]:
     """The k-th smallest code of each row, counting multiplicity.
 
-    As the k-th smallest of the minima of groups, from which it steps down to the next
-    smaller code while k or more are smaller.
+    Found by steps down from `above`, which it is not larger than, to the next smaller
+    code while k or more are smaller.
     """
 
-    def too_large(kth: UInt[Array, "rows"]) -> Bool[Array, "rows"]:
-        (smaller,) = count(lambda codes: [codes < kth[:, None]], codes)
-        return smaller >= jnp.maximum(k, 1)
-
     def step_down(state: Any) -> Any:
-        kth, wrong = state
-        following = maximum(
-            lambda codes: jnp.where(codes < kth[:, None], codes, 0), codes
-        )
-        kth = jnp.where(wrong, following, kth)
-        return kth, too_large(kth)
+        kth, _ = state
+        limit = kth[:, None]
+        (smaller,) = count(lambda codes: [codes < limit], codes)
+        following = maximum(lambda codes: jnp.where(codes < limit, codes, 0), codes)
+        is_too_large = smaller >= jnp.maximum(k, 1)
+        return jnp.where(is_too_large, following, kth), jnp.any(is_too_large)
 
-    kth = kth_of_minima(group_minima(stored, codes, max_k), k=k, max_k=max_k)
-    state = (kth, too_large(kth))
-    return jax.lax.while_loop(lambda state: jnp.any(state[1]), step_down, state)[0]
+    state = (above, jnp.array(True))
+    return jax.lax.while_loop(lambda state: state[1], step_down, state)[0]
 
 
-def minimum(value: Codes, arrays: Any) -> UInt[Array, "rows"]:
+def minimum(value: Codes, arrays: Any) -> Int[Array, "rows"]:
     """The smallest code of each row."""
 
-    def of(own: Any) -> UInt[Array, "rows"]:
+    def of(own: Any) -> Int[Array, "rows"]:
         return jnp.min(_fold_minima(value, own, _tile(value, own)), axis=1)
 
     return collectives.around(of, arrays, jnp.minimum, farthest)
 
 
-def maximum(value: Codes, arrays: Any) -> UInt[Array, "rows"]:
+def maximum(value: Codes, arrays: Any) -> Int[Array, "rows"]:
     """The largest code of each row."""
-    # The complement of an unsigned integer has the opposite order.
+    # The complement of an integer has the opposite order.
     return ~minimum(lambda tile: ~value(tile), arrays)
 
 
@@ -223,7 +221,7 @@ def _count(predicates: Predicates, arrays: Any, span: Span) -> list[Int[Array, "
     begin, end = _tiles_of(span, arrays, tile)
     whole = span is None and tiles % period == 0
 
-    def add(word: UInt[Array, "rows lanes"], tile: Any) -> UInt[Array, "rows lanes"]:
+    def add(word: Int[Array, "rows lanes"], tile: Any) -> Int[Array, "rows lanes"]:
         return packed.add(word, predicates(tile))
 
     def collect(
@@ -289,25 +287,25 @@ def _cut(arrays: Any, start: Any, size: int) -> Any:
 
 def _fold_minima(
     value: Codes, arrays: Any, tile: _Tile, span: Span = None
-) -> UInt[Array, "rows lanes"]:
-    start = ~_zeros(tile, tile.dtype, arrays)  # farthest
+) -> Int[Array, "rows lanes"]:
+    start = _zeros(tile, tile.dtype, arrays) + farthest(tile)
 
     def smaller(
-        least: UInt[Array, "rows lanes"], slices: Any
-    ) -> UInt[Array, "rows lanes"]:
+        least: Int[Array, "rows lanes"], slices: Any
+    ) -> Int[Array, "rows lanes"]:
         return jnp.minimum(least, value(slices))
 
     return _fold(smaller, start, arrays, tile, *_tiles_of(span, arrays, tile))
 
 
 def _fold(
-    step: Callable[[UInt[Array, "rows lanes"], Any], UInt[Array, "rows lanes"]],
-    state: UInt[Array, "rows lanes"],
+    step: Callable[[Int[Array, "rows lanes"], Any], Int[Array, "rows lanes"]],
+    state: Int[Array, "rows lanes"],
     arrays: Any,
     tile: _Tile,
     first: Any,
     last: Any,
-) -> UInt[Array, "rows lanes"]:
+) -> Int[Array, "rows lanes"]:
     """Folds tiles first to last - 1 of the columns onto a state."""
     starts = range(0, tile.size, tile.lanes)
 
@@ -336,8 +334,8 @@ def map_blocks(fn: Callable[..., Any], rows: Any, block_size: int) -> Any:
     blocks = -(-n // block_size)
 
     def split(array: Shaped[Array, "n *d"]) -> Shaped[Array, "blocks rows *d"]:
-        fill = jnp.repeat(array[:1], blocks * block_size - n, axis=0)
-        array = jnp.concatenate([array, fill])
+        if missing := blocks * block_size - n:
+            array = jnp.concatenate([array, jnp.repeat(array[:1], missing, axis=0)])
         return array.reshape(blocks, block_size, *array.shape[1:])
 
     def join(array: Shaped[Array, "blocks rows *d"]) -> Shaped[Array, "n *d"]:
@@ -348,15 +346,15 @@ def map_blocks(fn: Callable[..., Any], rows: Any, block_size: int) -> Any:
 
 def map_rechecked(
     fast: Callable[[Any], tuple[Any, Bool[Array, "rows"]]],
-    exact: Callable[[Any], Any],
+    exact: Callable[[Any, Any], Any],
     rows: Any,
     block_size: int,
     axis: AxisName = None,
 ) -> Any:
     """Applies `fast` to blocks of the rows, and `exact` where that was in doubt.
 
-    `fast` maps a block to results and whether each row's are doubtful, `exact` to
-    results that are right for any row.
+    `fast` maps a block to results, which are whole numbers, and to whether each row's
+    are doubtful; `exact` maps a block and its doubtful results to right ones.
     """
     results, doubtful = map_blocks(fast, rows, block_size)
     return redo(results, doubtful, exact, rows, block_size, axis)
@@ -365,12 +363,13 @@ def map_rechecked(
 def redo(
     results: Any,
     doubtful: Bool[Array, "n"],
-    exact: Callable[[Any], Any],
+    exact: Callable[[Any, Any], Any],
     rows: Any,
     block_size: int,
     axis: AxisName = None,
 ) -> Any:
     """Replaces the results of doubtful rows by exact ones, some rows at a time."""
+    table, split = side_by_side(results)
     n, devices = len(doubtful), collectives.size(axis)
     m, least = n * devices, 32
     if devices > 1:
@@ -386,12 +385,29 @@ def redo(
         return state[0] < number
 
     def step(state: Any) -> Any:
-        start, results = state
+        start, table = state
         # The last block is filled up with the first row, for which it is right as well.
         index = jax.lax.dynamic_slice(order, (start,), (block_size,))
-        corrected = exact(jax.tree.map(lambda array: array[index], rows))
-        put = jax.tree.map(lambda r, c: r.at[index].set(c), results, corrected)
-        return start + block_size, put
+        block = jax.tree.map(lambda array: array[index], rows)
+        corrected, _ = side_by_side(exact(block, split(table[index])))
+        return start + block_size, table.at[index].set(corrected)
 
     start = jnp.zeros((), number.dtype)
-    return jax.lax.while_loop(unfinished, step, (start, results))[1]
+    return split(jax.lax.while_loop(unfinished, step, (start, table))[1])
+
+
+def side_by_side(
+    results: Any,
+) -> tuple[Int[Array, "rows numbers"], Callable[[Int[Array, "r numbers"]], Any]]:
+    """Whole numbers of each row as one array, and what takes rows of it apart again.
+
+    To be looked up and put in their places at once.
+    """
+    leaves, tree = jax.tree.flatten(results)
+    largest = jnp.result_type(*leaves)
+
+    def split(table: Int[Array, "r numbers"]) -> Any:
+        columns = [table[:, i].astype(leaf.dtype) for i, leaf in enumerate(leaves)]
+        return jax.tree.unflatten(tree, columns)
+
+    return jnp.stack([leaf.astype(largest) for leaf in leaves], axis=1), split
