@@ -82,9 +82,12 @@ def exactly(
     if afresh:
         above = _radii(query, rows, tiles.stored, measured)
     else:
-        above = [of_k.radius + _ROUNDING * sum(query.features) for of_k in found]
-    pairs = zip(rows.ks, above, strict=True)
-    radii = [tiles.kth_smallest(first, k=k + 1, above=limit) for k, limit in pairs]
+        above = [of_k.radius for of_k in found]
+    rounding = _ROUNDING * sum(query.features)
+    radii = [
+        tiles.kth_smallest(first, k=k + 1, above=limit + rounding)
+        for k, limit in zip(rows.ks, above, strict=True)
+    ]
     return [
         _about(query, rows, k, tiles.stored, measured, radius)
         for k, radius in zip(rows.ks, radii, strict=True)

@@ -377,7 +377,7 @@ def redo(
         least = max(64, min(_ROWS_SENT_TO // 4, 4 * _cache() // m))
     # Few are doubtful where no distances are tied, and `exact` holds their distances.
     block_size = min(block_size, max(min(n, least), min(n // 64, 4 * _CPU_CACHE // m)))
-    order = jnp.nonzero(doubtful, size=n, fill_value=0)[0]
+    order = jnp.argsort(~doubtful)
     # Those with fewer of them go on, as columns are passed round as long as any needs.
     number = collectives.largest(jnp.sum(doubtful), axis)
 
@@ -386,7 +386,7 @@ def redo(
 
     def step(state: Any) -> Any:
         start, table = state
-        # The last block is filled up with the first row, for which it is right as well.
+        # The last block is filled up with other rows, for which it is right as well.
         index = jax.lax.dynamic_slice(order, (start,), (block_size,))
         block = jax.tree.map(lambda array: array[index], rows)
         corrected, _ = side_by_side(exact(block, split(table[index])))
