@@ -6,7 +6,7 @@
 # make test-matrix  the tests with every Python here, oldest and newest packages
 # make scaling  time and memory against points, features, devices; make overhead: what
 #               steering costs beside a constant rate, on MNIST
-# make soak  the tests of docs/reliability.md in their long form, and its tables; make
+# make soak  the tests of docs/reliability.md in their long form, and their tables; make
 #            noise: what noise does to the rate, on digits and MNIST; make controllers:
 #            rates set by policies beside tuned schedules, on tasks and optimizers (hours)
 # make paper  the paper's experiments on all images (DATA_DIR=..., 30 hours; may be stopped)

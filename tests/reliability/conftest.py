@@ -1,4 +1,4 @@
-"""Counts what is tried: `make soak` prints it, and writes it on docs/reliability.md."""
+"""Counts what is tried. `make soak` writes the counts to reliability_tables.md."""
 
 import os
 import platform
@@ -12,7 +12,7 @@ import rows
 
 @pytest.fixture
 def tally(record_property):
-    """Counts something that was tried; it counts where the test passes."""
+    """Counts something that was tried, if the test passes."""
 
     def count(what, number=1):
         record_property("tally", (what, number))
@@ -44,7 +44,7 @@ def pytest_terminal_summary(terminalreporter):
     whole = folder and not options.keyword and not options.markexpr
     if generated.SOAK and whole and counts and not failed:
         text = (
-            "| tried, and as the tables say | number |\n| --- | --- |\n"
+            "| what was tried | number |\n| --- | --- |\n"
             + "".join(f"{line}\n" for line in lines)
             + f"\n`make soak`, jax {jax.__version__}, Python "
             f"{platform.python_version()}, {os.cpu_count()} cores; none failed.\n"

@@ -6,7 +6,7 @@
 cosmic-ray makes the changes, in a copy of the tree. Those that no test notices are
 tried again each time, unless survivors.py says why none could. Where it quotes a line
 that no longer stands, nothing is tried. A change to a file starts its session anew.
-What came of it goes into docs/reliability.md.
+The results go into docs/reliability_tables.md.
 """
 
 import argparse
@@ -211,7 +211,7 @@ def problems(result: Result) -> list[str]:
 
 
 def table(results: list[Result]) -> str:
-    """What docs/reliability.md says of all files."""
+    """The table of all files in docs/reliability_tables.md."""
     lines = sorted((f"`{r.module}`", r.made, r.noticed) for r in results)
     lines.append(("all", sum(r.made for r in results), sum(r.noticed for r in results)))
     cells = [

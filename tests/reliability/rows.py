@@ -1,4 +1,4 @@
-"""What the tables of docs/reliability.md are made of: input, and what comes of it."""
+"""The rows of the tables in docs/reliability_tables.md: an input, and its result."""
 
 import contextlib
 import re
@@ -11,20 +11,30 @@ import jax
 import numpy as np
 import pytest
 
-PAGE = Path(__file__).parents[2] / "docs" / "reliability.md"
+PAGE = Path(__file__).parents[2] / "docs" / "reliability_tables.md"
 
 
 class Outcome(NamedTuple):
-    """What a call on hostile input must return, beside what a plain one does."""
+    """What a call on hostile input must return, given what a plain input returns."""
 
     text: str
     holds: Callable[[Any, Any], Any]
 
 
 class Refused(NamedTuple):
-    """The error that it must raise instead, in full or in part."""
+    """The error that it must raise instead.
+
+    The text is the message, or its end; "…" stands for any characters.
+    """
 
     text: str
+
+    @property
+    def pattern(self) -> str:
+        """A regular expression that the message must match."""
+        parts = (re.escape(part) for part in self.text.split("…"))
+        # JAX appends a paragraph about its traceback to some.
+        return rf"(?ms){'.*'.join(parts)}\.?$"
 
 
 NAN = Outcome("NaN", lambda found, plain: np.isnan(found))
@@ -39,7 +49,7 @@ def check(outcome: Outcome | Refused, call: Callable[[], Any], plain: Any = np.n
     if isinstance(outcome, Refused):
         # JAX's own error, of an array that is gone, is a RuntimeError.
         errors = (ValueError, RuntimeError)
-        with pytest.raises(errors, match=re.escape(outcome.text)):
+        with pytest.raises(errors, match=outcome.pattern):
             call()
         return
     with warnings.catch_warnings():
@@ -72,16 +82,55 @@ def numbers(values: Any) -> np.ndarray:
 
 
 def cell(outcome: Outcome | Refused) -> str:
-    """How a table says it."""
+    """An outcome as the cell of a table."""
     if isinstance(outcome, Refused):
-        return "error: " + outcome.text.replace("|", r"\|").replace("<", r"\<")
+        return f"error: {message(outcome)}"
     return outcome.text
+
+
+def message(refused: Refused) -> str:
+    """The text of an error, in Markdown."""
+    return refused.text.replace("|", r"\|").replace("<", r"\<")
 
 
 def table(heads: list[str], lines: list[list[str]]) -> str:
     """A Markdown table."""
     rows = [heads, ["---"] * len(heads), *lines]
     return "".join(f"| {' | '.join(row)} |\n" for row in rows)
+
+
+def result_table(
+    head: str, columns: list[str], rows: dict[str, list[Outcome | Refused | None]]
+) -> str:
+    """What calls return: a line for each row in which one of them returns something."""
+
+    def text(outcome: Outcome | Refused | None) -> str:
+        if outcome is None:
+            return ""
+        return "error" if isinstance(outcome, Refused) else outcome.text
+
+    lines = [
+        [row, *map(text, outcomes)]
+        for row, outcomes in rows.items()
+        if any(isinstance(outcome, Outcome) for outcome in outcomes)
+    ]
+    return table([head, *(f"`{column}`" for column in columns)], lines)
+
+
+def error_table(
+    head: str, columns: list[str], rows: dict[str, list[Outcome | Refused | None]]
+) -> str:
+    """The errors: a line for each row and message, with the columns that raise it."""
+    lines = []
+    for row, outcomes in rows.items():
+        raised: dict[str, list[str]] = {}
+        for column, outcome in zip(columns, outcomes, strict=True):
+            if isinstance(outcome, Refused):
+                raised.setdefault(message(outcome), []).append(f"`{column}`")
+        for text, where in raised.items():
+            everywhere = len(where) == len(columns)
+            lines.append([row, "all" if everywhere else ", ".join(where), text])
+    return table([head, "raised by", "message"], lines)
 
 
 def replaced(page: str, name: str, text: str) -> str:

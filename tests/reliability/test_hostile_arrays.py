@@ -15,10 +15,10 @@ from rows import (
     ZERO,
     Outcome,
     Refused,
-    cell,
     check,
+    error_table,
     naming,
-    table,
+    result_table,
 )
 
 import optax_mi
@@ -35,8 +35,8 @@ SHORT = dict(steps=20, batch_size=16, hidden=8)
 
 
 def along(array, x):
-    """The part of an array that belongs to x, where x has samples."""
-    return array[: len(x)] if hasattr(x, "__len__") else array
+    """As many samples of an array as x has, and one where it has none."""
+    return array[: max(len(x), 1)] if hasattr(x, "__len__") else array
 
 
 # Families of estimators that the tables have a column for.
@@ -92,8 +92,11 @@ def up_to(largest):
 
 
 SHAPED = Refused("must be an array of samples, shape [n] or [n, ...], got a scalar")
-NAMES = Refused("(of names: numpy.unique(names, return_inverse=True)[1]), got dtype")
 TYPED = "must be an array of real numbers, got dtype"
+NAMES = Refused(
+    "must be an array of real numbers "
+    "(of names: numpy.unique(names, return_inverse=True)[1]), got dtype …"
+)
 
 # The input; then a column for each family.
 ROWS = {
@@ -102,8 +105,8 @@ ROWS = {
     "-infinity in one element": (changed((7, 1), -np.inf), NAN, NAN, NAN, NAN, NAN),
     "a row of NaN": (changed(7, np.nan), NAN, NAN, NAN, NAN, NAN),
     "a row of infinities": (changed(7, np.inf), NAN, NAN, NAN, NAN, NAN),
-    "nothing but NaN": (X * np.nan, NAN, NAN, NAN, NAN, NAN),
-    "nothing but infinities": (X * 0 + np.inf, NAN, NAN, NAN, NAN, NAN),
+    "all NaN": (X * np.nan, NAN, NAN, NAN, NAN, NAN),
+    "all infinite": (X * 0 + np.inf, NAN, NAN, NAN, NAN, NAN),
     "constant": (X * 0, ZERO, ZERO, ZERO, ZERO, MINUS_INFINITY),
     "constant, 1e30": (X * 0 + 1e30, ZERO, ZERO, ZERO, ZERO, MINUS_INFINITY),
     "nearly constant, 1e6 + x / 10": (
@@ -180,10 +183,10 @@ ROWS = {
         *(None, None),
         Refused("`k` must be less than the number of samples, 3, got 3"),
     ),
-    "no samples": (X[:0], *(Refused("got shape (0,"),) * 5),
+    "no samples": (X[:0], *(Refused("must be non-empty, got shape (0, 3)"),) * 5),
     "no features": (X[:, :0], *(Refused("must be non-empty, got shape (60, 0)"),) * 5),
     "a scalar": (np.float32(1), *(SHAPED,) * 5),
-    "donated": (donated(), *(Refused("Array has been deleted"),) * 5),
+    "donated": (donated(), *(Refused("Array has been deleted…"),) * 5),
     "complex": (X.astype(np.complex64), *(Refused(f"{TYPED} complex64"),) * 5),
     "text": (X.astype(str), *(NAMES,) * 5),
     "objects": (X.astype(object), *(NAMES,) * 5),
@@ -280,6 +283,6 @@ def test_an_outlier_hides_its_column_or_the_layer_but_neither_classes_nor_ranks(
 
 
 def tables():
-    lines = [[row, *(cell(o) if o else "" for o in of[1:])] for row, of in ROWS.items()]
-    heads = ["numbers", *(f"`{name}`" for name in FAMILIES)]
-    return {"numbers": table(heads, lines)}
+    outcomes = {row: list(found) for row, (_, *found) in ROWS.items()}
+    of_all = "numbers", list(FAMILIES), outcomes
+    return {"numbers": result_table(*of_all), "refused numbers": error_table(*of_all)}

@@ -66,7 +66,7 @@ def capture(inputs: Any = X, model=None, variables: Any = VARIABLES, **options):
 
 
 def measured(**arguments):
-    """Of all that is captured, whether the estimate is a number."""
+    """For each captured layer, whether the estimate is a finite number."""
     found = capture(**arguments)
     mi = optax_mi.estimate_mi(found, LABELS)
     return {name: bool(np.isfinite(nats)) for name, nats in mi.items()}
@@ -89,7 +89,13 @@ def changed(value):
 
 ALL = dict.fromkeys(["hidden", "head", ""], True)
 NONE = dict.fromkeys(["hidden", "head", ""], False)
-SHAPED = "an array with the 24 examples along its first axis"
+SHAPED = "an array with the 24 examples along its first axis, got shape ()"
+NOTHING = (
+    "`layers` must be satisfied by at least one array with the examples along its "
+    "first axis …, got an empty capture"
+)
+ARRAYS = "`inputs` must be arrays with examples along the first axis"
+LAYERS = "`activations` must be a mapping {layer: array} with at least one layer"
 
 # A call; what it returns, in words and as it is, or the error.
 ROWS = {
@@ -112,7 +118,7 @@ ROWS = {
     "parameters of NaN in the last layer": (
         lambda: measured(variables=one_layer_broken()),
         (
-            "NaN for that layer and the output alone",
+            "NaN for that layer and the output only",
             {"hidden": True, "head": False, "": False},
         ),
     ),
@@ -127,47 +133,47 @@ ROWS = {
             {"hidden": True, "head": False, "": False},
         ),
     ),
-    "two arrays sown by one name": (
+    "two arrays sown under one name": (
         lambda: list(capture(model=Twice(), variables=Twice().init(KEY, X))),
         ("both, numbered", ["hidden", "seen/0", "seen/1", ""]),
     ),
-    "one NNX layer by two names": (
+    "one NNX layer under two names": (
         lambda: list(capture(model=Shared(nnx.Rngs(0)), variables=None)),
-        ("its calls, numbered, by the first name", ["first/0", "first/1", ""]),
+        ("its calls, numbered, under the first name", ["first/0", "first/1", ""]),
     ),
-    "a layer that is not there": (
+    "an unknown layer": (
         lambda: capture(layers=["head", "tail"]),
         Refused("`layers` must be among ['', 'head', 'hidden'], got ['tail']"),
     ),
-    "no layer that satisfies": (
+    "a filter that no layer passes": (
         lambda: capture(layers=lambda name: False),
-        Refused("got an empty capture"),
+        Refused(NOTHING),
     ),
     "no array with examples": (
         lambda: capture(model=Silent(), variables={}),
-        Refused("got an empty capture"),
+        Refused(NOTHING),
     ),
-    "a scalar output by its name": (
+    "a scalar output, asked for by name": (
         lambda: capture(model=Silent(), variables={}, layers=""),
         Refused(SHAPED),
     ),
     "inputs without arrays": (
         lambda: capture(inputs={}),
-        Refused("`inputs` must be arrays with examples along the first axis"),
+        Refused(f"{ARRAYS}, got []"),
     ),
     "a scalar as inputs": (
         lambda: capture(inputs=1.0),
-        Refused("`inputs` must be arrays with examples along the first axis"),
+        Refused(f"{ARRAYS}, got [()]"),
     ),
     "a function as the model": (
         lambda: capture(model=jnp.tanh),
-        Refused("`model` must be a flax.linen.Module or flax.nnx.Module, got"),
+        Refused("`model` must be a flax.linen.Module or flax.nnx.Module, got …"),
     ),
     "no variables": (
         lambda: capture(variables=None),
         Refused("`variables` must be a Linen model's variables, got NoneType"),
     ),
-    "0 features at most": (
+    "`max_features` of 0": (
         lambda: capture(max_features=0),
         Refused("`max_features` must be an integer >= 1, got 0"),
     ),
@@ -175,7 +181,7 @@ ROWS = {
         lambda: optax_mi.sample_probe(KEY, X, LABELS, size=N + 1),
         Refused("`size` must be at most the number of examples, 24, got 25"),
     ),
-    "a probe of none": (
+    "a probe of size 0": (
         lambda: optax_mi.sample_probe(KEY, X, LABELS, size=0),
         Refused("`size` must be an integer >= 1, got 0"),
     ),
@@ -185,11 +191,11 @@ ROWS = {
     ),
     "no layers": (
         lambda: optax_mi.estimate_mi({}, LABELS),
-        Refused("`activations` must be a mapping {layer: array} with at least one"),
+        Refused(f"{LAYERS}, got {{}}"),
     ),
     "an array in place of layers": (
         lambda: optax_mi.estimate_mi(X, LABELS),  # pyright: ignore[reportArgumentType]
-        Refused("`activations` must be a mapping {layer: array} with at least one"),
+        Refused(f"{LAYERS}, got array…"),
     ),
     "layers of different lengths": (
         lambda: optax_mi.estimate_mi({"a": X, "b": X[1:]}, LABELS),
@@ -217,4 +223,4 @@ def tables():
         [row, cell(o) if isinstance(o, Refused) else o[0]]
         for row, (_, o) in ROWS.items()
     ]
-    return {"capture": table(["model, inputs, probe", "what comes"], lines)}
+    return {"capture": table(["model, inputs, probe", "result"], lines)}

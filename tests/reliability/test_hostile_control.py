@@ -54,10 +54,10 @@ SEQUENCES = {
     "falls to NaN": ([0.5, 1, NAN, NAN, 1.5], [1, 51, 51, 51, 76], [1, 51, 51, 51, 84]),
     "infinity in between": ([0.5, INF, 1], [1, 1, 51], [1, 1, 51]),
     "-infinity in between": ([0.5, -INF, 1], [1, 1, 51], [1, 1, 51]),
-    "never a number": ([NAN, None, NAN], [1, 1, 1], [1, 1, 1]),
+    "NaN and None only": ([NAN, None, NAN], [1, 1, 1], [1, 1, 1]),
     "never measured": ([None, None], [1, 1], [1, 1]),
     "the same twice": ([0.5, 1, 1], [1, 51, 1], [1, 51, 51]),
-    "nothing but 0": ([0.0, 0.0, 0.0], [1, 1, 1], [1, 1, 1]),
+    "all 0": ([0.0, 0.0, 0.0], [1, 1, 1], [1, 1, 1]),
     "0 between": ([0.5, 1, 0.0, 1], [1, 51, 51, 100], [1, 51, 51, 100]),
     "negative": ([-0.5, -0.1, -0.2], [1, 1, 1], [1, 1, 1]),
     "negative, then positive": ([-1.0, 0.5], [1, 76], [1, 100]),
@@ -174,7 +174,7 @@ BOUNDS = {
     ),
     "arrays the wrong way round": (
         lambda: with_bounds(jnp.float32(0.2), 0.1),
-        Refused("`lr_min` must be at most `lr_max` = 0.1, got 0.2"),
+        Refused("`lr_min` must be at most `lr_max` = 0.1, got 0.2…"),
     ),
     "an array with an axis": (
         lambda: with_bounds(np.array([0.1]), 0.2),
@@ -182,7 +182,7 @@ BOUNDS = {
     ),
     "a schedule": (
         lambda: with_bounds(optax.constant_schedule(0.1), 0.2),
-        Refused("`lr_min` must be a number, got function"),
+        Refused("`lr_min` must be a number, got function …"),
     ),
     "complex": (
         lambda: with_bounds(0.1, 1j),
@@ -224,7 +224,7 @@ BOUNDS = {
             FIVE,
             compiled=False,
         ),
-        Refused("`reference` must be given"),
+        Refused("`reference` must be given…"),
     ),
     "smoothing of 1": (
         lambda: with_bounds(LOW, HIGH, smoothing=1),
@@ -234,27 +234,27 @@ BOUNDS = {
         lambda: with_bounds(LOW, HIGH, smoothing=NAN),
         Refused(f"`smoothing` {FINITE} nan"),
     ),
-    "traced smoothing of NaN: none": (
+    "traced smoothing of NaN: taken as 0": (
         lambda: traced(LOW, HIGH, smoothing=NAN),
         STEERED,
     ),
-    "traced smoothing of infinity: none": (
+    "traced smoothing of infinity: taken as 0": (
         lambda: traced(LOW, HIGH, smoothing=INF),
         STEERED,
     ),
-    "a policy that answers NaN": (
+    "a policy that returns NaN": (
         lambda: with_bounds(LOW, HIGH, policy=lambda p: p.mi * NAN),
         rates(*[LOW] * 5),
     ),
-    "a policy that answers infinity": (
+    "a policy that returns infinity": (
         lambda: with_bounds(LOW, HIGH, policy=lambda p: p.mi / 0),
         rates(*[LOW] * 5),
     ),
-    "a policy that answers -1": (
+    "a policy that returns -1": (
         lambda: with_bounds(LOW, HIGH, policy=lambda p: -p.mi),
         rates(*[LOW] * 5),
     ),
-    "a policy that answers with an axis": (
+    "a policy that returns an array with an axis": (
         lambda: with_bounds(LOW, HIGH, policy=lambda p: jnp.ones(1)),
         Refused("`policy` must be a function to a scalar, got (1,)"),
     ),
@@ -309,7 +309,7 @@ def test_layers_that_vanish_and_come_back(tally):
     for mi in ({"a": 0.5, "b": 0.5}, {"a": 1.0, "b": 1.0}):
         _, state = tx.update(params, state, params, mi=mi)
     check(
-        Refused("`mi` must be a mapping from layers that the labels of parameters"),
+        Refused("`mi` must be a mapping from layers that the labels of parameters…"),
         lambda: tx.update(params, state, params, mi={"a": 1.5}),
     )
     _, state = tx.update(params, state, params, mi={"a": 1.5, "b": None})

@@ -5,7 +5,18 @@ import functools
 import jax
 import numpy as np
 import pytest
-from rows import NAN, NUMBER, SAME, ZERO, Outcome, Refused, cell, check, naming, table
+from rows import (
+    NAN,
+    NUMBER,
+    SAME,
+    ZERO,
+    Outcome,
+    Refused,
+    check,
+    error_table,
+    naming,
+    result_table,
+)
 
 import optax_mi
 
@@ -29,15 +40,26 @@ FUNCTIONS = {
 }
 CONTINUOUS = ("estimate_mi", "mi_with_error", "sample_probe")
 
-TYPED = Refused("must be integer class labels (continuous outcomes go to `ksg`)")
-SHAPED = Refused("must be of shape [n] with n >= 1 (one-hot codes: take argmax")
-CODES = Refused("must be integer class labels (pass argmax over the last axis), got")
-COLUMN = Refused("must be of shape [n] with n >= 1 (a single column: take [:, 0]), got")
-NONE = Refused("must be of shape [n] with n >= 1, got shape")
-NAMES = Refused("(of names: numpy.unique(names, return_inverse=True)[1]), got dtype")
+TYPED = Refused(
+    "must be integer class labels (continuous outcomes go to `ksg`), got dtype …"
+)
+VECTOR = "must be of shape [n] with n >= 1"
+SHAPED = Refused(
+    f"{VECTOR} (one-hot codes: take argmax over the last axis), got shape (60, 3)"
+)
+CODES = Refused(
+    "must be integer class labels (pass argmax over the last axis), got one-hot codes …"
+)
+COLUMN = Refused(f"{VECTOR} (a single column: take [:, 0]), got shape (60, 1)")
+EMPTY = Refused(f"{VECTOR}, got shape (0,)")
+SCALAR = Refused(f"{VECTOR}, got shape ()")
+NAMES = Refused(
+    "must be an array of real numbers "
+    "(of names: numpy.unique(names, return_inverse=True)[1]), got dtype …"
+)
 RANGE = Refused("must be within the int32 range, got 0 to 2000000000000")
-LENGTH = Refused("must be as long as")
-PROBED = Refused("must be an array of examples, shape [n, ...]")
+LENGTH = Refused("must be as long as …, … samples, got …")
+PROBED = Refused("must be an array of examples, shape [n, ...], … got a scalar")
 
 SIZES = np.repeat(np.arange(5), [1, 2, 3, 4, N - 10])  # 1, 2, k, k + 1 and the rest
 
@@ -96,13 +118,13 @@ ROWS = {
     ),
     "a column": (LABELS[:, None], COLUMN, {"sample_probe": NUMBER}),
     "text": (LABELS.astype(str), NAMES, {}),
-    "one too few": (
+    "one label too few": (
         LABELS[:-1],
         LENGTH,
         dict.fromkeys(["label_entropy", "usable_points"], NUMBER),
     ),
-    "none": (LABELS[:0], NONE, {"sample_probe": LENGTH}),
-    "a scalar": (3, NONE, {"sample_probe": PROBED}),
+    "no labels": (LABELS[:0], EMPTY, {"sample_probe": LENGTH}),
+    "a scalar": (3, SCALAR, {"sample_probe": PROBED}),
 }
 
 
@@ -152,8 +174,6 @@ def test_labels_that_are_refused(name, tally):
 
 def tables():
     names = [name for name in FUNCTIONS if name not in ("usable_points", "estimate_mi")]
-    lines = [
-        [row, *(cell(o) if (o := outcome_of(row, name)) else "" for name in names)]
-        for row in ROWS
-    ]
-    return {"labels": table(["labels", *(f"`{name}`" for name in names)], lines)}
+    outcomes = {row: [outcome_of(row, name) for name in names] for row in ROWS}
+    of_all = "labels", names, outcomes
+    return {"labels": result_table(*of_all), "refused labels": error_table(*of_all)}

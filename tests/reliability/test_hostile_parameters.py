@@ -17,15 +17,20 @@ PLAIN = optax_mi.mi_dynamic_lr(
     0.001, 0.1, reference=2.0, policy=optax_mi.reference_policy()
 )
 
+SCALARS = "`mi` must be a scalar or a mapping of scalars"
+MAPPING = "`mi` must be a mapping with the whole network, '', in it,"
 GIVEN = {
-    "a vector": (jnp.ones(3), "a scalar or a mapping of scalars, got float32 of shape"),
-    "an empty mapping": ({}, "must be a mapping with "),
-    "text": ("1", "a scalar or a mapping of scalars, got str '1'"),
-    "text in a mapping": ({"": "1"}, "a scalar or a mapping of scalars, got str '1'"),
-    "a mapping in a mapping": ({"": {"a": 1.0}}, "a scalar or a mapping of scalars"),
-    "a list": ([1.0], "a scalar or a mapping of scalars, got list [1.0]"),
-    "complex": (1j, "a scalar or a mapping of scalars, got complex 1j"),
-    "two layers, none the network's": ({"a": 1.0, "b": 1.0}, "got"),
+    "a vector": (jnp.ones(3), f"{SCALARS}, got float32 of shape (3,)"),
+    "an empty mapping": ({}, f"{MAPPING} … got []"),
+    "text": ("1", f"{SCALARS}, got str '1'"),
+    "text in a mapping": ({"": "1"}, f"{SCALARS}, got str '1'"),
+    "a mapping in a mapping": ({"": {"a": 1.0}}, f"{SCALARS}, got dict {{'a': 1.0}}"),
+    "a list": ([1.0], f"{SCALARS}, got list [1.0]"),
+    "complex": (1j, f"{SCALARS}, got complex 1j"),
+    "two layers, neither the network": (
+        {"a": 1.0, "b": 1.0},
+        f"{MAPPING} … got ['a', 'b']",
+    ),
 }
 
 
@@ -55,7 +60,7 @@ TREES = {
     "float16": {"w": jnp.ones(3, jnp.float16)},
     "complex": {"w": jnp.ones(3, jnp.complex64)},
     "NumPy's float64": {"w": np.ones(3)},
-    "a layer named as the network": {"": {"w": jnp.ones(3)}},
+    "a layer with the name of the network": {"": {"w": jnp.ones(3)}},
 }
 FORMS = {
     "mi_dynamic_lr": optax_mi.mi_dynamic_lr,
@@ -91,7 +96,7 @@ def test_track_value_only_counts_whole_measurements(value, tally):
         assert kept == 2**31 - 1
     else:
         check(
-            Refused("`measurements` must be "),
+            Refused("`measurements` must be …"),
             lambda: optax_mi.track_value_only(state, value),
         )
     tally("hostile inputs")
@@ -100,9 +105,9 @@ def test_track_value_only_counts_whole_measurements(value, tally):
 def tables():
     given = [[row, cell(Refused(message))] for row, (_, message) in GIVEN.items()]
     return {
-        "given": table(["given as a measurement", "what comes"], given),
+        "given": table(["given as a measurement", "result"], given),
         "parameters": table(
             ["parameters", "updates"],
-            [[row, "half of them, dtype and structure kept"] for row in TREES],
+            [[row, "half the gradients, same dtype and structure"] for row in TREES],
         ),
     }

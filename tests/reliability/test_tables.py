@@ -1,4 +1,4 @@
-"""The page has the tables that the tests hold to; `make soak` writes them."""
+"""The page has the tables that the tests check; `make soak` writes them."""
 
 import mutants
 import pytest
