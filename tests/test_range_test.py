@@ -18,7 +18,6 @@ from examples.common import data
 from examples.common.networks import SmallCNN
 from examples.common.training import Task
 from examples.common.training import sweep as sweep_task
-from optax_mi import plots
 
 
 def sweep(curve, loss=lambda rate: 1.0, **options: Any):
@@ -225,27 +224,13 @@ def test_the_rate_of_the_docs_is_zero_where_training_ends():
 
 
 def test_the_program_of_the_docs_runs_as_it_stands():
-    y = np.arange(200) % 2
-    x = np.random.default_rng(0).normal(size=(200, 3)) + 2 * y[:, None]
-
-    def predict(w):
-        return jnp.tanh(x @ w)
-
-    names = {
-        "jax": jax,
-        "optax": optax,
-        "optax_mi": optax_mi,
-        "plots": plots,
-        "params": jnp.array([1.0, 0.0, -1.0]),
-        "loss": lambda w, batch: jnp.mean((predict(w) - 2 * y + 1) ** 2),
-        "batches": itertools.repeat(None),
-        "measure": lambda w: optax_mi.ksg_discrete(predict(w), y),
-    }
-    *_, program = pages.programs("guides/bounds.md")
+    names: dict[str, Any] = {}
     with mpl.rc_context({"backend": "agg"}):
-        exec(program, names)
-    state = names["tx"].init(names["params"])
-    assert optax_mi.learning_rates(state)[""] == pytest.approx(names["result"].lr_min)
+        for cell in pages.cells("guides/bounds.md"):
+            exec(cell, names)
+    result, state = names["result"], names["tx"].init(names["params"])
+    assert 1e-4 < result.lr_min < 0.01 < result.lr_max < 1
+    assert optax_mi.learning_rates(state)[""] == pytest.approx(result.lr_min)
 
 
 @pytest.mark.parametrize("seed", range(8))
