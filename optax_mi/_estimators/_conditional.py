@@ -89,20 +89,26 @@ def ksg_conditional(
         for name, v in [("x", x), ("y", y), ("z", z)]
     )
     n = _checks.same_length(zip("xyz", variables, strict=True))
+    _checks.flag("local", local)
     options = _joint.options(
         n,
         k=k,
         metric=metric,
         scaling=scaling,
-        local=local,
         block_size=block_size,
         axis_name=axis_name,
     )
-    return _ksg_conditional(*variables, options=options, axis_name=axis_name)
+    return _ksg_conditional(
+        *variables, options=options, local=local, axis_name=axis_name
+    )
 
 
 @over_points
 def _ksg_conditional(
-    *variables: Num[Array, "n *_d"], options: _joint.Options, axis: AxisName
+    *variables: Num[Array, "n *_d"],
+    options: _joint.Options,
+    local: bool,
+    axis: AxisName,
 ) -> Float[Array, "*n"]:
-    return _joint.estimate(variables, _SUBSPACES, _joint.signed(*_SIGNS), options, axis)
+    form = _joint.signed(*_SIGNS)
+    return _joint.estimate(variables, _SUBSPACES, form, options, axis, local=local)

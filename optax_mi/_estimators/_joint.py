@@ -33,7 +33,6 @@ class Options(NamedTuple):
     ks: tuple[int, ...]
     metric: Metric
     scaling: Scaling
-    local: bool = False  # each point's term, not their mean
     block_size: int | None = None
 
 
@@ -47,7 +46,6 @@ def options(
     k: int | Sequence[int],
     metric: Metric,
     scaling: Scaling,
-    local: bool,
     block_size: int | None,
     axis_name: AxisName,
 ) -> Options:
@@ -55,8 +53,7 @@ def options(
     ks = _checks.several_neighbours(k, number_of_points(n, axis_name))
     distances.check_options(metric, block_size)
     _scaling.check(scaling)
-    _checks.flag("local", local)
-    return Options(ks, metric, scaling, local, block_size)
+    return Options(ks, metric, scaling, block_size)
 
 
 def estimate(
@@ -66,6 +63,7 @@ def estimate(
     options: Options,
     axis: AxisName,
     *,
+    local: bool,
     edges: bool = False,
 ) -> Float[Array, "*n"]:
     """The mean over the points of a form, or each point's, averaged over several k.
@@ -80,7 +78,7 @@ def estimate(
     terms = jnp.mean(jnp.stack([form(of_k, dtype) for of_k in found]), axis=0)
     has_classes = len(numbers) < len(variables)
     used = found[0].k > 0 if has_classes else None
-    mean = collectives.mean_or_each(terms, axis, options.local, where=used)
+    mean = collectives.mean_or_each(terms, axis, local, where=used)
     finite = [collectives.all_finite(v, axis) for v in numbers]
     return jnp.where(reduce(jnp.logical_and, finite, True), mean, jnp.nan)
 

@@ -123,12 +123,12 @@ def ksg(
     n = _checks.same_length([("x", x), ("y", y)])
     _checks.one_of("algorithm", algorithm, (1, 2))
     _checks.one_of("margins", margins, ("raw", "gaussian"))
+    _checks.flag("local", local)
     options = _joint.options(
         n,
         k=k,
         metric=metric,
         scaling=scaling,
-        local=local,
         block_size=block_size,
         axis_name=axis_name,
     )
@@ -138,6 +138,7 @@ def ksg(
         algorithm=algorithm,
         margins=margins,
         options=options,
+        local=local,
         axis_name=axis_name,
     )
 
@@ -150,13 +151,16 @@ def _ksg(
     algorithm: Literal[1, 2],
     margins: Literal["raw", "gaussian"],
     options: _joint.Options,
+    local: bool,
     axis: AxisName,
 ) -> Float[Array, "*n"]:
     if margins == "gaussian":
         x, y = gaussian_margins(x, axis), gaussian_margins(y, axis)
     form, edges = (_second, True) if algorithm == 2 else (_first, False)
-    terms = _joint.estimate((x, y), ((0,), (1,)), form, options, axis, edges=edges)
-    return _joint.digamma_of_number(x, axis) + terms
+    mean = _joint.estimate(
+        (x, y), ((0,), (1,)), form, options, axis, local=local, edges=edges
+    )
+    return _joint.digamma_of_number(x, axis) + mean
 
 
 def gaussian_margins(

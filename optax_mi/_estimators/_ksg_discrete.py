@@ -111,16 +111,16 @@ def ksg_discrete(
     x = _checks.points("x", x, by_feature=scaling == "feature")
     labels = _checks.class_labels("labels", labels)
     n = _checks.same_length([("x", x), ("labels", labels)])
+    _checks.flag("local", local)
     options = _joint.options(
         n,
         k=k,
         metric=metric,
         scaling=scaling,
-        local=local,
         block_size=block_size,
         axis_name=axis_name,
     )
-    return _ksg_discrete(x, labels, options=options, axis_name=axis_name)
+    return _ksg_discrete(x, labels, options=options, local=local, axis_name=axis_name)
 
 
 def usable_points(
@@ -167,9 +167,11 @@ def _ksg_discrete(
     labels: Integer[Array, "n"],
     *,
     options: _joint.Options,
+    local: bool,
     axis: AxisName,
 ) -> Float[Array, "*n"]:
     # psi(k_i) - psi(m_i) - psi(N_c): a class is a variable whose points coincide.
     form = _joint.signed(-1, -1)
-    terms = _joint.estimate((x, labels), ((0,), (1,)), form, options, axis)
-    return _joint.digamma_of_number(x, axis) + terms
+    spaces = ((0,), (1,))
+    mean = _joint.estimate((x, labels), spaces, form, options, axis, local=local)
+    return _joint.digamma_of_number(x, axis) + mean

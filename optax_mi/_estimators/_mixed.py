@@ -79,16 +79,16 @@ def ksg_mixed(
     x = _checks.points("x", x, by_feature=by_feature)
     y = _checks.points("y", y, by_feature=by_feature)
     n = _checks.same_length([("x", x), ("y", y)])
+    _checks.flag("local", local)
     options = _joint.options(
         n,
         k=k,
         metric=metric,
         scaling=scaling,
-        local=local,
         block_size=block_size,
         axis_name=axis_name,
     )
-    return _ksg_mixed(x, y, options=options, axis_name=axis_name)
+    return _ksg_mixed(x, y, options=options, local=local, axis_name=axis_name)
 
 
 @over_points
@@ -97,8 +97,9 @@ def _ksg_mixed(
     y: Float[Array, "n d_y"],
     *,
     options: _joint.Options,
+    local: bool,
     axis: AxisName,
 ) -> Float[Array, "*n"]:
     form = _joint.signed(-1, -1)
-    terms = _joint.estimate((x, y), ((0,), (1,)), form, options, axis)
-    return jnp.log(len(x) * collectives.size(axis)).astype(terms.dtype) + terms
+    mean = _joint.estimate((x, y), ((0,), (1,)), form, options, axis, local=local)
+    return jnp.log(len(x) * collectives.size(axis)).astype(mean.dtype) + mean

@@ -169,7 +169,7 @@ def kth_smallest(
         is_too_large = smaller >= jnp.maximum(k, 1)
         return jnp.where(is_too_large, following, kth), jnp.any(is_too_large)
 
-    state = (above, jnp.array(True))
+    state = (above, collectives.varying(jnp.array(True), codes))
     return jax.lax.while_loop(lambda state: state[1], step_down, state)[0]
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import optax_mi
 from examples.common.report import markdown, save
 from examples.common.results import recorded
+from tests.benchmarks.controllers import one_task
 from tests.benchmarks.controllers.methods import BASES, BOUNDS, GRIDS, METHODS, OWN
 from tests.benchmarks.controllers.run import (
     LAST,
@@ -368,4 +369,6 @@ def write(path: Path) -> None:
         return
     path.with_suffix(".md").write_text(text(path, done, rows), encoding="utf-8")
     save(picture(done, rows), path.with_suffix(".png"))
+    if one_task.is_in(done):
+        save(one_task.picture(done), path.with_name(path.stem + "_one_task.png"))
     print(f"{len(rows)} rows: {path.with_suffix('.md')}, {path.with_suffix('.png')}")
