@@ -18,6 +18,7 @@ from jaxtyping import Shaped
 
 from optax_mi import _checks, _files
 from optax_mi._files import PathLike
+from optax_mi._order import tell_of_order
 from optax_mi._record import labelled_states, pending_only
 from optax_mi._state import UNBOUNDED, is_known, tell_of_no_reference
 from optax_mi._types import Measurement
@@ -93,10 +94,14 @@ class MIHistory:
 
         Raises:
           ValueError: If there is no `mi_dynamic_lr` state, or `record_mi` would refuse
-            this measurement. Of a missing reference it warns, as `learning_rates`.
+            this measurement.
+
+        Warns:
+          UserWarning: As `learning_rates`.
         """
         states = labelled_states(opt_state)
         tell_of_no_reference(states)
+        tell_of_order(opt_state)
         given = states if mi is None else labelled_states(pending_only(opt_state, mi))
         for layer, state in states.items():
             measured = given[layer].pending

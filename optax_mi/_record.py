@@ -13,6 +13,7 @@ from jaxtyping import Array, Float
 
 from optax_mi import _checks
 from optax_mi._labels import match
+from optax_mi._order import tell_of_order
 from optax_mi._place import Place, partition_labels, place
 from optax_mi._state import (
     MISSING,
@@ -64,6 +65,10 @@ def record_mi(
         label has one, a value is not a scalar, a reference is negative, or the policy
         needs a reference and none was ever given.
 
+    Warns:
+      UserWarning: If the chain has an optimizer such as Adam behind a `mi_dynamic_lr`,
+        which undoes the rate.
+
     Example:
       >>> import jax.numpy as jnp, optax, optax_mi
       >>> policy = optax_mi.reference_policy()
@@ -77,6 +82,13 @@ def record_mi(
       >>> round(optax_mi.learning_rates(opt_state)[""], 3)
       0.058
     """
+    tell_of_order(opt_state)
+    return _recorded(opt_state, mi, reference)
+
+
+def _recorded(
+    opt_state: Any, mi: Measurement | None, reference: Measurement | None = None
+) -> Any:
     places = [place(path) for path, _ in _states(opt_state)]
 
     def own(values: Any, at: Place, argument: str) -> Float[Array, ""] | None:
@@ -178,7 +190,8 @@ def learning_rates(opt_state: Any) -> dict[str, float]:
       RuntimeWarning: If the parameters that a policy went back to have stood still for
         a hundred updates.
       UserWarning: If the policy needs a reference, measurements have come, and no
-        reference has: compiled code left the rate where it was.
+        reference has: compiled code left the rate where it was. Or if the chain has an
+        optimizer such as Adam behind a `mi_dynamic_lr`, which undoes the rate.
 
     Example:
       >>> import jax.numpy as jnp, optax, optax_mi
@@ -189,6 +202,7 @@ def learning_rates(opt_state: Any) -> dict[str, float]:
     states = labelled_states(opt_state)
     _warn_of_waiting(opt_state)
     tell_of_no_reference(states)
+    tell_of_order(opt_state)
     return {label: float(state.learning_rate) for label, state in states.items()}
 
 
@@ -239,7 +253,7 @@ def pending_only(opt_state: Any, mi: Measurement) -> Any:
     def forget_network(_: Any, pending: Any) -> Any:
         return jnp.full_like(pending, MISSING)
 
-    return record_mi(_map_states(forget, opt_state, forget_network), mi)
+    return _recorded(_map_states(forget, opt_state, forget_network), mi)
 
 
 def _is_state(node: Any) -> bool:

@@ -59,7 +59,9 @@ def mi_dynamic_lr(
     The updates are multiplied by the rate and keep their dtype (the state is float32,
     or float64 under x64). What comes before in the chain must therefore have a rate of
     its own of 1 and carry the minus sign, as with ``optax.contrib.reduce_on_plateau``:
-    ``optax.sgd(0.01)`` there would train a hundred times too slowly.
+    ``optax.sgd(0.01)`` there would train a hundred times too slowly. Behind it stands
+    nothing: an optimizer such as Adam would undo the rate, of which `record_mi` and
+    `learning_rates` warn.
 
     Args:
       lr_min: Lower bound, and the rate at the start.

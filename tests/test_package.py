@@ -24,7 +24,7 @@ LAYERS = [
     ["_measure"],
     ["_sample_size", "_interval", "estimators"],
     ["_state", "_policies", "_schedule"],
-    ["_warmup_stable_decay", "_going_back", "_rate", "_place"],
+    ["_warmup_stable_decay", "_going_back", "_rate", "_place", "_order"],
     ["_transform"],
     ["_layerwise", "_record", "_files"],
     ["_history", "_range_test", "_panels"],
