@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import optax  # pyright: ignore[reportMissingTypeStubs]
 
-from optax_mi._state import MIDynamicLRState
+from optax_mi._state import KeptParametersState, MIDynamicLRState
 
 # States of Optax's transformations that divide updates by their size or keep their sign
 # alone. By name, as two of them have no public one. Others may stand behind a rate, or
@@ -30,32 +30,38 @@ _NORMALIZING = {
     "ScaleByRssState",
     "ScaleBySM3State",
 }
+# Those of momentum and other averages, which mix updates that lead back with others.
+_AVERAGING = {"EmaState", "TraceState"}
 
 
 def tell_of_order(opt_state: Any, stacklevel: int = 3) -> None:
-    """Warns of a transformation behind a rate that undoes it: the rate says nothing."""
-    found = _normalizing_behind_a_rate(opt_state)
-    if found is not None:
-        warnings.warn(
-            "The learning rate has no effect on the size of the updates: behind "
-            f"mi_dynamic_lr the chain normalizes them ({found}). Put mi_dynamic_lr "
-            "last, behind an optimizer whose own rate is 1: "
-            "optax.chain(optax.adam(1.0), optax_mi.mi_dynamic_lr(lr_min, lr_max)).",
-            stacklevel=stacklevel,
-        )
+    """Warns of a transformation behind a rate that undoes what the rate does."""
+    found = _undoing(opt_state)
+    if found is None:
+        return
+    base, told = "adam(1.0)", "normalizes the updates: the rate has no effect"
+    if found in _AVERAGING:
+        base, told = "sgd(1.0, momentum=0.9)", "averages the updates: those that lead"
+        told += " back to good parameters do not arrive"
+    warnings.warn(
+        f"Behind mi_dynamic_lr, {found} of the chain {told}. Put mi_dynamic_lr last, "
+        f"and before it an optimizer with a rate of 1: optax.chain(optax.{base}, "
+        "optax_mi.mi_dynamic_lr(lr_min, lr_max)).",
+        stacklevel=stacklevel,
+    )
 
 
-def _normalizing_behind_a_rate(node: Any) -> str | None:
-    """The name of such a state, in any chain within an optimizer's state."""
+def _undoing(node: Any) -> str | None:
+    """The name of the first state that undoes a rate, in whichever chain it is."""
     for chain in jax.tree.leaves(node, is_leaf=_is_chain):
         if not _is_chain(chain):
             continue
-        behind = False
+        undoing: set[str] = set()
         for state in chain:
-            found = _normalizing(state) if behind else _normalizing_behind_a_rate(state)
+            found = _named(state, undoing) if undoing else _undoing(state)
             if found is not None:
                 return found
-            behind = behind or _is_rate(state)
+            undoing |= _undoing_behind(state)
     return None
 
 
@@ -63,28 +69,28 @@ def _is_chain(node: Any) -> bool:
     return type(node) is tuple  # states of single transformations are named tuples
 
 
-def _is_rate(state: Any) -> bool:
-    """Whether a state is that of a rate, or of what wraps nothing but rates.
+def _undoing_behind(state: Any) -> set[str]:
+    """The names of what must not stand behind it, if it is the state of a rate.
 
-    A chain with a rate in it does not count: the tuple around it may be of two
-    networks' states, and not a chain.
+    A chain that ends in a rate is none: the tuple around it may be of two networks'
+    states, and not a chain.
     """
 
     def ends(node: Any) -> bool:
         return isinstance(node, MIDynamicLRState) or _is_chain(node)
 
     nodes = jax.tree.leaves(state, is_leaf=ends)
-    return any(isinstance(node, MIDynamicLRState) for node in nodes)
+    if not any(isinstance(node, MIDynamicLRState) for node in nodes):
+        return set()
+    goes_back = _named(state, {KeptParametersState.__name__}) is not None
+    return _NORMALIZING | _AVERAGING if goes_back else _NORMALIZING
 
 
-def _normalizing(state: Any) -> str | None:
-    """The name of a state that normalizes all parameters' updates, not some alone."""
-
-    def is_known(node: Any) -> bool:
-        return type(node).__name__ in _NORMALIZING
+def _named(node: Any, names: set[str]) -> str | None:
+    """The name of the first such state, unless it is for some parameters alone."""
 
     def ends(node: Any) -> bool:
-        return is_known(node) or isinstance(node, optax.MaskedState)
+        return isinstance(node, optax.MaskedState) or type(node).__name__ in names
 
-    nodes = jax.tree.leaves(state, is_leaf=ends)
-    return next((type(node).__name__ for node in nodes if is_known(node)), None)
+    found = [type(each).__name__ for each in jax.tree.leaves(node, is_leaf=ends)]
+    return next((name for name in found if name in names), None)

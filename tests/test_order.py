@@ -15,7 +15,7 @@ from measurements import GRADS, PARAMS, layerwise, single
 
 import optax_mi
 
-TOLD = r"has no effect .* \(ScaleByAdamState\)\. Put mi_dynamic_lr last, .*adam\(1\.0\)"
+TOLD = r"ScaleByAdamState of the chain normalizes .* last, .*adam\(1\.0\), optax_mi\.mi"
 default = functools.partial(optax_mi.mi_dynamic_lr, reference=2.0)
 RATES = {
     "plain": single(1e-3, 0.1, reference=2.0),
@@ -81,6 +81,16 @@ WRONG = {
 def test_it_is_told_of_whatever_lies_around(tx):
     with pytest.warns(UserWarning, match=TOLD):
         look(tx.init(PARAMS))
+
+
+@pytest.mark.parametrize("name", ["default", "layer-wise default", "injected"])
+@pytest.mark.parametrize(
+    "behind", [optax.sgd(1.0, momentum=0.9), optax.ema(0.9)], ids=["momentum", "ema"]
+)
+def test_an_average_is_told_of_behind_a_rate_that_goes_back(behind, name):
+    told = r"(Trace|Ema)State of the chain averages .* last, .*sgd\(1\.0, momentum"
+    with pytest.warns(UserWarning, match=told):
+        look(optax.chain(SGD, RATES[name], behind).init(PARAMS))
 
 
 RIGHT = {
