@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -67,7 +67,9 @@ def lr_range_test(
         returned of it is dropped; start training from the same one again. An NNX model
         is changed in place: hand over a copy, ``nnx.clone(model)``, and likewise where
         a step donates its arguments, ``jax.tree.map(jnp.copy, state)``.
-      batches: Gives at least `steps` batches.
+      batches: Any iterable of batches. A list, or another iterable that can be gone
+        through again (a data loader), may be shorter than the sweep and is begun anew.
+        An iterator must have at least `steps` batches.
       measure: Maps a state to I(H; Y) in nats, a scalar or a mapping as of
         `estimate_mi`, of which the entry "" or the only one counts. Compile it.
       lr_low: The first rate.
@@ -83,24 +85,25 @@ def lr_range_test(
 
     Raises:
       ValueError: If rates are not 0 < lr_low < lr_high, steps or measure_every is not a
-        positive integer, there are fewer than five measurements, or batches run out.
+        positive integer, there are fewer than five measurements, batches has none, or
+        it is an iterator that ends before the sweep.
 
     Cost: steps of training and steps / measure_every measurements.
 
     Example:
-      >>> import itertools, jax, jax.numpy as jnp, numpy as np, optax_mi
+      >>> import jax, jax.numpy as jnp, numpy as np, optax_mi
       >>> y = np.arange(200) % 2
       >>> x = np.random.default_rng(0).normal(size=(200, 3)) + 2 * y[:, None]
-      >>> def loss(w):
+      >>> def loss(w, x, y):
       ...     return jnp.mean((jnp.tanh(x @ w) - 2 * y + 1) ** 2)
       >>> @jax.jit
       ... def train_step(w, batch, learning_rate):
-      ...     value, gradient = jax.value_and_grad(loss)(w)
+      ...     value, gradient = jax.value_and_grad(loss)(w, *batch)
       ...     return w - learning_rate * gradient, value
       >>> measure = jax.jit(lambda w: optax_mi.ksg_discrete(jnp.tanh(x @ w), y))
       >>> w = jnp.array([1.0, 0.0, -1.0])
-      >>> result = optax_mi.lr_range_test(
-      ...     train_step, w, itertools.repeat(None), measure, steps=100)
+      >>> batches = [(x[i::4], y[i::4]) for i in range(4)]
+      >>> result = optax_mi.lr_range_test(train_step, w, batches, measure, steps=100)
       >>> result.lr_min < 0.1 < result.lr_max
       True
 
@@ -124,7 +127,7 @@ def lr_range_test(
     rates = np.geomspace(lr_low, lr_high, steps).tolist()
     losses, done = [], 0
     for done, (rate, batch) in enumerate(
-        zip(progress(rates), batches, strict=False), start=1
+        zip(progress(rates), _over_and_over(batches), strict=False), start=1
     ):
         state, loss = train_step(state, batch, rate)
         losses.append(loss)
@@ -136,9 +139,20 @@ def lr_range_test(
                 break
     else:
         if done < steps:
-            _checks.fail("batches", f"an iterable over {steps} batches", done)
+            expected = f"an iterator over {steps} batches, or a list of any number"
+            _checks.fail("batches", expected, done)
     learning_rate, loss, mi = np.array(seen).T
     return LRRangeTest(learning_rate, loss, mi, *_bounds(learning_rate, loss, mi))
+
+
+def _over_and_over(batches: Iterable[Batch]) -> Iterator[Batch]:
+    """Begins again at the end. Of an iterator there is nothing left then: it ends."""
+    some = True
+    while some:
+        some = False
+        for batch in batches:
+            some = True
+            yield batch
 
 
 def _nats(mi: Measurement) -> float:

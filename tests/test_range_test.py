@@ -115,11 +115,49 @@ def test_bad_arguments_are_refused_with_their_name(options, message):
         sweep(hill, **options)
 
 
-def test_too_few_batches_are_refused_with_their_number():
-    with pytest.raises(ValueError, match="iterable over 300 batches, got 7"):
-        optax_mi.lr_range_test(
-            lambda state, batch, rate: (state, 1.0), 0, range(7), lambda state: 1.0
-        )
+def swept(batches, steps=20):
+    """The batches that the steps of a sweep are given."""
+    given = []
+    optax_mi.lr_range_test(
+        lambda state, batch, rate: (state, given.append(batch) or 1.0),
+        0,
+        batches,
+        lambda state: 1.0,
+        steps=steps,
+    )
+    return given
+
+
+@pytest.mark.parametrize("n", [1, 7, 20, 30])
+def test_a_list_of_any_number_of_batches_is_gone_through_again(n):
+    assert swept(list(range(n))) == [step % n for step in range(20)]
+
+
+def test_a_loader_is_begun_anew_and_not_kept():
+    class Loader:
+        epochs = 0
+
+        def __iter__(self):
+            self.epochs += 1
+            yield from [(self.epochs, i) for i in range(8)]
+
+    found = swept(Loader())
+    assert found == [(epoch, i) for epoch in (1, 2, 3) for i in range(8)][:20]
+
+
+def test_an_iterator_gives_no_more_batches_than_there_are_steps():
+    batches = iter(range(25))
+    assert swept(batches) == list(range(20))
+    assert next(batches) == 20
+
+
+@pytest.mark.parametrize(
+    ("batches", "number"), [(iter(range(7)), 7), ((i for i in range(19)), 19), ([], 0)]
+)
+def test_an_iterator_that_ends_before_the_sweep_is_refused(batches, number):
+    told = f"`batches` must be an iterator over 20 batches, or a list .* got {number}"
+    with pytest.raises(ValueError, match=told):
+        swept(batches)
 
 
 @pytest.mark.slow
