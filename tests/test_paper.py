@@ -82,7 +82,7 @@ def test_a_row_of_figure_3_is_repeated_kept_and_reported(
     report.main(out)
     page = (tmp_path / "tables.md").read_text()
     accuracy = 100 * epochs[-1]["accuracy"]
-    assert f"| MI: change and value (B), same rate | 1 | {accuracy:.2f} " in page
+    assert f"| policy B, epsilon 1 % | 1 | {accuracy:.2f} " in page
     picture = tmp_path / "figure3-small-digits-200-5x16.png"
     assert picture.name in page
     assert picture.read_bytes().startswith(b"\x89PNG")
@@ -160,7 +160,7 @@ def test_baselines_are_tuned_on_held_out_examples_and_run_at_the_best_rate(
     assert len(recorded(tmp_path / f"{experiments.TUNING}.jsonl")) == 3
     report.main(["--out", str(tmp_path)])
     page = (tmp_path / "tables.md").read_text()
-    for title in ("constant, 0.1", "schedule-free SGD, 1", "MI: change (A)"):
+    for title in ("constant, 0.1", "schedule-free SGD, 1", "policy A"):
         assert f"| {title} | 1 |" in page
     assert "epoch that reaches the end of “constant, 0.1”" in page
     assert "| 0.1 | the grid's edge |" in page

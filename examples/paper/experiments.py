@@ -75,8 +75,7 @@ _DAMPENED = _SAME | {"gamma_up": 0.01, "gamma_down": 0.01}  # smaller steps upwa
 _FINE = _SAME | {"epsilon": 0.003}  # ours: 1 % takes a slow start for the end
 _WARM_UP = {"start": LR_MIN, "rate": LR, "epochs": 5}
 _FAR_APART = {"lr_min": 1e-4, "lr_max": 3.0}  # bounds that anybody can name
-_A, _B = "MI: change (A)", "MI: change and value (B)"
-_STABLE = "MI: warm-up, stable, decay"
+_A, _B, _STABLE = "policy A", "policy B", "default policy"
 FIXED, WARM_UP, CHANGE, CHANGE_DAMPENED, DAMPENED, SAME_RATE, FINE, STABLE = (
     _row(*row)
     for row in [
@@ -85,7 +84,7 @@ FIXED, WARM_UP, CHANGE, CHANGE_DAMPENED, DAMPENED, SAME_RATE, FINE, STABLE = (
         ("change", _A, "change", _CHANGE),
         ("change_dampened", f"{_A}, increases dampened", "change", _SLOW_CHANGE),
         ("dampened", f"{_B}, increases dampened", "reference", _DAMPENED),
-        ("same_rate", f"{_B}, same rate", "reference", _SAME),
+        ("same_rate", f"{_B}, epsilon 1 %", "reference", _SAME),
         ("fine", f"{_B}, epsilon 0.3 %", "reference", _FINE),
         ("stable", _STABLE, "stable", _FAR_APART),
     ]

@@ -25,12 +25,14 @@ from optax_mi import plots
 METRIC = "test accuracy (%)"
 INTRODUCTION = (
     "Written by `python -m examples.paper.report` from the `.jsonl` files beside it, "
-    "which hold every number. Accuracies are of the test set, but for "
-    f"`{TUNING}`, whose are of held-out training examples; over seeds as mean and "
-    "standard deviation. Epochs count from 0. Seconds are those of all epochs, by the "
-    "median one, for training, and for measuring where the rate follows it; runs "
-    "beside each other on one machine slow each other down, so that only large "
-    "differences mean something."
+    "which hold every number. Policy A is `change_policy`, policy B is "
+    "`reference_policy`, and the default policy is `warmup_stable_decay_policy`. "
+    "Accuracies are of the test set, "
+    f"but for `{TUNING}`, whose are of held-out training examples; over seeds they are "
+    "given as mean and standard deviation. Epochs count from 0. Seconds are the median "
+    "epoch's times the number of epochs, for training, and for measuring where the "
+    "rate follows the measurements. Runs beside each other on one machine slow each "
+    "other down, so only large differences mean something."
 )
 
 
