@@ -14,6 +14,7 @@ import tiers
 from sklearn.feature_selection import mutual_info_classif, mutual_info_regression
 
 import optax_mi
+from tests.benchmarks.controllers import greedy
 
 contrib = optax.contrib
 PAGE = (pages.DOCS / "comparison.md").read_text(encoding="utf-8")
@@ -34,9 +35,10 @@ with_results = pytest.mark.skipif(
     not (pages.DOCS / "results").exists(), reason="the sdist leaves them out"
 )
 
-SIGNALS = table("| under `optax.` | what sets the rate")
-COSTS = table("| under `optax.` | extra forward passes")
+SIGNALS = table("| method | what sets the rate")
+COSTS = table("| method | extra forward passes")
 REACHED = table("| | rate | final accuracy")
+REGRETS = table("| | mean regret, 24 pairs")
 
 
 def norm_ratio(_, grads, updates):
@@ -69,6 +71,14 @@ METHODS = {
     "contrib.reduce_on_plateau": lambda: (
         optax.chain(optax.sgd(0.02), contrib.reduce_on_plateau(patience=3)),
         lambda state, *_: state[-1].scale,
+    ),
+    # Our copy of its rule: the class itself is for PyTorch.
+    "transformers.GreedyLR": lambda: (
+        optax.chain(
+            optax.sgd(1.0),
+            greedy.follow(greedy.Rule(1e-3, 0.05, 0.01, 0.9, patience=0, window=5)),
+        ),
+        searched_rate,
     ),
     "polyak_sgd": lambda: (optax.polyak_sgd(), norm_ratio),
     "contrib.momo": lambda: (
@@ -127,7 +137,9 @@ METHODS = {
     ),
 }
 SEARCHES = [name for name in METHODS if name.endswith("linesearch")]
-OPTAX = [name for name in METHODS if not name.startswith("optax_mi.")]
+OPTAX = [
+    name for name in METHODS if not name.startswith(("optax_mi.", "transformers."))
+]
 
 PARAMS = {"dense": {"w": jnp.ones(8)}, "bias": {"b": jnp.zeros(())}}
 STEPS = 80
@@ -287,6 +299,24 @@ def test_accuracies_are_those_of_the_results():
     assert len(REACHED) == 11
     for method, (rate, accuracy) in REACHED.items():
         assert f"| {method} | {rate} | {accuracy} |" in results
+
+
+@with_results
+def test_regrets_are_those_of_the_controllers_table():
+    page = (pages.DOCS / "results/controllers.md").read_text(encoding="utf-8")
+    rows = {}
+    for line in page.splitlines():
+        first, *cells = [cell.strip(" *") for cell in line.strip("|").split("|")]
+        rows.setdefault(first, cells)
+    names, renamed = rows["task"], {"the default policy": "warm-up-stable-decay by MI"}
+    means, everywhere, lost = (
+        dict(zip(names, rows[row], strict=True))
+        for row in ("mean, in points alone", "mean", "seeds lost")
+    )
+    assert len(REGRETS) == 11
+    for method, cells in REGRETS.items():
+        name = renamed.get(method, method.removesuffix(", tuned"))
+        assert cells == [means[name], everywhere[name], lost[name]]
 
 
 @pytest.mark.parametrize(
