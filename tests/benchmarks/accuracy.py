@@ -56,7 +56,7 @@ def estimate(estimator: Callable, task: tasks.Task, n: int) -> float:
 
 
 def print_bands(selected: list[tasks.Task], estimators: dict[str, Callable], n: int):
-    """Prints a row a task and a row a band."""
+    """Prints a table with a row a task, and one with a row a band."""
     names = list(estimators)
     print(f"| task | truth | {' | '.join(names)} |")
     print(f"|{'---|' * (len(names) + 2)}")
@@ -91,7 +91,8 @@ def main() -> None:
     classes = [task for task in everything if task.band.startswith("labels")]
     others = [task for task in everything if task not in classes]
     if others:
-        print_bands(others, {**continuous, **their_continuous}, n)
+        print_bands(others, continuous, n)
+        print_bands(others, their_continuous, n)
     if classes:
         print_bands(classes, {**labels, **their_labels}, n)
 
