@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, Integer
 
@@ -69,9 +71,9 @@ def _plug_in_mi(
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
     x, y = collectives.gather(x, axis), collectives.gather(y, axis)
     n = len(x)
+    pair: Any = classes.in_common((x, y))
     n_pair, n_x, n_y = (
-        classes.sizes(each).astype(jnp.result_type(float))
-        for each in (classes.in_common((x, y)), x, y)
+        classes.sizes(each).astype(jnp.result_type(float)) for each in (pair, x, y)
     )
     log_pair, log_x, log_y = (jnp.log(m / n) for m in (n_pair, n_x, n_y))
     plug_in = jnp.mean(log_pair - log_x - log_y)
