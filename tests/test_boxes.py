@@ -148,12 +148,12 @@ def test_entropy_is_that_of_all_pairs(d, searched):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_neighbours_along_an_axis_equal_sorted_distances(kind):
+def test_neighbours_in_a_feature_equal_sorted_distances(kind):
     x = sample(kind, 300, 1)[:, 0]
     labels = np.random.default_rng(1).integers(0, 8, 300) ** 2
     k = np.minimum(4, np.bincount(labels)[labels] - 1)
-    axis = sorting.axis(jnp.asarray(x), labels=jnp.asarray(labels))
-    codes = sorting.kth_distances(axis, jnp.asarray(k), 4, "manhattan")
+    feature = sorting.sorted_feature(jnp.asarray(x), labels=jnp.asarray(labels))
+    codes = sorting.kth_distances(feature, jnp.asarray(k), 4, "manhattan")
     distance = np.abs(x[:, None] - x[None])
     distance = np.where(labels[:, None] == labels[None], distance, np.inf)
     expected = np.sort(distance, axis=1)[np.arange(300), k]  # each is its own nearest
@@ -172,21 +172,21 @@ def test_it_is_used_for_many_points_in_few_dimensions_alone():
 
 @pytest.mark.parametrize("metric", ["chebyshev", "euclidean"])
 @pytest.mark.parametrize("n", [1, 2, 50, 700])
-def test_counts_along_axes_equal_those_by_comparing(n, metric):
+def test_counts_in_features_equal_those_by_comparing(n, metric):
     rng = np.random.default_rng(n)
     x = np.round(rng.normal(size=(n, 2)) * 20).astype(np.float32) / 8
     radius = np.round(rng.random(n) * 10).astype(np.float32) / 8
     radius = radius**2 if metric == "euclidean" else radius
     units = [jnp.float32(1), jnp.float32(2)]
     variables = [Variable(jnp.asarray(x[:, [f]]), unit) for f, unit in enumerate(units)]
-    axes = sorting.axes_of(variables, metric, None)
-    assert axes is not None
+    features = sorting.sorted_features_of(variables, metric, None)
+    assert features is not None
     distance = np.abs(x[:, None] - x[None])
     distance = distance**2 if metric == "euclidean" else distance
     for used in ([0], [0, 1]):
         farther = np.max(distance[..., used] * np.array([1, 2])[used], axis=-1)
         closer, within = sorting.counts(
-            [axes[i] for i in used], distances.code(jnp.asarray(radius)), metric
+            [features[i] for i in used], distances.code(jnp.asarray(radius)), metric
         )
         np.testing.assert_array_equal(closer, np.sum(farther < radius[:, None], axis=1))
         np.testing.assert_array_equal(

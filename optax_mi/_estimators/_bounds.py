@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
-from jaxtyping import Array, ArrayLike, Bool, Float, Int, Integer, ScalarLike, Shaped
+from jaxtyping import Array, ArrayLike, Float, Int, Integer, ScalarLike
 
 from optax_mi import _checks
 from optax_mi._estimators._neighbours import classes, collectives, distances, tiles
@@ -99,41 +98,28 @@ def _bounds(
     axis: AxisName,
 ) -> Bounds:
     n, devices = len(x), collectives.size(axis)
-    padded = (
-        distances.as_columns(x),
-        distances.pad_points(labels, 0),
-        distances.pad_points(jnp.ones_like(labels, bool), False),
-    )
+    padded = distances.as_columns(x), distances.pad_points(labels, 0)
     columns = collectives.spread(padded, axis)
 
     def log_means(
         block: tuple[
             Float[Array, "rows d"], Integer[Array, "rows"], Int[Array, "rows"]
         ],
-    ) -> tuple[Float[Array, "rows"], ...]:
+    ) -> list[Float[Array, "rows"]]:
         points, label, size = block
 
-        def pairs(tile: Any) -> tuple[Shaped[Array, "rows m"], ...]:
-            own, own_label, there = tile
-            squared = distances.distances(points, own, "euclidean")
-            present = jnp.broadcast_to(there[None], squared.shape)
-            return squared, present & (label[:, None] == own_label[None]), present
+        def sums(columns: Any) -> list[Float[Array, "rows"]]:
+            others, other_label = columns
+            squared = distances.distances(points, others, "euclidean")
+            same = label[:, None] == other_label[None]
+            # Kullback-Leibler and Bhattacharyya. The point itself adds 1, so no sum
+            # vanishes; what pads the columns is infinitely far away and adds 0.
+            terms = [jnp.exp(-squared / scale) for scale in (2, 8)]
+            return [jnp.sum(t, axis=1, where=w) for w in (True, same) for t in terms]
 
-        squared, same, present = collectives.everywhere(pairs, columns)
-
-        def log_mean(
-            scale: float, among: Bool[Array, "rows m"], number: Int[Array, "..."]
-        ) -> Float[Array, "rows"]:
-            total = jax.nn.logsumexp(-squared / scale, axis=1, where=among)
-            return total - jnp.log(number.astype(x.dtype))
-
-        number = jnp.asarray(n * devices)
-        return (
-            log_mean(2, present, number),
-            log_mean(8, present, number),
-            log_mean(2, same, size),
-            log_mean(8, same, size),
-        )
+        totals = collectives.around(sums, columns, jnp.add, lambda _: 0)
+        numbers = [jnp.asarray(n * devices)] * 2 + [size] * 2
+        return [jnp.log(t / m) for t, m in zip(totals, numbers, strict=True)]
 
     means = tiles.map_blocks(
         log_means,

@@ -294,6 +294,6 @@ def _train(
 def _standardised(x: Float[Array, "n d"]) -> Float[Array, "n d"]:
     features = jax.vmap(distances.rescale, 1, 1)(x[..., None])
     x = features[..., 0]  # of which squares are representable
-    spread = jnp.std(x, axis=0, keepdims=True)
+    deviation = jnp.std(x, axis=0, keepdims=True)
     x = x - jnp.mean(x, axis=0, keepdims=True)
-    return x / jnp.where(spread > 0, spread, 1)
+    return x / jnp.where(deviation > 0, deviation, 1)

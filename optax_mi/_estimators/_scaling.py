@@ -1,6 +1,6 @@
 """The units that distances within a variable are measured in.
 
-A joint distance of variables with very different spreads sees the larger one alone, and
+A joint distance of variables of very different scales sees the larger one alone, and
 so does a distance within a variable whose features have different units. Mutual
 information depends on neither.
 """
@@ -19,7 +19,7 @@ from optax_mi._types import AxisName, Metric, Scaling
 
 SCALINGS: tuple[Scaling, ...] = ("feature", "variable", "none")
 
-# Units of variables of equal spread differ by this much, so that the distances of one
+# Units of variables of equal scale differ by this much, so that the distances of one
 # are never tied with those of another one.
 _APART = 2.0**-20
 
@@ -39,7 +39,7 @@ def in_units(
 
     Args:
       variables: Points of each variable.
-      scaling: "variable" divides distances by the variable's spread. "feature" first
+      scaling: "variable" divides distances by the variable's scale. "feature" first
         divides each feature by its own, and then that is all where the distance is that
         of one feature, as in the maximum norm. "none" leaves all units as they are.
       metric: The norm within a variable. Euclidean distances are squared, and so is
@@ -127,7 +127,7 @@ def _unit(x: Float[Array, "n d"], metric: Metric, axis: AxisName) -> Float[Array
     mean = collectives.mean(x, axis)[None]
     distance = distances.distances(mean, x.T, metric)[0]
     if metric == "euclidean":
-        spread = collectives.mean(distance, axis)
+        scale = collectives.mean(distance, axis)
     else:
-        spread = jnp.sqrt(collectives.mean(distance**2, axis))
-    return jnp.where(spread > 0, 1 / spread, 1)
+        scale = jnp.sqrt(collectives.mean(distance**2, axis))
+    return jnp.where(scale > 0, 1 / scale, 1)

@@ -39,6 +39,7 @@ ROWS = [
     Row(1000, 784, 0, "euclidean"),
     Row(1000, 3072, 0, "euclidean"),
     Row(5000, 10, 0, "euclidean"),
+    Row(20_000, 10, 0, "euclidean"),
     Row(10_000, 50, 0, "euclidean"),
     Row(1000, 1, 1, "chebyshev"),
     Row(1000, 784, 10, "euclidean"),

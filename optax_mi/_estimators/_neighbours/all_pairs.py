@@ -226,18 +226,18 @@ def _about_within_error(
         for product, unit in zip(rows.products, query.units, strict=True)
         if product is not None
     ]
-    margin = 2 * reduce(jnp.maximum, errors)
-    low = distances.code(jnp.maximum(squared - margin, 0))
-    high = distances.code(squared + margin)
+    tolerance = 2 * reduce(jnp.maximum, errors)
+    low = distances.code(jnp.maximum(squared - tolerance, 0))
+    high = distances.code(squared + tolerance)
     balls = _balls(query, rows, tiles.stored, measured, low, high)
 
     def at_radius(tile: Columns) -> list[Bool[Array, "rows m"]]:
         return [(c >= low[:, None]) & (c <= high[:, None]) for c in tile.points]
 
     several = sum(tiles.count(at_radius, measured)) > 1
-    doubtful = (balls[0].tied > 1) | several | (squared <= 2 * margin)
+    doubtful = (balls[0].tied > 1) | several | (squared <= 2 * tolerance)
     # Without an error ties are ties, as where all points coincide.
-    return Found(k, radius, balls), doubtful & (margin > 0)
+    return Found(k, radius, balls), doubtful & (tolerance > 0)
 
 
 def _balls(

@@ -31,10 +31,10 @@ def by_sorting(query: Query, rows: Rows) -> list[Found]:
     """Of one feature, in n log n operations."""
     (variable,) = query.variables
     values = variable.x[:, 0]
-    axis = sorting.axis(values, variable.unit, query.spaces[0].labels)
+    feature = sorting.sorted_feature(values, variable.unit, query.spaces[0].labels)
 
     def found(k: Int[Array, "n"], max_k: int) -> Found:
-        radius = sorting.kth_distances(axis, k, max_k, query.metric)
+        radius = sorting.kth_distances(feature, k, max_k, query.metric)
         return Found(k, radius, _balls_within(query, rows, radius))
 
     return [found(*ks) for ks in zip(rows.ks, query.ks, strict=True)]
@@ -67,9 +67,9 @@ def _balls_within(
         members = [query.variables[v] for v in space.variables]
         if not members:
             return ball_of_class(size, radius)
-        axes = sorting.axes_of(members, query.metric, space.labels)
-        if axes is not None:
-            counts = sorting.counts(axes, radius, query.metric)
+        features = sorting.sorted_features_of(members, query.metric, space.labels)
+        if features is not None:
+            counts = sorting.counts(features, radius, query.metric)
         else:
             counts = boxes.counts(members, radius, query.metric, space.labels)
         return ball(radius, *counts)

@@ -1,8 +1,8 @@
 """Points in order of place: a few consecutive ones, a leaf, lie in a compact box.
 
 For a leaf of queries only those leaves are visited whose box comes within a bound of
-the distances that matter. Boxes only tell which points need no look, with a margin for
-rounding; points are looked at by the same operations as where all pairs are.
+the distances that matter. Boxes only tell which points need no look, with a tolerance
+for rounding; points are looked at by the same operations as where all pairs are.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from optax_mi._estimators._neighbours.distances import Variable
 from optax_mi._types import Metric
 
 # How much closer than its points a box is taken to be, relatively.
-_MARGIN = 1e-5
+_TOLERANCE = 1e-5
 
 
 class Sizes(NamedTuple):
@@ -115,12 +115,12 @@ class Distance(NamedTuple):
         self,
         points: Float[Array, "rows D"],
         columns: Float[Array, "D m"],
-        margin: float = 1.0,
+        tolerance: float = 1.0,
     ) -> Int[Array, "rows m"]:
         """Codes of the distances of points from columns."""
         codes = [
             distances.codes_from(
-                points[:, features], columns[features], self.metric, unit * margin
+                points[:, features], columns[features], self.metric, unit * tolerance
             )
             for features, unit in self.variables
         ]
@@ -151,7 +151,7 @@ class Distance(NamedTuple):
         def of_leaf(low: Float[Array, "D"], high: Float[Array, "D"]) -> Int[Array, "L"]:
             low, high = low[None], high[None]
             gap = jnp.maximum(jnp.maximum(leaves.low - high, low - leaves.high), 0)
-            return self.codes(jnp.zeros_like(gap[:1]), gap.T, 1 - _MARGIN)[0]
+            return self.codes(jnp.zeros_like(gap[:1]), gap.T, 1 - _TOLERANCE)[0]
 
         return jax.vmap(of_leaf)(leaves.low[q], leaves.high[q])
 

@@ -1,9 +1,9 @@
-"""Counts of the points within a radius along one or two axes, by sorting.
+"""Counts of the points within a radius in one or two features, by sorting.
 
-An axis is a feature whose distances stand for themselves: the points within a radius
-are an interval of its sorted values, and those within it along two axes a rectangle of
-their ranks. That takes n log n operations and gives the counts of all pairs exactly:
-the ends of an interval are searched for by the very distances that are compared.
+Where the distance is that of one feature, the points within a radius are an interval of
+its sorted values, and those within it in two features a rectangle of their ranks. That
+takes n log n operations and gives the counts of all pairs exactly: the ends of an
+interval are searched for by the very distances that are compared.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from optax_mi._estimators._neighbours.distances import Variable
 from optax_mi._types import Index, Metric
 
 
-class Axis(NamedTuple):
+class SortedFeature(NamedTuple):
     """One feature of n points, in sorted order."""
 
     values: Float[Array, "n"]
@@ -36,10 +36,10 @@ class Interval(NamedTuple):
     end: Int[Array, "n"]
 
 
-def axes_of(
+def sorted_features_of(
     variables: Sequence[Variable], metric: Metric, labels: Integer[Array, "n"] | None
-) -> list[Axis] | None:
-    """The axes of a space, one or two, or None where it is more than that.
+) -> list[SortedFeature] | None:
+    """The features of a space, one or two, or None where there are more than that.
 
     The first is sorted within the labels, which then hold for both.
     """
@@ -49,46 +49,47 @@ def axes_of(
     if len(features) > 2:
         return None
     return [
-        axis(*feature, labels if i == 0 else None) for i, feature in enumerate(features)
+        sorted_feature(*feature, labels if i == 0 else None)
+        for i, feature in enumerate(features)
     ]
 
 
-def axis(
+def sorted_feature(
     values: Float[Array, "n"],
     unit: Float[Array, ""] | float = 1.0,
     labels: Integer[Array, "n"] | None = None,
-) -> Axis:
+) -> SortedFeature:
     """Sorts one feature; where there are labels, within each of them."""
     places = jnp.arange(len(values))
     if labels is None:
         everywhere = Interval(
             jnp.zeros_like(places), jnp.full_like(places, len(values))
         )
-        return Axis(values, order(values), unit, everywhere)
+        return SortedFeature(values, order(values), unit, everywhere)
     in_order, points = order_within(labels, values, places)
     group = jax.tree.map(
         lambda end: jnp.zeros_like(end).at[points].set(end), groups_of(in_order)
     )
-    return Axis(values, points, unit, group)
+    return SortedFeature(values, points, unit, group)
 
 
 def kth_distances(
-    axis: Axis, k: Int[Array, "n"], max_k: int, metric: Metric
+    feature: SortedFeature, k: Int[Array, "n"], max_k: int, metric: Metric
 ) -> Int[Array, "n"]:
     """Codes of the distance to the k-th nearest other point of the group.
 
     `k` is at most `max_k` and may differ from point to point. Where the group has fewer
     others the result means nothing.
     """
-    own = axis.values[axis.order]
-    k, begin, end = (a[axis.order] for a in (k, *axis.group))
+    own = feature.values[feature.order]
+    k, begin, end = (a[feature.order] for a in (k, *feature.group))
     places = jnp.arange(len(own))
 
     def distance(step: Int[Array, "..."] | int) -> Int[Array, "n"]:
         """Codes of the distance to what is so many steps further in order."""
         other = places + step
         inside = (other >= begin) & (other < end)
-        codes = _codes(own.at[other].get(mode="clip") - own, axis.unit, metric)
+        codes = _codes(own.at[other].get(mode="clip") - own, feature.unit, metric)
         return jnp.where(inside, codes, distances.farthest(codes))
 
     # Some i of the k are to the left, and the others to the right: of two ascending
@@ -98,7 +99,7 @@ def kth_distances(
         return jnp.where(i <= k, jnp.minimum(kth, farther), kth)
 
     kth = jax.lax.fori_loop(1, max_k + 1, split, distance(k))
-    return jnp.zeros_like(kth).at[axis.order].set(kth)
+    return jnp.zeros_like(kth).at[feature.order].set(kth)
 
 
 def order(values: Float[Array, "n"]) -> Int[Array, "n"]:
@@ -141,20 +142,20 @@ def _sort_key(values: Float[Array, "n"]) -> Int[Array, "n"]:
 
 
 def counts(
-    axes: Sequence[Axis], radius: Int[Array, "n"], metric: Metric
+    features: Sequence[SortedFeature], radius: Int[Array, "n"], metric: Metric
 ) -> tuple[Int[Array, "n"], Int[Array, "n"]]:
     """Numbers of points, itself among them, closer than a radius and up to it.
 
     Args:
-      axes: One or two of them.
+      features: One or two of them.
       radius: Codes.
       metric: Decides whether distances come squared.
     """
-    closer = [_interval(axis, lambda c: c < radius, metric) for axis in axes]
-    within = [_interval(axis, lambda c: c <= radius, metric) for axis in axes]
-    if len(axes) == 1:
+    closer = [_interval(feature, lambda c: c < radius, metric) for feature in features]
+    within = [_interval(feature, lambda c: c <= radius, metric) for feature in features]
+    if len(features) == 1:
         return closer[0].end - closer[0].begin, within[0].end - within[0].begin
-    first, second = axes
+    first, second = features
     position = jnp.arange(len(radius))
     rank = jnp.zeros_like(position).at[second.order].set(position)
     closer_count, within_count = _in_rectangles(rank[first.order], [closer, within])
@@ -162,16 +163,16 @@ def counts(
 
 
 def _interval(
-    axis: Axis,
+    feature: SortedFeature,
     inside: Callable[[Int[Array, "n"]], Bool[Array, "n"]],
     metric: Metric,
 ) -> Interval:
     """The sorted values at distances from each point that satisfy a condition."""
-    n = len(axis.values)
-    ordered = axis.values[axis.order]
+    n = len(feature.values)
+    ordered = feature.values[feature.order]
 
     def is_inside(other: Float[Array, "n"]) -> Bool[Array, "n"]:
-        return inside(_codes(other - axis.values, axis.unit, metric))
+        return inside(_codes(other - feature.values, feature.unit, metric))
 
     def first(
         holds: Callable[[Float[Array, "n"]], Bool[Array, "n"]],
@@ -186,24 +187,30 @@ def _interval(
                 jnp.where(after, middle + 1, low), jnp.where(after, high, middle)
             )
 
-        return jax.lax.fori_loop(0, n.bit_length(), halve, axis.group)[0]
+        return jax.lax.fori_loop(0, n.bit_length(), halve, feature.group)[0]
 
     return Interval(
-        begin=first(lambda other: (other > axis.values) | is_inside(other)),
-        end=first(lambda other: (other > axis.values) & ~is_inside(other)),
+        begin=first(lambda other: (other > feature.values) | is_inside(other)),
+        end=first(lambda other: (other > feature.values) & ~is_inside(other)),
     )
 
 
 def _in_rectangles(
     ranks: Int[Array, "n"], rectangles: Sequence[Sequence[Interval]]
 ) -> Int[Array, "rectangles n"]:
-    """How many of the ranks lie in each rectangle.
+    """How many points lie in each rectangle.
 
-    A rectangle is an interval of the sequence of ranks [n] and one of the ranks. The
-    sequence is sorted by one bit after the other, the highest first, and each interval
-    of it is followed: of the ranks that agree with a limit in the bits above, those
-    with a zero where it has a one are below it (a wavelet matrix: Claude, Navarro and
-    Ordonez 2015).
+    The points are in the order of the first feature, and `ranks` are theirs in that of
+    the second. A rectangle is an interval of places in the sequence, and one of ranks.
+    How many of an interval have ranks below a limit is found bit by bit, the highest
+    first (a wavelet matrix: Claude, Navarro and Ordonez 2015): those that have agreed
+    with the limit so far, and have a zero where it has a one, are below it. The
+    sequence is then sorted by the bit, and the interval follows those that agree.
+
+    Of 3 0 5 1 4 2, how many at places 1 to 4 are below 5, in bits 101? Of 0 5 1 4, two
+    have no 4. Sorted by that bit: 3 0 1 2 5 4, and 5 4 agree. The limit has no 2, and
+    neither have they; sorted: 0 1 5 4 3 2. It has a 1, and one of 5 4 has none. In all
+    three: 0, 1 and 4.
     """
     n = len(ranks)
     limit = jnp.stack([jnp.stack(of_ranks) for _, of_ranks in rectangles])
