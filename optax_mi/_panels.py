@@ -11,6 +11,8 @@ from jaxtyping import Real, Shaped
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import LogFormatter, MaxNLocator
 
 from optax_mi import _checks
 
@@ -46,25 +48,31 @@ def band(
     values: Real[np.ndarray, "seeds epochs"],
     **look: Any,
 ) -> None:
-    """The mean over seeds, with one standard deviation to each side."""
+    """The mean over seeds, with one standard deviation to each side.
+
+    The band ends where the seeds do, so that rates and accuracies stay in their range.
+    """
     mean, spread = values.mean(axis=0), values.std(axis=0)
     panel.plot(x, mean, marker="o" if len(x) == 1 else None, **look)
     if len(values) > 1:
-        panel.fill_between(
-            x, mean - spread, mean + spread, color=look["color"], alpha=0.2, linewidth=0
-        )
+        low = np.maximum(mean - spread, values.min(axis=0))
+        high = np.minimum(mean + spread, values.max(axis=0))
+        panel.fill_between(x, low, high, color=look["color"], alpha=0.2, linewidth=0)
 
 
 def reference_lines(
     panel: Axes, references: Sequence[Real[np.ndarray, "epochs"]]
-) -> None:
+) -> list[Line2D]:
     """Dotted lines at the references of several runs that were last in force.
 
-    Where all have one in common, a second axis has the share of it.
+    They lie over the curves that reach them. Where all runs have one in common, a
+    second axis has the share of it.
     """
-    for reference in _different(np.array([each[-1] for each in references])):
-        line = panel.axhline(reference, color=_GREY, linestyle=":", linewidth=1)
-        panel.legend([line], ["reference"], loc="lower right", fontsize="small")
+    look: Any = {"color": "0.1", "linestyle": ":", "linewidth": 2, "zorder": 3}
+    last = _different(np.array([each[-1] for each in references]))
+    lines = [panel.axhline(reference, **look) for reference in last]
+    if lines:
+        lines[0].set_label("reference")
     ever = _different(np.concatenate(references))
     if len(ever) == 1 and ever[0] > 0:
         percent = 100 / ever[0]
@@ -74,6 +82,7 @@ def reference_lines(
         # In the reference's colour, as the next panel's names are close.
         share.set_ylabel("share of the reference (%)", color=_GREY)
         share.tick_params(colors=_GREY)
+    return lines
 
 
 def _different(values: Real[np.ndarray, "n"]) -> Real[np.ndarray, "different"]:
@@ -95,9 +104,27 @@ def looks() -> Iterator[tuple[str, str]]:
     return itertools.cycle((colour, style) for style in _STYLES for colour in COLOURS)
 
 
+class _Plain(LogFormatter):
+    """0.01 in place of a power of ten, at the ticks that matplotlib labels."""
+
+    def __call__(self, x: float, pos: int | None = None) -> str:
+        return f"{x:g}" if super().__call__(x, pos) else ""
+
+
+def whole_numbers() -> MaxNLocator:
+    """Ticks at whole numbers, such as epochs."""
+    return MaxNLocator("auto", integer=True, steps=[1, 2, 5, 10])
+
+
 def label(panel: Axes, x: str, y: str) -> None:
-    """Names the axes, over a grid."""
+    """Names the axes, over a grid; epochs are whole and rates logarithmic."""
     panel.set_xlabel(x)
     panel.set_ylabel(y)
+    if x == "epoch":
+        panel.xaxis.set_major_locator(whole_numbers())
+    if y == "learning rate":
+        panel.set_yscale("log")
+        panel.yaxis.set_major_formatter(_Plain())
+        panel.yaxis.set_minor_formatter(_Plain())
     panel.grid(color="0.9")
     panel.set_axisbelow(True)

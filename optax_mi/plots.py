@@ -16,6 +16,8 @@ import numpy as np
 from jaxtyping import Shaped
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
@@ -40,12 +42,14 @@ def training(
     metric: str = "accuracy",
     ax: Panels | None = None,
 ) -> tuple[Figure, Shaped[np.ndarray, "4"]]:
-    """The paper's row of four panels (Figures 3 to 5), for one run or several.
+    """The paper's four panels (Figures 3 to 5), for one run or several.
 
     Learning rate, a metric and I(H; Y) against the epoch, and the metric against
-    I(H; Y). Runs of several seeds are drawn as their mean with a band of one standard
-    deviation to each side. The reference is a dotted grey line, and where all runs have
-    the same one a second axis shows information as a share of it.
+    I(H; Y): in a row, as in the paper, or two by two where there is one name only. Runs
+    of several seeds are drawn as their mean with a band of one standard deviation to
+    each side, which ends at the lowest and the highest seed. The reference is a dotted
+    line, and where all runs have the same one a second axis shows information as a
+    share of it.
 
     Args:
       runs: A history, or those of several seeds, or a mapping from names to either: all
@@ -72,7 +76,8 @@ def training(
       ['learning rate', 'accuracy', '$I(H; Y)$ (nats)', 'accuracy']
     """
     named = runs if isinstance(runs, Mapping) else {"": runs}
-    figure, axes = _panels.axes_of(ax, 1, 4, (13, 3.2))
+    rows, size = (1, (13, 3.2)) if len(named) > 1 else (2, (8.5, 6))
+    figure, axes = _panels.axes_of(ax, rows, 4 // rows, size)
     references: list[Shaped[np.ndarray, "epochs"]] = []
     for (name, seeds), (colour, style) in zip(
         named.items(), _panels.looks(), strict=False
@@ -88,11 +93,13 @@ def training(
         references.extend(_column(seeds, "reference", layer))
         axes[3].plot(mi.mean(axis=0), score.mean(axis=0), alpha=0.5, **look)
         axes[3].scatter(mi, score, s=9, color=colour)
-    _panels.reference_lines(axes[2], references)
+    if lines := _panels.reference_lines(axes[2], references):
+        axes[2].legend(handles=lines[:1], loc="lower right", fontsize="small")
     labels = ("learning rate", metric, _INFORMATION, metric)
     for panel, label in zip(axes, labels, strict=True):
         _panels.label(panel, "epoch", label)
     axes[3].set_xlabel(_INFORMATION)
+    axes[3].locator_params(axis="x", nbins=6)
     if any(named) and ax is None:
         _panels.legend_above(figure, axes[0])
     elif any(named):
@@ -103,6 +110,7 @@ def training(
 def layers(
     runs: Runs,
     *,
+    names: Mapping[str, str] | None = None,
     kinds: Mapping[str, str] | None = None,
     metric: str = "accuracy",
     ax: Panels | None = None,
@@ -116,9 +124,11 @@ def layers(
 
     Args:
       runs: A history, or those of several seeds, as for `training`.
-      kinds: The kind of each layer with a rate, by its name. By default the last part
-        of the name without its number: of ``Conv_0`` and ``block/conv1``, "Conv" and
-        "conv".
+      names: What layers are called in the picture, where their own names say little:
+        those of ``nn.Sequential``, ``{"layers_0": "Conv_0", "layers_3": "Dense_0"}``.
+      kinds: The kind of each layer with a rate, by its name in the history. By default
+        the last part of what it is called without its number: of ``Conv_0`` and
+        ``block/conv1``, "Conv" and "conv".
       metric: The column that holds the metric.
       ax: Two axes for the metric and the information, and one for each kind.
 
@@ -139,39 +149,51 @@ def layers(
       ['Conv', 'Dense']
     """
     seeds = _seeds(runs, metric)
-    names = seeds[0].layers
-    kind_of = _kinds(seeds, kinds)
+    called = {name: name or "output" for name in seeds[0].layers} | dict(names or {})
+    kind_of = _kinds(seeds, called, kinds)
     shown = list(dict.fromkeys(kind_of.values()))
-    if ax is None:
-        columns = [(0, 1), *((i, i) for i in range(2, 2 + len(shown)))]
-        figure, panels = plt.subplot_mosaic(
-            [list(row) for row in zip(*columns, strict=True)],
-            figsize=(4.3 * len(columns), 5),
-            layout="constrained",
-        )
-        axes = np.array([panels[i] for i in range(2 + len(shown))])
-    else:
-        figure, axes = _panels.given_axes(ax, 2 + len(shown))
-    first = names[0]
+    figure, axes = (
+        _layer_panels(len(shown))
+        if ax is None
+        else (_panels.given_axes(ax, 2 + len(shown)))
+    )
+    first = seeds[0].layers[0]
     epoch = _column(seeds, "epoch", first)[0]
     _panels.band(axes[0], epoch, _column(seeds, metric, first), color="#000000")
-    _panels.reference_lines(
-        axes[1], [each for name in names for each in _column(seeds, "reference", name)]
-    )
-    for name, (colour, style) in zip(names, _panels.looks(), strict=False):
-        look = {"color": colour, "linestyle": style, "label": name or "output"}
+    for name, (colour, style) in zip(seeds[0].layers, _panels.looks(), strict=False):
+        look = {"color": colour, "linestyle": style, "label": called[name]}
         epoch = _column(seeds, "epoch", name)[0]
         _panels.band(axes[1], epoch, _column(seeds, "mi", name), **look)
         if name in kind_of:
             panel = axes[2 + shown.index(kind_of[name])]
             _panels.band(panel, epoch, _column(seeds, "learning_rate", name), **look)
+    _panels.reference_lines(
+        axes[1],
+        [
+            each
+            for name in seeds[0].layers
+            for each in _column(seeds, "reference", name)
+        ],
+    )
     _panels.label(axes[0], "epoch", metric)
     _panels.label(axes[1], "epoch", _INFORMATION)
     for panel, kind in zip(axes[2:], shown, strict=True):
         _panels.label(panel, "epoch", "learning rate")
         panel.set_title(kind)
+    for panel in axes[1:]:
         panel.legend(fontsize="small")
     return figure, axes
+
+
+def _layer_panels(kinds: int) -> tuple[Figure, Shaped[np.ndarray, "panels"]]:
+    """Two small panels above each other, and a tall one for each kind of layer."""
+    columns = [(0, 1), *((i, i) for i in range(2, 2 + kinds))]
+    figure, panels = plt.subplot_mosaic(
+        [list(row) for row in zip(*columns, strict=True)],
+        figsize=(4.3 * len(columns), 5),
+        layout="constrained",
+    )
+    return figure, np.array([panels[i] for i in range(2 + kinds)])
 
 
 def sample_size(
@@ -243,6 +265,8 @@ def information_plane(
 
     Returns:
       The figure and its axes, with a marker for each layer, a colour for each epoch.
+      Markers are hollow and of falling size, so that those of layers that coincide lie
+      within each other.
 
     Raises:
       ValueError: If the layers, or the epochs of one, differ.
@@ -262,19 +286,23 @@ def information_plane(
     if set(mi_inputs) != set(mi_outcomes):
         _checks.fail("mi_outcomes", f"of layers {list(mi_inputs)}", list(mi_outcomes))
     figure, (axes,) = _panels.axes_of(None if ax is None else [ax], 1, 1, (6, 4.5))
-    points = None
-    for name, marker in zip(mi_inputs, itertools.cycle(_panels.MARKERS), strict=False):
+    epochs = max((np.size(values) for values in mi_inputs.values()), default=1)
+    colours = ScalarMappable(Normalize(0, epochs - 1), "viridis")
+    sizes = np.linspace(120, 30, max(2, len(mi_inputs)))
+    looks = zip(itertools.cycle(_panels.MARKERS), sizes, strict=False)
+    for name, (marker, size) in zip(mi_inputs, looks, strict=False):
         x, y = np.asarray(mi_inputs[name]), np.asarray(mi_outcomes[name])
         if x.ndim != 1 or x.shape != y.shape:
             _checks.fail("mi_outcomes", f"of shape {x.shape} for {name!r}", y.shape)
         axes.plot(x, y, color="0.75", linewidth=1, zorder=1)
-        points = axes.scatter(
-            x, y, c=np.arange(len(x)), cmap="viridis", marker=marker, s=28, zorder=2
-        )
-        axes.scatter([], [], color="0.4", marker=marker, s=28, label=name or "output")
+        look: Any = {"marker": marker, "s": size, "facecolors": "none"}
+        each = colours.to_rgba(np.arange(len(x)))
+        axes.scatter(x, y, edgecolors=each, linewidths=1.5, **look)
+        axes.scatter([], [], edgecolors="0.4", label=name or "output", **look)
     _panels.label(axes, "$I(H; X)$ (nats)", _INFORMATION)
-    if points is not None:
-        figure.colorbar(points, ax=axes, label="epoch")
+    bar = figure.colorbar(colours, ax=axes, label="epoch")
+    bar.locator = _panels.whole_numbers()
+    if mi_inputs:
         axes.legend(fontsize="small")
     return figure, axes
 
@@ -343,7 +371,9 @@ def _column(
 
 
 def _kinds(
-    seeds: Sequence[MIHistory], given: Mapping[str, str] | None
+    seeds: Sequence[MIHistory],
+    called: Mapping[str, str],
+    given: Mapping[str, str] | None,
 ) -> dict[str, str]:
     """The kinds of the layers that have a rate."""
     kinds = {}
@@ -351,10 +381,11 @@ def _kinds(
         if np.isfinite(_column(seeds, "learning_rate", name)).any():
             if given is not None and name not in given:
                 _checks.fail("kinds", f"a mapping with {name!r} in it", list(given))
-            kinds[name] = _kind(name) if given is None else given[name]
+            kinds[name] = _kind(called[name]) if given is None else given[name]
     return kinds
 
 
 def _kind(layer: str) -> str:
     *rest, last = layer.split("/")
-    return re.sub(r"_?\d+$", "", last) or "/".join(rest) or "output"
+    kind = re.sub(r"_?\d+$", "", last) or "/".join(rest)
+    return "nn.Sequential" if kind == "layers" else kind

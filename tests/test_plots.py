@@ -70,12 +70,67 @@ def test_seeds_are_their_mean_with_a_band_of_one_deviation():
     (band,) = axes[0].collections
     edges = band.get_paths()[0].vertices[:, 1]
     low, high = rates.mean(axis=0) - rates.std(axis=0), rates.mean(0) + rates.std(0)
-    for edge in (*low, *high):
+    for edge in (*np.maximum(low, rates.min(0)), *np.minimum(high, rates.max(0))):
         assert np.isclose(edges, edge).any()
     names = [text.get_text() for text in figure.legends[0].get_texts()]
     _, own = plots.training(runs, ax=plt.subplots(1, 4)[1])
     assert names == legend(own[0]) == list(runs)
     assert len({line.get_color() for line in axes[0].lines}) == 2
+
+
+def test_a_band_stays_where_the_seeds_are():
+    seeds = [history(seed) for seed in range(4)]
+    for run, rate in zip(seeds, (0.001, 0.001, 0.001, 0.1), strict=True):
+        for row in run.rows:
+            row["learning_rate"] = rate
+    _, axes = plots.training(seeds)
+    edges = axes[0].collections[0].get_paths()[0].vertices[:, 1]
+    rates = [0.001, 0.001, 0.001, 0.1]
+    assert np.mean(rates) - np.std(rates) < 0 < edges.min() == 0.001
+    assert edges.max() == pytest.approx(np.mean(rates) + np.std(rates))
+
+
+def test_rates_are_on_a_logarithmic_axis_with_plain_numbers():
+    run = history(layers=("a1",))
+    for row, rate in zip(run.rows, (0.001, 0.01, 0.1, 0.02), strict=True):
+        row["learning_rate"] = rate
+    (_, training), (_, layers) = plots.training(run, layer="a1"), plots.layers(run)
+    for panel in (training[0], layers[2]):
+        drawn(panel.figure)
+        assert panel.get_yscale() == "log"
+        labels = [label.get_text() for label in panel.get_yticklabels()]
+        assert {"0.001", "0.01", "0.1"} <= set(labels)
+    assert [panel.get_yscale() for panel in training[1:]] == ["linear"] * 3
+
+
+def test_epochs_are_whole_numbers():
+    for _, axes in (plots.training(history(epochs=3)), plots.layers(history(epochs=3))):
+        drawn(axes[0].figure)
+        for panel in axes:
+            if panel.get_xlabel() == "epoch":
+                ticks = panel.get_xticks()
+                assert set(ticks) >= {0, 1, 2}
+                np.testing.assert_equal(ticks, np.round(ticks))
+
+
+def test_a_reference_lies_over_the_curves_that_reach_it():
+    _, axes = plots.training({"one": history(), "other": history(1)})
+    *curves, reference = axes[2].lines
+    assert legend(axes[2]) == ["reference"]
+    assert reference.get_zorder() > max(line.get_zorder() for line in curves)
+    assert reference.get_linewidth() >= max(line.get_linewidth() for line in curves)
+
+
+def test_one_run_has_its_panels_two_by_two_and_several_have_a_row():
+    def rows(runs):
+        _, axes = plots.training(runs)
+        drawn(axes[0].figure)
+        return [round(panel.get_position().y0, 1) for panel in axes]
+
+    for one in (history(), [history(), history(1)], {"name": history()}):
+        above, too, below, as_well = rows(one)
+        assert above == too > below == as_well
+    assert len(set(rows({"one": history(), "other": history(1)}))) == 1
 
 
 def test_many_runs_all_look_different():
@@ -159,7 +214,7 @@ def test_layers_have_a_share_of_the_reference_if_they_have_one_in_common():
         row["reference"] = 1.5
     _, axes = plots.layers(run)
     assert share_of(axes[1]) is None
-    assert [line.get_ydata()[0] for line in axes[1].lines[:2]] == [1.5, 2.3]
+    assert [line.get_ydata()[0] for line in axes[1].lines[2:]] == [1.5, 2.3]
 
 
 def test_layers_are_shown_by_kind():
@@ -169,11 +224,12 @@ def test_layers_are_shown_by_kind():
     assert [axis.get_title() for axis in axes] == ["", "", "Conv", "Dense", "output"]
     labels = [legend(panel) for panel in axes[2:]]
     assert labels == [["Conv_0", "Conv_1"], ["Dense_0"], ["output"]]
+    assert legend(axes[1]) == ["Conv_0", "Conv_1", "Dense_0", "output", "reference"]
     expected = np.mean([run.column("learning_rate", "Conv_1") for run in runs], axis=0)
     np.testing.assert_allclose(axes[2].lines[1].get_ydata(), expected)
     assert len(axes[1].lines) == 1 + len(names)
     colour = axes[2].lines[1].get_color()  # a layer keeps its look
-    assert colour == axes[1].lines[2].get_color() != axes[2].lines[0].get_color()
+    assert colour == axes[1].lines[1].get_color() != axes[2].lines[0].get_color()
     assert len(drawn(figure).axes) == 5
     places = [panel.get_position() for panel in axes]
     assert places[0].x0 == places[1].x0 < places[2].x0 < places[3].x0
@@ -186,8 +242,8 @@ def test_layers_are_shown_by_kind():
     [
         ("Conv_0", "Conv"),
         ("block_1/conv2", "conv"),
-        ("layers/0", "layers"),
-        ("layers_7", "layers"),
+        ("layers/0", "nn.Sequential"),
+        ("layers_7", "nn.Sequential"),
         ("logits", "logits"),
         ("Dense_0/1", "Dense_0"),
         ("", "output"),
@@ -196,6 +252,18 @@ def test_layers_are_shown_by_kind():
 def test_a_layers_kind_is_its_name_without_the_number(layer, kind):
     _, axes = plots.layers(history(layers=(layer,)))
     assert axes[2].get_title() == kind
+
+
+def test_layers_may_be_given_other_names_which_tell_their_kinds():
+    own = ("layers_0", "layers_2", "layers_5")
+    names = {"layers_0": "Conv_0", "layers_2": "Conv_1"}
+    _, axes = plots.layers(history(layers=own), names=names)
+    assert [axis.get_title() for axis in axes[2:]] == ["Conv", "nn.Sequential"]
+    assert legend(axes[2]) == ["Conv_0", "Conv_1"]
+    assert legend(axes[1])[:3] == ["Conv_0", "Conv_1", "layers_5"]
+    kinds: dict[str, str] = dict.fromkeys(own, "all")
+    _, axes = plots.layers(history(layers=own), names=names, kinds=kinds)
+    assert [axis.get_title() for axis in axes[2:]] == ["all"]
 
 
 def test_a_layer_without_a_rate_has_no_panel():
@@ -237,12 +305,28 @@ def test_the_information_plane_has_a_path_and_a_marker_for_each_layer():
     figure, axes = plots.information_plane(x, y)
     assert [data(line) for line in axes.lines] == [[x[n], y[n]] for n in x]
     assert legend(axes) == ["conv", "output"]
-    assert np.asarray(axes.collections[0].get_array()).tolist() == [0, 1, 2]
-    assert drawn(figure).axes[1].get_ylabel() == "epoch"
+    conv, output = axes.collections[0], axes.collections[2]
+    colours = conv.get_edgecolor()
+    assert len(np.unique(colours, axis=0)) == 3  # one for each epoch
+    np.testing.assert_equal(output.get_edgecolor(), colours)
+    bar = drawn(figure).axes[1]
+    assert bar.get_ylabel() == "epoch"
+    assert set(bar.get_yticks()) <= {0, 1, 2}
     with pytest.raises(ValueError, match=r"`mi_outcomes` must be of layers"):
         plots.information_plane(x, {"conv": y["conv"]})
     with pytest.raises(ValueError, match=r"of shape \(3,\) for 'conv', got \(2,\)"):
         plots.information_plane(x, {**y, "conv": [1, 2]})
+
+
+def test_layers_that_coincide_are_all_seen_in_the_information_plane():
+    names = [f"layer {i}" for i in range(10)]  # more than there are markers
+    same = dict.fromkeys(names, [1.0, 2.0])
+    _, axes = plots.information_plane(same, same)
+    markers = axes.collections[::2]
+    assert len(markers) == len(names)
+    assert all(marker.get_facecolor().size == 0 for marker in markers)  # hollow
+    sizes = [float(marker.get_sizes()[0]) for marker in markers]
+    assert sizes == sorted(set(sizes), reverse=True)  # the last lies within the first
 
 
 @pytest.mark.parametrize("bounds", [(1e-3, 0.1), (np.nan, np.nan)])
