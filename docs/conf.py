@@ -40,6 +40,7 @@ html_theme = "furo"
 html_title = f"optax_mi {release}"
 html_static_path = ["_static"]
 html_css_files = ["tables.css"]
+html_js_files = ["pictures.js"]
 copybutton_exclude = ".linenos, .gp, .go"  # prompts and what a program prints
 
 myst_enable_extensions = ["dollarmath"]
