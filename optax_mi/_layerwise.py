@@ -1,4 +1,4 @@
-"""A learning rate for each layer, from what that layer says."""
+"""A learning rate for each layer, set by the mutual information of that layer."""
 
 from __future__ import annotations
 
@@ -50,48 +50,50 @@ def layerwise_mi_dynamic_lr(
     init_lr: ScalarLike | Mapping[str, ScalarLike] | None = None,
     smoothing: ScalarLike | Mapping[str, ScalarLike] = 0.0,
 ) -> optax.GradientTransformationExtraArgs:
-    """Scales the updates of each layer by a rate that its own information sets.
+    """Multiplies each layer's updates by a rate that its own information sets.
 
     One `mi_dynamic_lr` for each label, over ``optax.partition`` (the paper's Figure 6).
-    Labels are paths of modules, as `capture_activations` names layers, and a group of
-    parameters follows the measured layer whose path is its label or the longest
-    beginning of it: of the measured ``block_0`` and ``block_0/conv``, parameters in
+    Labels are paths of modules, as `capture_activations` names layers. A group of
+    parameters follows the measured layer whose path is its label, or else the longest
+    beginning of it. Where ``block_0`` and ``block_0/conv`` are measured, parameters in
     ``block_0/conv`` follow the second and those in ``block_0/norm`` the first.
 
-    Give measurements as to `mi_dynamic_lr`, as mappings: ``{layer: nats}``, what
+    Pass measurements as to `mi_dynamic_lr`, as mappings ``{layer: nats}``, which
     `estimate_mi` returns. A scalar moves all rates alike.
 
-    A policy that goes back to good parameters takes the whole network there: layers
-    restored at different times would be a network that never was. Such a policy judges
-    the network by its output, "", so measure that too. Without it the default layer
-    stands for it, or else the least of the layers' information.
+    A policy that goes back to good parameters takes the whole network back: layers
+    restored at different times would form a network that never existed. Such a policy
+    judges the network by its output, "", so measure that too. Without it the default
+    layer stands for the network, or else the layer with the least information.
 
     Args:
       param_labels: "auto": each parameter's label is the path of the module that holds
         it, in Flax (Linen or NNX), Equinox or Haiku. Or a pytree like the parameters
         (or a prefix of it) with strings as leaves, or a function from parameters to
-        one. A module with strings as leaves is such a pytree, also if it can be called.
-      lr_min: Lower bound, and the rate at the start. Here and below a mapping gives one
-        for each label, found as measurements are: ``{"encoder": 1e-4, "head": 1e-3}``.
+        one. A module with strings as leaves is such a pytree, even if it can be called.
+      lr_min: Lower bound, and the rate at the start. Here and below a mapping gives a
+        value for each label, found as measurements are:
+        ``{"encoder": 1e-4, "head": 1e-3}``.
       lr_max: Upper bound.
       policy: As in `mi_dynamic_lr`.
-      reference: In nats. Layers share one: all are held against the same outcomes.
-      default: The measured layer that parameters without one of their own follow, such
-        as norms and embeddings. By default the model's own output, "", where that was
-        measured. The state carries it, so that `record_mi` follows it too.
+      reference: In nats. All layers share one, as all are compared with the same
+        outcomes.
+      default: The measured layer for parameters without one of their own, such as norms
+        and embeddings. By default the model's own output, "", if that was measured. The
+        state carries the name, so that `record_mi` follows it too.
       init_lr: The rate at the start, if not lr_min.
       smoothing: As in `mi_dynamic_lr`.
 
     Returns:
       A ``GradientTransformationExtraArgs`` whose state is that of ``optax.partition``,
-      with an `MIDynamicLRState` for each label; `learning_rates` names them. Where a
-      default layer is named, or a policy goes back, it lies within another state.
+      with an `MIDynamicLRState` for each label; `learning_rates` names them. It lies
+      within another state if a default layer is named or a policy goes back.
 
     Raises:
-      ValueError: As `mi_dynamic_lr`. If labels are not strings, or a mapping lacks one
-        or has a name that is nobody's. From `update`, with both sets listed: if
-        parameters have no measured layer, nor a default one; or, where labels were
-        given, if a measured layer has no parameters.
+      ValueError: As `mi_dynamic_lr`. If labels are not strings, or a mapping lacks a
+        label or has a name that belongs to none. From `update`, with both sets listed:
+        if parameters have neither a measured layer nor a default one; or, if labels
+        were given, a measured layer has no parameters.
 
     Example:
       >>> import jax.numpy as jnp, optax, optax_mi

@@ -1,4 +1,4 @@
-"""Mutual information of captured layers with the outcomes, and what to hold it to."""
+"""Mutual information of captured layers with the outcomes, and its reference."""
 
 from __future__ import annotations
 
@@ -38,48 +38,45 @@ def estimate_mi(
     """Estimates I(H_i; Y), in nats, for every layer in one compiled call.
 
     The outcomes choose the estimator: integers are classes and go to `ksg_discrete`,
-    floats are continuous and go to `ksg`. Any other may be given as `estimator`, this
-    package's with its options bound or your own, such as
-    ``lambda h, y: optax_mi.pairwise_distance_bounds(h, y, noise=0.1).lower``. Outside
-    of ``jax.jit`` a new function object compiles anew: keep one.
+    floats are continuous and go to `ksg`. Any other can be given as `estimator`: one of
+    this package with its options bound, or your own, such as
+    ``lambda h, y: optax_mi.pairwise_distance_bounds(h, y, noise=0.1).lower``. Keep the
+    function and pass the same one each time: outside of ``jax.jit`` a new function
+    object is compiled again.
 
     Args:
       activations: ``{layer: array [n, ...]}``, as `capture_activations` returns them.
       outcomes: True outcomes, shape [n] classes or [n, ...] real numbers.
-      estimator: A function of a layer [n, d] and the outcomes to a scalar in nats, see
-        `Estimator`. The options below are those of the default: bind them in yours, as
-        ``partial(ksg_discrete, k=5, scaling="variable")``. It may take integers of
-        shape [n, m], such as several labels for each example.
-      k: Number of neighbours, by default 3. Of several, the mean of their estimates is
-        returned; the distances are taken once.
+      estimator: A function from a layer [n, d] and the outcomes to a scalar in nats,
+        see `Estimator`. It may take integers of shape [n, m], such as several labels
+        for each example. The options below belong to the default; bind those of yours,
+        as in ``partial(ksg_discrete, k=5, scaling="variable")``.
+      k: Number of neighbours, by default 3. With several k, the mean of their
+        estimates; distances are computed once.
       metric: "euclidean" (the default), "manhattan" or "chebyshev", the norm within a
-        layer (and within continuous outcomes). `ksg` alone has the maximum norm by
-        default, that of its paper, which says little in high dimension.
+        layer (and within continuous outcomes). Only `ksg` itself has the maximum norm
+        of its paper as default; that is biased more in high dimension.
       scaling: "variable" (the default), "feature" or "none", as for `ksg`. A layer's
-        features share a unit, and one that hardly varies is to count for little; those
-        of a table do not: "feature".
-      local: Whether to return each point's term, shape [n], whose mean is the estimate:
-        which points tell and which mislead. A single term means little by itself; it
-        may be negative. Of classes, that of a point alone in its class is NaN.
+        features share a unit, and one that hardly varies should count for little. The
+        columns of a table do not share one: "feature".
+      local: Whether to return the term of each point, shape [n], instead of their mean.
+        Single terms are noisy and may be negative; NaN for a point alone in its class.
       block_size: Points handled at a time; chosen from n and the backend by default.
-      axis_name: The mesh axis, or several, over which the points are spread: one of
-        `jax.shard_map`, where the arrays are a device's own, or of the mesh in force
-        (`jax.set_mesh`). By default arrays are asked for their sharding, which under
-        `jit` they know of explicit axes alone.
+      axis_name: The mesh axis over which the points are spread, as for `ksg_discrete`.
 
     Returns:
-      ``{layer: scalar}``, or [n] of them, in nats, raw: slightly negative values are
-      possible, and NaN for a layer that holds a NaN or an infinity.
+      ``{layer: scalar}``, or [n] of them, in nats. Not clipped, so slightly negative
+      values are possible; NaN for a layer that holds a NaN or an infinity.
 
     Raises:
       ValueError: If there are no layers, lengths differ, k < 1, n <= k, integer
         outcomes are not of shape [n], outcomes are one-hot codes, an option is given
-        beside an estimator, or that does not return a scalar.
+        beside an estimator, or the estimator does not return a scalar.
 
     Warns:
-      UserWarning: If outcomes are floats and hold few different whole numbers, as
-        classes must be integers; or if most are alone in their class, as amounts must
-        be floats.
+      UserWarning: If outcomes are floats with few different whole numbers (classes must
+        be integers), or integers of which most are alone in their class (amounts must
+        be floats).
 
     Cost: the sum over the layers of n^2 d operations.
 
@@ -195,23 +192,22 @@ def reference_mi(
 ) -> Float[Array, ""]:
     """The paper's reference I_XY, in nats: a soft upper bound of a layer's information.
 
-    - "label_entropy": H(Y) of the classes. Exact, free, and what "tiled" comes to for
+    - "label_entropy": H(Y) of the classes. Exact and free, and the value of "tiled" for
       classes when there are more than k tiles. A convolution network can reach it.
-    - "input": the raw estimate of I(X; Y) between the probe's inputs and outcomes. In
-      high dimension it is well below H(Y), and layers will exceed it.
+    - "input": the estimate of I(X; Y) between the probe's inputs and outcomes, not
+      clipped. In high dimension it is well below H(Y), and layers will exceed it.
     - "tiled": the same after (X, Y) is repeated along the samples, as the paper does it
-      for convolution networks. For continuous outcomes every point then coincides with
-      its copies and the estimate is near log n, whatever X says.
+      for convolution networks. With continuous outcomes every point then coincides with
+      its copies, and the estimate is near log n, whatever X is.
 
     Args:
       probe: As `sample_probe` returns it.
       kind: One of the three above.
       k: Number of neighbours, or several ("input", "tiled").
-      tiles: Number of repetitions ("tiled"), by default one more than the
-        largest k.
+      tiles: Number of repetitions ("tiled"), by default one more than the largest k.
       metric: "euclidean", "manhattan" or "chebyshev" ("input", "tiled").
-      scaling: As for `estimate_mi`; "feature" where the inputs are the columns of a
-        table ("input", "tiled").
+      scaling: As for `estimate_mi`; "feature" if the inputs are the columns of a table
+        ("input", "tiled").
       block_size: Points handled at a time ("input", "tiled").
 
     Returns:

@@ -1,4 +1,4 @@
-"""What training loops do with a state: give it measurements, and look at its rates."""
+"""Functions on an optimizer state: give it measurements, and read its rates."""
 
 from __future__ import annotations
 
@@ -38,24 +38,25 @@ def record_mi(
     mi: Measurement | None,
     reference: Measurement | None = None,
 ) -> Any:
-    """Gives a measurement to the optimizer state, outside the training step.
+    """Passes a measurement to the optimizer state, outside the training step.
 
-    The policy is not known here (the state holds arrays alone), so the measurement
-    waits in the state until the next update that runs applies it; steps skipped by
-    ``optax.MultiSteps`` or ``optax.apply_if_finite`` do not lose it. A second one
-    recorded before that update replaces the first: the parameters were the same.
+    The measurement waits in the state until the next update that runs applies it: the
+    state holds arrays alone, and the policy is not known here. Steps skipped by
+    ``optax.MultiSteps`` or ``optax.apply_if_finite`` do not lose it. A second
+    measurement before that update replaces the first, as the parameters were the same.
 
     Args:
       opt_state: The state of any optimizer with a `mi_dynamic_lr` in it, however
         nested; ``train_state.opt_state`` for Flax.
-      mi: The measurement in nats. A scalar goes to every `mi_dynamic_lr` found. Of a
-        mapping each takes what `update` would: by the `layer` or the `default` that it
-        was made with, which the state carries; by its label in
-        `layerwise_mi_dynamic_lr`; otherwise the only entry, or that of the model's own
-        output, "". A `mi_dynamic_lr` in an ``optax.partition`` of your own takes the
-        entry of its label here, which `update` cannot know: give it its `layer`. None
-        or NaN: nothing new.
-      reference: The reference in nats, if it is to be set or changed; likewise.
+      mi: The measurement in nats; None or NaN is ignored. A scalar goes to every
+        `mi_dynamic_lr` found. Of a mapping, each takes the entry
+
+        - of the `layer` that it was made with, which the state carries;
+        - of its label, or else of the `default`, in `layerwise_mi_dynamic_lr`;
+        - of its label in an ``optax.partition`` of your own (`update` cannot know that
+          label: give such a `mi_dynamic_lr` its `layer`);
+        - otherwise the only entry, or that of the model's own output, "".
+      reference: The reference in nats, to set or change it; found in the same way.
 
     Returns:
       The optimizer state, of the same structure, shapes and dtypes.
@@ -134,12 +135,12 @@ def _recorded(
 
 
 def track_value_only(opt_state: Any, measurements: int = 5) -> Any:
-    """Judges the coming measurements by their value alone, not by their change.
+    """Has the next measurements judged by their value alone, not by their change.
 
-    For use after a change of batch size or the like (the paper's Figure 5): with
+    For use after a change of batch size, for example (the paper's Figure 5). With
     `reference_policy` the rate then rises while the information is below the reference,
     whether or not it has just grown. `warmup_stable_decay_policy` warms up again from
-    the rate in force. `change_policy` is not affected.
+    the current rate. `change_policy` is not affected.
 
     Args:
       opt_state: The state of any optimizer with a `mi_dynamic_lr` in it.
@@ -173,24 +174,24 @@ def track_value_only(opt_state: Any, measurements: int = 5) -> Any:
 
 
 def learning_rates(opt_state: Any) -> dict[str, float]:
-    """The learning rates in force, as Python floats, for logging.
+    """The current learning rates, as Python floats, for logging.
 
     Args:
       opt_state: The state of any optimizer with a `mi_dynamic_lr` in it.
 
     Returns:
-      ``{label: rate}``: the label within ``optax.partition``, "" elsewhere. Where
-      several would share a label, the place in the state is the key. In compiled code
-      ``optax.tree.get_all_with_path(opt_state, "learning_rate")`` finds them.
+      ``{label: rate}``: the label within ``optax.partition``, "" elsewhere. If several
+      would share a label, the key is the place in the state. In compiled code use
+      ``optax.tree.get_all_with_path(opt_state, "learning_rate")``.
 
     Raises:
       ValueError: If there is no `mi_dynamic_lr` state.
 
     Warns:
-      RuntimeWarning: If the parameters that a policy went back to have stood still for
-        a hundred updates.
-      UserWarning: If the policy needs a reference, measurements have come, and no
-        reference has: compiled code left the rate where it was. Or if the chain has an
+      RuntimeWarning: If a policy went back to kept parameters and they have not moved
+        for a hundred updates.
+      UserWarning: If the policy needs a reference, and measurements have come but no
+        reference: compiled code left the rate where it was. Or if the chain has an
         optimizer such as Adam behind a `mi_dynamic_lr`, which undoes the rate.
 
     Example:
