@@ -1,10 +1,10 @@
-"""From mutual information to a learning rate: policies, with a memory or without.
+"""Policies: how mutual information changes a learning rate, with a memory or without.
 
-The paper prescribes no policy and neither does this package: a policy is any function
-from `PolicyInput` to a learning rate that can be traced by JAX, or a pair of functions
-where it has to remember more than two measurements. `change_policy` and
-`reference_policy` are the paper's (appendix), `decay_policy` follows its sequel, and
-`warmup_stable_decay_policy`, in a file of its own, is this package's.
+The paper prescribes no policy and neither does this package. A policy is any function
+from `PolicyInput` to a learning rate that JAX can trace, or a pair of functions if it
+has to remember more than two measurements. `change_policy` and `reference_policy` are
+the paper's (appendix), `decay_policy` follows its sequel, and
+`warmup_stable_decay_policy`, in its own file, is this package's.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from optax_mi import _checks
 
 
 class PolicyInput(NamedTuple):
-    """What a policy knows when a measurement has arrived."""
+    """What a policy is given when a measurement has arrived."""
 
     learning_rate: Float[Array, ""]  #: LR(t-1), the rate in force
     mi: Float[Array, ""]  #: I(t-1), the measurement that has just arrived; finite
@@ -29,32 +29,32 @@ class PolicyInput(NamedTuple):
     lr_min: Float[Array, ""]  #: the lower bound
     lr_max: Float[Array, ""]  #: the upper bound
     value_only: Bool[Array, ""]  #: judge by the value of mi, not by its change
-    #: the whole network's information, where mi may be a layer's; None is mi itself
+    #: the whole network's information, if mi may be a layer's; None means mi itself
     network_mi: Float[Array, ""] | None = None
     #: training has diverged, and there may be no new measurement (with a memory only)
     diverged: Bool[Array, ""] | bool = False
 
 
 class PolicyAnswer(NamedTuple):
-    """A rate, and what is to become of the parameters.
+    """A rate, and what happens to the parameters.
 
-    A policy with a memory may answer with this in place of a bare rate. The
-    transformation then holds a copy of the parameters: those of the start, until it is
-    told to keep others.
+    A policy with a memory may return this in place of a bare rate. The transformation
+    then holds a copy of the parameters: the initial ones, until it is told to keep
+    others.
     """
 
     learning_rate: Float[Array, ""]  #: in force from now on
-    keep: Bool[Array, ""] | bool = False  #: keep the parameters that were measured
-    go_back: Bool[Array, ""] | bool = False  #: go back to the parameters kept
+    keep: Bool[Array, ""] | bool = False  #: keep the measured parameters
+    go_back: Bool[Array, ""] | bool = False  #: go back to the kept parameters
 
 
 @runtime_checkable
 class Policy(Protocol):
     """Any pure, traceable function from a `PolicyInput` to a learning rate (a scalar).
 
-    The answer is clipped to [lr_min, lr_max], and one that is not finite changes
-    nothing. Set the attribute ``needs_reference = True`` on a policy that cannot do
-    without a reference: giving it a measurement before one is known is then an error.
+    The answer is clipped to [lr_min, lr_max]; one that is not finite changes nothing.
+    Set the attribute ``needs_reference = True`` on a policy that cannot do without a
+    reference: a measurement that comes before any reference is then an error.
     """
 
     def __call__(self, step: PolicyInput, /) -> Float[Array, ""]:
@@ -65,11 +65,11 @@ class Policy(Protocol):
 class PolicyWithMemory(NamedTuple):
     """A policy that remembers: a pair of functions, as an Optax transformation is one.
 
-    A plain pair ``(init, update)`` will do as well. The memory is a pytree of arrays
-    whose structure, shapes and dtypes stay; it lives in the optimizer state, and so
-    survives whatever that does (jit, scan, checkpoints). `update` is called from the
-    first finite measurement on, with `previous_mi` the same as `mi` there, and where
-    training has diverged.
+    A plain pair ``(init, update)`` works as well. The memory is a pytree of arrays of
+    fixed structure, shapes and dtypes. It lives in the optimizer state, and so survives
+    jit, scan and checkpoints as that does. `update` is called from the first finite
+    measurement on (there with `previous_mi` equal to `mi`), and when training has
+    diverged.
     """
 
     init: Callable[[], Any]  #: returns the memory before the first measurement
@@ -102,7 +102,7 @@ def as_policy(policy: Any) -> Policy | PolicyWithMemory:
 
 
 def keeps_parameters(policy: Any) -> bool:
-    """Whether a policy answers with a `PolicyAnswer`; it is traced, not run."""
+    """Whether a policy returns a `PolicyAnswer`; it is traced, not run."""
     policy = as_policy(policy)
     if not isinstance(policy, PolicyWithMemory):
         return False
@@ -126,18 +126,17 @@ def change_policy(
             \max(LR_{min}, LR_{t-1} - \gamma_{down} \delta_t)
                 & \delta_t \le \epsilon \end{cases}
 
-    An estimate of zero or less says nothing by which a change could be judged: where
-    :math:`I_{t-1} \le 0` the rate stays as it is, and a negative :math:`I_{t-2}` counts
-    as zero. This policy knows no value to aim at, so it ignores the reference and
-    `value_only`.
+    An estimate of zero or less has no meaningful relative change: if
+    :math:`I_{t-1} \le 0` the rate stays, and a negative :math:`I_{t-2}` counts as zero.
+    This policy aims at no value, so it ignores the reference and `value_only`.
 
     Args:
-      gamma_up: The paper's gamma_1, by default `lr_max`: the paper has 0.1 for MNIST,
+      gamma_up: The paper's gamma_1, by default `lr_max`. The paper has 0.1 for MNIST,
         where `lr_max` is 0.1 too, and 0.01 (increases dampened) for CIFAR-10.
       gamma_down: The paper's gamma_2, by default ten times `lr_max`: the paper's 1.
-      epsilon: The relative change up to which the information counts as saturated,
-        from one measurement to the next. The paper measures once an epoch; with n
-        measurements an epoch, give about an nth.
+      epsilon: Up to this relative change, from one measurement to the next, the
+        information counts as saturated. The paper measures once an epoch; with n
+        measurements an epoch, give about 1/n of its value.
 
     Returns:
       A policy.
@@ -194,23 +193,23 @@ def reference_policy(
     with the paper's text. After a batch-size change (`value_only`), :math:`d2_t` is
     ignored: the rate rises below the reference and falls above it.
 
-    An estimate of zero or less says nothing by which a change could be judged: where
-    :math:`I_{t-1} \le 0` the rate stays as it is, and so it does where the reference is
-    zero or less; a negative :math:`I_{t-2}` counts as zero.
+    An estimate of zero or less has no meaningful relative change: if
+    :math:`I_{t-1} \le 0`, or the reference is zero or less, the rate stays. A negative
+    :math:`I_{t-2}` counts as zero.
 
-    The gammas are steps of the rate itself, so by default they are `lr_max`. With
-    bounds more than two decades apart the rate is coarse near the lower one;
+    The gammas are steps of the rate itself, so by default they are `lr_max`. If the
+    bounds are more than two decades apart, these steps are coarse near the lower one;
     `warmup_stable_decay_policy` steps by factors instead.
 
     Args:
-      gamma_up: The paper's gamma_1, by default `lr_max`: the paper has 0.1, where
+      gamma_up: The paper's gamma_1, by default `lr_max`. The paper has 0.1, where
         `lr_max` is 0.1 too, or 0.01 (increases dampened).
       gamma_down: The paper's gamma_2, by default `lr_max`; 0.01 where gamma_1 is.
       gamma_over: The paper's gamma_3, by default `lr_max`.
-      epsilon: The relative change up to which the information counts as saturated,
-        from one measurement to the next. The paper's is 0.01, of which a slow start at
-        `lr_min` can fall short: the rate then stays there. Both are for one
-        measurement an epoch; with n of them, give about an nth.
+      epsilon: Up to this relative change, from one measurement to the next, the
+        information counts as saturated. The paper has 0.01; a slow start at `lr_min`
+        can stay below that, and then the rate stays at `lr_min`. Both values are for
+        one measurement an epoch; with n of them, give about 1/n.
 
     Returns:
       A policy that needs a reference.
@@ -255,23 +254,23 @@ def reference_policy(
 
 
 def decay_policy(gamma: ScalarLike = 0.1, epsilon: ScalarLike = 0.01) -> Policy:
-    r"""A rate that only falls, at a pace set by the relative change of the information.
+    r"""A rate that only falls, the faster the less the information changes.
 
     .. math::
         \delta_t &= |I_{t-1} - I_{t-2}| / I_{t-1} \\
         LR_t &= \max(LR_{min}, LR_{t-1} (1 - \gamma \max(0, 1 - \delta_t / \epsilon)))
 
-    While the information changes by `epsilon` or more the rate stays; the less it
-    changes, the faster it falls. Start at the top: ``init_lr=lr_max``. Under
-    `layerwise_mi_dynamic_lr` each layer's rate falls at its own pace.
+    While the information changes by `epsilon` or more, the rate stays. Start at the
+    top: ``init_lr=lr_max``. Under `layerwise_mi_dynamic_lr` each layer's rate falls at
+    its own pace.
 
-    The idea is that of the abstract of the reference below. Its equations could not be
-    had, so this one is ours.
+    The idea is from the abstract of the paper below. Its equations were not available
+    to us, so the equation above is ours.
 
     Args:
       gamma: The share of the rate that is lost at a measurement without any change.
-      epsilon: The relative change, from one measurement to the next, from which on the
-        rate stays.
+      epsilon: From this relative change on, from one measurement to the next, the rate
+        stays.
 
     Returns:
       A policy.
@@ -320,6 +319,6 @@ def _nonnegative(**numbers: ScalarLike | None) -> None:
 
 
 def _relative_change(p: PolicyInput) -> Float[Array, ""]:
-    """|I(t-1) - I(t-2)| / I(t-1); of no meaning where I(t-1) <= 0, but finite."""
+    """|I(t-1) - I(t-2)| / I(t-1); meaningless where I(t-1) <= 0, but finite."""
     change = jnp.abs(p.mi - jnp.maximum(p.previous_mi, 0))
     return change / jnp.where(p.mi > 0, p.mi, 1)

@@ -28,36 +28,36 @@ def sample_probe(
     *,
     stratify: bool = False,
 ) -> Probe:
-    """Draws a probe from the training data, uniformly and without replacement.
+    """Draws a probe from the data, uniformly and without replacement.
 
-    The paper measures on 1000 examples, and always on the same ones: between two
-    measurements on one probe, only the network has changed.
+    The paper measures on 1000 examples of the training data, and always on the same
+    ones: between two measurements on one probe, only the network has changed.
 
     Args:
       key: A JAX random key.
-      x: Inputs, an array [n, ...] or a pytree of them. NumPy arrays (memory-mapped
-        ones too) are indexed where they are; only the probe goes to the device.
+      x: Inputs, an array [n, ...] or a pytree of them. NumPy arrays, memory-mapped ones
+        too, stay on the host; only the probe goes to the device.
       y: True outcomes, shape [n] or [n, ...]. Integers are classes, floats are
         continuous.
       size: Number of examples.
-      stratify: Draws as many examples of each class, and all of a class that has fewer.
-        For rare classes, of which a uniform probe holds a handful. Information and its
-        reference are then those under these shares of the classes: of two classes, of
-        one in a hundred, H(Y) is 0.69 in place of 0.06 nats.
+      stratify: Whether to draw equally many examples of each class, and all of a class
+        that has fewer. For rare classes, of which a uniform probe holds only a handful.
+        Information and reference are then those for these shares of the classes: with
+        two classes, one of them 1 % of the data, H(Y) is 0.69 in place of 0.06 nats.
 
     Returns:
       A Probe(inputs, outcomes), a pytree of JAX arrays.
 
     Raises:
       ValueError: If lengths differ, size is not an integer in 1..n, y holds one-hot
-        codes, or is to be stratified and does not hold classes, shape [n].
+        codes, or `stratify` is given and y does not hold classes of shape [n].
 
     Warns:
-      UserWarning: If y holds floats, of few different whole numbers: classes must be
-        integers. Or integers, most of them alone in their class: amounts must be
-        floats.
+      UserWarning: If y holds floats with few different whole numbers (classes must be
+        integers), or integers of which most are alone in their class (amounts must be
+        floats).
 
-    Cost: n for the permutation; n log n where it is stratified.
+    Cost: n for the permutation; n log n with `stratify`.
 
     Example:
       >>> import jax, numpy as np

@@ -1,4 +1,4 @@
-"""A policy whose bounds need no tuning: warm-up, stable, decay, each by information."""
+"""A policy whose bounds need no tuning: warm-up, stable, decay, led by information."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from optax_mi._state import MISSING, UNBOUNDED, scalar
 
 
 class WarmupStableDecayMemory(NamedTuple):
-    """What `warmup_stable_decay_policy` remembers; nats are -3.4e38 before any came."""
+    """The memory of `warmup_stable_decay_policy`; nats are -3.4e38 before the first."""
 
     warming_up: Bool[Array, ""]  #: whether the rate still rises
     start: Float[Array, ""]  #: the whole network's information at the start
-    best: Float[Array, ""]  #: the most that it was, less a tolerance for each fall
+    best: Float[Array, ""]  #: its maximum so far, less `fall` R for each fall
     reached: Float[Array, ""]  #: its own information at the last rise
     network_reached: Float[Array, ""]  #: the whole network's at the last rise
     last: Float[Array, ""]  #: the whole network's at the last measurement
-    noise: Float[Array, ""]  #: the mean of its drops, none of them a fall
-    rises: Int32[Array, ""]  #: of its own, since the rate last changed
+    noise: Float[Array, ""]  #: the mean of its drops, falls excluded
+    rises: Int32[Array, ""]  #: of its own information, since the rate last changed
     misses: Int32[Array, ""]  #: measurements in a row without any rise
-    ceiling: Float[Array, ""]  #: climbing ends at half of this rate; 3.4e38: none
+    ceiling: Float[Array, ""]  #: the rate rises to at most half of this; 3.4e38: none
     at_minimum: Int32[Array, ""]  #: measurements at `lr_min` without a rise
 
 
@@ -42,14 +42,14 @@ def warmup_stable_decay_policy(
     r"""Doubles the rate until information falls, goes back, and cools as it saturates.
 
     The steps are factors, so the bounds may be five decades apart and need no tuning:
-    take an `lr_min` at which nothing can go wrong and an `lr_max` that is surely too
-    high. The shape is the field's warm-up, stable, decay, but each stage ends when the
-    information says so, not after a number of steps. Measure a held-out probe, before
-    the first step, then about ten times an epoch during the first two epochs and once
-    an epoch afterwards (`measurement_steps`).
+    take an `lr_min` that is surely safe and an `lr_max` that is surely too high. The
+    shape is the known warm-up, stable, decay, but the information ends each stage, not
+    a number of steps. Measure on a held-out probe: before the first step, then about
+    ten times an epoch during the first two epochs, then once an epoch
+    (`measurement_steps`).
 
     With :math:`I` the measurement, :math:`B` the best so far, :math:`R` the reference
-    (1 nat where none was given) and :math:`F` what counts as a fall:
+    (1 nat if none was given) and :math:`F` the size of a fall:
 
     ======== =============================== =========================================
     stage    when a measurement arrives      what follows
@@ -71,56 +71,56 @@ def warmup_stable_decay_policy(
     ======== =============================== =========================================
 
     A rise is one by :math:`rise\,R` above the last that counted; rises are counted
-    since the rate last changed. A fall must exceed a share of the reference, what a
-    measurement's noise explains, and what the drops so far explain:
+    since the rate last changed. A fall must exceed a share of the reference, the noise
+    of a measurement, and the usual drops:
 
     .. math:: F = \max(fall\,R,\; 3\,noise,\; 8\,N), \qquad N \leftarrow 0.8\,N
         + 0.2\,\max(0, I_{last} - I)
 
-    :math:`N` is the mean drop from one measurement to the next. Where nothing but noise
-    moves them it is 0.56 standard deviations of a measurement. Each fall lowers
-    :math:`B` by :math:`fall\,R`, as the best of many noisy measurements is too high.
+    :math:`N` is the mean drop from one measurement to the next. If measurements differ
+    by noise alone, it is 0.56 of their standard deviation. Each fall lowers :math:`B`
+    by :math:`fall\,R`, as the best of many noisy measurements is too high.
 
-    A network that has learned nothing yet holds information as well, as random features
-    do, and the first steps can cost some of it: an output of the wrong sign loses all
-    before it gains. So until the information has risen by the larger of
-    :math:`fall\,R` and :math:`3\,noise` above the first measurement, only a fall by ten
-    times as much, and by half of :math:`B`, ends the warm-up, or `lr_max`, reached
-    without such a rise.
+    Even an untrained network has information, as random features do, and the first
+    steps can lose some of it: an output of the wrong sign loses all before it gains. So
+    there is a milder rule until the information has risen above the first measurement
+    by the larger of :math:`fall\,R` and :math:`3\,noise`. Until then the warm-up ends
+    only if it falls by ten times as much and by half of :math:`B`, if training
+    diverges, or at `lr_max`, which then counts as a fall.
 
-    Half of the rate before the fall is a quarter of the largest that was tried: the
-    edge of stability lies between the two, and comes nearer as training goes on. So it
-    is where the warm-up reaches `lr_max` and nothing has fallen: the fall may come
-    later than the measurement. The ceiling rises with the information, as a fall can
-    have been the doing of one unlucky batch. After
-    `track_value_only` (a larger batch, say) the warm-up begins again from the rate in
-    force.
+    The edge of stability lies between the last rate without a fall and the next one,
+    and comes nearer as training goes on. So the warm-up ends at half of the former,
+    which with a factor of 2 is a quarter of the largest rate tried. At `lr_max` without
+    a fall it ends likewise, as the fall may come later than the measurement. The
+    ceiling rises with the information, as one unlucky batch can cause a fall. After
+    `track_value_only` (a larger batch, for example) the warm-up begins again from the
+    current rate.
 
-    Under `layerwise_mi_dynamic_lr` a fall is the whole network's. A layer's rate climbs
-    by the rises of its own information, and cools where neither that nor the whole
-    network's rises: a wide layer holds nearly all information from the start, and by
-    its own alone it would cool at once.
+    Under `layerwise_mi_dynamic_lr` a fall is one of the whole network's information. A
+    layer's rate rises with the rises of its own information. It cools only if neither
+    that nor the whole network's rises: a wide layer has nearly all information from the
+    start, and by its own alone it would cool at once.
 
     With ``mi_dynamic_lr(..., init_lr=lr_max)`` there is no warm-up, and what remains is
     a reduction on plateaus, as ``optax.contrib.reduce_on_plateau``.
 
     Args:
-      factor: The rate is multiplied by it at each measurement of the warm-up.
-      fall: A fall by at least so much of the reference ends the warm-up, and later
-        leads back as well.
-      rise: A rise by so much of the reference counts as one.
-      decay: The rate is multiplied by it where the information has not risen.
-      patience: After so many measurements with a rise the rate is raised, and after so
-        many in a row without one it is lowered.
+      factor: The warm-up multiplies the rate by it at each measurement.
+      fall: A fall must be at least this share of the reference. It ends the warm-up,
+        and leads back to the kept parameters in each stage.
+      rise: A rise must be this share of the reference.
+      decay: The rate is multiplied by it when the information has not risen.
+      patience: The rate is raised after so many measurements with a rise, and lowered
+        after so many in a row without one.
       reset: The warm-up begins again after so many measurements at `lr_min` without a
         rise.
-      noise: The standard deviation of a measurement where nothing was learned, in nats.
-        0.02 is that of 1000 examples, and 0.04 of 300. It matters where the reference
-        is below 60 times of it, as of two classes.
+      noise: The standard deviation of a measurement when nothing was learned, in nats:
+        0.02 for 1000 examples, 0.04 for 300. It matters if the reference is below
+        ``3 * noise / fall``, 2 nats by default, as with two classes.
 
     Returns:
-      A policy with a memory, for which the transformation holds a copy of the
-      parameters. It needs no reference, but with one its thresholds suit the task.
+      A policy with a memory; the transformation holds a copy of the parameters for it.
+      It needs no reference, but with one its thresholds suit the task.
 
     Raises:
       ValueError: If factor is below 1, fall, rise or noise is negative, decay is not
@@ -177,7 +177,7 @@ class _Options(NamedTuple):
 
 
 class _Event(NamedTuple):
-    """What a measurement means."""
+    """What a measurement shows."""
 
     network: Float[Array, ""]  # the whole network's information
     scale: Float[Array, ""]  # what thresholds are shares of

@@ -1,4 +1,4 @@
-"""What each layer of a Flax model says about the probe."""
+"""The activations of a Flax model's layers for the probe."""
 
 from __future__ import annotations
 
@@ -39,77 +39,85 @@ def capture_activations(
 ) -> dict[str, Shaped[Array, "n ..."]]:
     """Runs a Flax model once and returns the activations of its layers.
 
-    Every submodule's output is captured, with no change to the model, and so are the
+    The output of every submodule is captured, without a change to the model. So are
     values that the model itself stores with ``self.sow("intermediates", name, value)``
-    (in NNX ``self.sow(nnx.Intermediate, name, value)``). A layer's name is its path of
-    module names joined by "/" (``Conv_0``, ``block_1/Dense_0``, ``layers/0``); a sown
-    value's name is appended to its module's. The model's own output has the name "".
-    Of a module that returns several arrays, each has its own key, field or number after
-    the module's name (``heads/logits``, ``Dense_0/1``); those of the model itself have
-    that alone (``logits``). The outputs of a module called several times are numbered
-    in order, and so are the layers of a scan, stacked [layers, n, ...].
-    (``flax.linen.scan`` keeps what they store if ``variable_axes`` has
-    ``"intermediates": 0``.)
+    (in NNX ``self.sow(nnx.Intermediate, name, value)``). Their names are these:
 
-    A Linen model runs as ``model.apply(variables, inputs, *args, **kwargs)`` with no
-    collection but the intermediates mutable: parameters and batch statistics are not
-    touched. Pass what makes it deterministic, such as ``train=False``. Of an NNX model
-    a copy in evaluation mode (``model.eval()``) runs, ``copy(inputs, *args,
-    **kwargs)``; cells of recurrent networks are not captured, and of modules called
-    within ``nnx.cond`` or ``nnx.fori_loop`` name the others in `layers`. Either may be
-    called within ``jax.jit``; there, only the layers asked for are computed.
+    - A layer: its path of module names, joined by "/" (``Conv_0``, ``block_1/Dense_0``,
+      ``layers/0``). A sown value: its own name after that of its module.
+    - The model's own output: "".
+    - Several arrays returned by one module: their key, field or number after the
+      module's name (``heads/logits``, ``Dense_0/1``), or alone if the model itself
+      returns them (``logits``).
+    - The outputs of a module called several times are numbered in order. So are the
+      layers of a scan, stacked [layers, n, ...]. (``flax.linen.scan`` keeps what they
+      store if ``variable_axes`` has ``"intermediates": 0``.)
+
+    A Linen model runs as ``model.apply(variables, inputs, *args, **kwargs)``. Only the
+    intermediates are mutable, so parameters and batch statistics do not change. Pass
+    what makes the model deterministic, such as ``train=False``.
+
+    Of an NNX model a copy in evaluation mode (``model.eval()``) runs, as ``copy(inputs,
+    *args, **kwargs)``. Cells of recurrent networks are not captured. If modules are
+    called within ``nnx.cond`` or ``nnx.fori_loop``, name only the others in `layers`.
+
+    Both work within ``jax.jit``, where only the layers asked for are computed.
 
     Args:
       model: A ``flax.linen.Module`` or a ``flax.nnx.Module``.
       variables: The Linen model's variables, ``{"params": ..., ...}``; None for NNX.
       inputs: The probe's inputs, examples along the first axis.
       *args: Further positional arguments of the model, the same for all examples.
-      layers: Which to return, one of these or a sequence of them: a name; a pattern in
-        which ``*`` stands for anything but "/" and ``**`` for anything
-        (``"block_*/out"``); a compiled regular expression, which is searched for in the
-        name; a class, for the outputs of its modules; a number, for names of so many
-        parts at most; or a predicate on the name. By default all, or, where they are
-        more than 20, the outermost blocks and the model's output, which a warning says.
-        What does not have the examples along its first axis is left out, unless its
-        name was given.
-      max_features: Replaces a layer of more features by so many random combinations of
-        them (signs at random, from a fixed seed), which keeps distances to a relative
-        error of about ``1 / sqrt(2 max_features)`` (Achlioptas 2003). For convolutions'
-        outputs of tens of thousands of features. Information is kept as far as it shows
-        in distances: what a few features hold among many of pure noise is lost.
+      layers: Which layers to return: one of the following, or a sequence of them.
+
+        - a name;
+        - a pattern, in which ``*`` stands for anything but "/" and ``**`` for anything
+          (``"block_*/out"``);
+        - a compiled regular expression, searched for in the name;
+        - a class, for the outputs of its modules;
+        - a number, for names of at most that many parts;
+        - a predicate on the name.
+
+        By default all; of more than 20, only the outermost blocks and the model's
+        output, with a warning. Arrays without the examples along their first axis are
+        left out, unless asked for by name.
+      max_features: Layers of more features, such as convolutions' outputs of tens of
+        thousands, are projected to this many random combinations of them (random
+        signs, fixed seed). This keeps distances to a relative error of about
+        ``1 / sqrt(2 max_features)`` (Achlioptas 2003), and the information as far as
+        distances show it. That of a few features among many of pure noise is lost.
       batch_size: Examples that run through the model at a time, in a compiled loop that
-        keeps the layers returned and nothing else. NumPy inputs stay on the host but
-        for the batch at hand. By default all examples run at once. Of a model that
-        takes several arrays, put all into `inputs` and give `method`, such as
+        keeps only the layers returned. NumPy inputs stay on the host except for the
+        current batch. By default all examples run at once. If the model takes several
+        arrays, put all into `inputs` and give `method`, such as
         ``lambda model, x: model(x["tokens"], x["lengths"])``.
       in_axes: Which arrays of `inputs` hold examples, as in ``jax.vmap``: 0, or a
-        pytree of 0 and None, such as ``{"x": 0, "anchors": None}``, where some are
-        shared by all examples. By default those as long as the model's output. Where it
-        is None for all, as for a graph, there are as many examples as in the model's
-        output. 1 is for recurrent networks whose first axis is time: layers [t, n, ...]
-        are then returned as [n, t, ...].
-      positions: Of sequences or images, as `sample_positions` draws them: each is a row
-        of the result, [size, ...], in place of each example. Layers of images on a
-        coarser grid have the cell that holds the position. Layers without the grid are
-        left out, unless their name was given, and so are those of one number for each
-        position ([n, t]).
+        pytree of 0 and None, such as ``{"x": 0, "anchors": None}`` if all examples
+        share some. By default those as long as the model's output. With None for all,
+        as for a graph, the model's output gives the number of examples. 1 is for
+        recurrent networks whose first axis is time: layers [t, n, ...] are returned as
+        [n, t, ...].
+      positions: Positions of sequences or images, as `sample_positions` draws them. The
+        rows of the result are then these, [size, ...], in place of the examples. Layers
+        of images on a coarser grid give the cell that holds the position. Layers
+        without the grid are left out, unless asked for by name, and so are those of one
+        number for each position ([n, t]).
       **kwargs: Keyword arguments for ``model.apply``: the model's own, ``rngs``, and
         ``method``, whose output then has the name "". For NNX the model's own.
 
     Returns:
-      ``{name: array [n, ...]}``, of positions ``[size, ...]``, in the order of `layers`
-      where that is a sequence, and otherwise in that in which Linen calls modules
-      (blocks of ``nn.remat`` and ``nn.jit`` come last), or in that of NNX's state.
-      ``jax.jit`` sorts by name.
+      ``{name: array [n, ...]}``, or ``[size, ...]`` with `positions`. In the order of
+      `layers` if that is a sequence. Otherwise in the order in which Linen calls the
+      modules (blocks of ``nn.remat`` and ``nn.jit`` come last), or in that of NNX's
+      state. ``jax.jit`` sorts by name.
 
     Raises:
       ValueError: If the model is of neither kind, nothing was captured, a name is
-        unknown or a pattern fits none, an array asked for by its name does not have the
-        examples along its first axis, or it cannot be known how many examples there
-        are.
+        unknown, a pattern fits none, an array asked for by name does not have the
+        examples along its first axis, or the number of examples cannot be determined.
 
-    Cost: one forward pass over the probe; the memory of the activations returned, and
-    of all activations of the examples that run at a time.
+    Cost: one forward pass over the probe; memory for the activations returned, and for
+    all activations of the examples that run at a time.
 
     Example:
       >>> import flax.linen as nn, jax, jax.numpy as jnp
@@ -156,7 +164,7 @@ class _Run(NamedTuple):
     def __call__(
         self, inputs: Any, n: int, selection: Selection, first: Any = 0
     ) -> dict[str, Shaped[Array, "n ..."]]:
-        """The layers of a selection for n examples from the first on, in its order."""
+        """The layers of a selection, in its order, for n examples from `first` on."""
         # A probe that is closed over would have XLA compute with it while it compiles.
         inputs = jax.lax.optimization_barrier(jax.tree.map(jnp.asarray, inputs))
         found, classes = self.named(inputs, n, selection)
