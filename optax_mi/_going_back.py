@@ -1,4 +1,4 @@
-"""Going back: a copy of good parameters, and updates that lead to it."""
+"""Going back: a copy of good parameters, and updates that lead back to it."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from optax_mi._state import (
     scalar,
 )
 
-# An update of so many times the largest norm that training has lived with means that
-# it diverges. At the edge of stability norms of single batches differ by tens.
+# An update of so many times the largest norm of usual training means that it diverges.
+# At the edge of stability norms of single batches differ by tens.
 _EXPLODED = 100.0
-# The way back ends where updates are no larger than so many times that norm; after so
-# many updates one that has not exploded will do, as where momentum is slow to build up.
+# The way back ends when updates are no larger than so many times that norm; after so
+# many updates, when one has not exploded, as momentum can be slow to build up.
 _CALM, _MOST_CALMING = 4.0, 100
 # What was learned is lost where the moving average of the losses is halfway back to the
 # first one. A loss has this share of it: seven as bad as the first one are needed in a
@@ -33,10 +33,10 @@ _SHARE_OF_ONE_LOSS = 0.1
 # Something was learned where the average has sunk by this share of the first loss, and
 # by so many times the mean difference of a loss from the one before.
 _LEARNED, _BEYOND_NOISE = 0.2, 8.0
-# Rounding needs up to four updates; more are not used if something behind in the chain
-# changes them, as weight decay does.
+# Rounding needs up to four updates. The limit is for chains in which something behind
+# changes the updates, as weight decay does.
 _MOST_UPDATES = 8
-# For as long, at most, the parameters stay while the base optimizer's moments still
+# The parameters stay for at most so many updates while the base optimizer's moments
 # hold exploded gradients: a momentum of 0.99 forgets a factor of 1e4 in that time.
 _MOST_WAITING = 1000
 
@@ -44,20 +44,23 @@ _MOST_WAITING = 1000
 def able_to_go_back(
     inner: optax.GradientTransformationExtraArgs,
 ) -> optax.GradientTransformationExtraArgs:
-    """Wraps rates whose policies may say to keep parameters and to go back to them.
+    """Wraps rates whose policies may keep parameters and go back to them.
 
-    The whole tree goes back together, whichever label's policy said so: layers restored
-    at different times would be a network that never was. So it does, unasked, where an
-    update is not finite or its norm is a hundred times the largest that came before the
-    parameters kept, and where losses are given and what was learned is lost; the policy
-    is then told that training has diverged.
+    The whole tree goes back together, whichever label's policy asked for it: layers
+    restored at different times would form a network that never existed. It also goes
+    back, without being asked, in two cases, and the policy is then told that training
+    has diverged:
+
+    - an update is not finite, or its norm is a hundred times the largest that came
+      before the parameters were kept;
+    - losses are given, and what was learned is lost.
 
     While it goes back, updates are ``kept - params`` (rounding can need more than one)
-    and measurements are ignored. It ends when the parameters are those kept, to the
+    and measurements are ignored. It ends when the parameters equal those kept, to the
     last bit, and the incoming updates are of their usual size again: the base
-    optimizer's momentum must forget the gradients of the diverged steps first.
+    optimizer's momentum must first forget the gradients of the diverged steps.
 
-    Cost: a copy of the parameters, and for each update a norm of the updates.
+    Cost: a copy of the parameters, and a norm of the updates at each update.
     """
 
     def init_fn(params: optax.Params) -> KeptParametersState:
@@ -127,7 +130,7 @@ def _warn_of_no_params(updates: optax.Updates) -> None:
 def _is_within(
     norm: Float[Array, ""], times: float, state: KeptParametersState
 ) -> Bool[Array, ""]:
-    """Whether a norm is at most so many times the largest that training lived with."""
+    """Whether a norm is at most so many times the largest of usual training."""
     known = state.usual_norm > 0
     return jnp.isfinite(norm) & (~known | (norm <= times * state.usual_norm))
 
@@ -177,7 +180,7 @@ def _true(*_: Any) -> bool:
 def _still_going(
     state: KeptParametersState, params: Any, calm: Bool[Array, ""]
 ) -> Bool[Array, ""]:
-    """Whether the way back is not over: see `able_to_go_back`."""
+    """Whether it still goes back: see `able_to_go_back`."""
     count = state.updates_back
     there = jax.lax.cond(count > 0, _equal, _true, params, state.kept)
     arrived = there | (count >= _MOST_UPDATES)
@@ -185,7 +188,7 @@ def _still_going(
 
 
 def _answers(rates: Any) -> tuple[Bool[Array, ""], Bool[Array, ""]]:
-    """Whether any label's policy says to keep, and whether any says to go back."""
+    """Whether any label's policy asks to keep, and whether any asks to go back."""
 
     def is_state(node: Any) -> bool:
         return isinstance(node, PolicyState)

@@ -1,4 +1,4 @@
-"""How far an estimate can be trusted: its standard error, and its p-value."""
+"""The uncertainty of an estimate: its standard error and its p-value."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from optax_mi._estimators import _scaling
 from optax_mi._measure import estimate_mi
 from optax_mi._types import Estimator, Numeric, Scaling
 
-# Of the sample into halves: their choice moves the standard error by about 13 %.
+# Random halvings of the sample: their choice moves the standard error by about 13 %.
 _PARTITIONS = 30
 
-# The least number of samples whose halves say anything.
+# The least number of samples whose halves give a usable estimate.
 FEWEST = 50
 
 
 class MIInterval(NamedTuple):
-    """An estimate in nats, with what its sample leaves open."""
+    """An estimate in nats, with its uncertainty."""
 
     mi: Float[Array, ""]  #: the estimate from the whole sample
     standard_error: Float[Array, ""]  #: of that estimate
@@ -42,45 +42,45 @@ def mi_with_error(
     r"""Estimates I(X; Y), in nats, with a standard error and a p-value.
 
     The variance of nearest-neighbour estimates falls as 1/n (Holmes and Nemenman), so
-    that of the whole sample follows from its parts. Here it is cut at random into
-    halves, 30 times, as those keep most members of a class together:
+    that of the whole sample follows from parts of it. Here the sample is cut at random
+    into halves, 30 times; halves keep most members of a class together:
 
     .. math:: \operatorname{SE}^2 = \frac{1}{2} \operatorname{mean}_{partitions}
         \operatorname{var}(I_{half}, I_{other\ half})
 
-    This is the spread over samples of this size. It says nothing of the bias: in high
-    dimension an estimate can be far too low with a small error. Where a layer tells
-    classes of equal size apart without fail, the variance falls faster, and the
+    The standard error is the spread over samples of this size. It does not include the
+    bias: in high dimension an estimate can be far too low with a small error. If a
+    layer separates classes of equal size perfectly, the variance falls faster, and the
     standard error is about 1.5 times too large.
 
-    The p-value tests independence: of the estimate and those of random pairings of X
-    with Y, the share that is at least as large as the estimate. It is never below
-    1 / (1 + permutations).
+    The p-value tests independence. X is paired with Y at random, and the p-value is the
+    share, among the estimate and those of the random pairings, that is at least as
+    large as the estimate. It is never below 1 / (1 + permutations).
 
-    Both take the rows for exchangeable, as those of a random sample are. Rows of a time
-    series are not: of two series that know nothing of each other, each of which changes
-    slowly, the p-value is far too small. Give `blocks`, longer than the series
-    remember, and whole blocks of rows are paired and cut at random.
+    Both assume exchangeable rows, as those of a random sample are. Rows of a time
+    series are not: for two independent series that change slowly the p-value is far too
+    small. Then give `blocks`, longer than the series' memory, and whole blocks of rows
+    are paired and cut at random.
 
     Args:
       key: A JAX random key.
       x: Inputs, shape [n, ...], or a layer's activations.
       y: True outcomes, shape [n] classes or [n, ...] real numbers.
-      estimator: As for `estimate_mi`, whose default it is.
+      estimator: As for `estimate_mi`, with the same default.
       scaling: "feature" (the default), "variable" or "none", as for `ksg`. "variable"
         is what `estimate_mi` does with layers. With an estimator: bind it there.
       permutations: Random pairings; 0 for no p-value.
-      blocks: Rows that follow each other and stay together, for series in time.
+      blocks: Number of consecutive rows that stay together, for time series.
 
     Returns:
-      MIInterval(mi, standard_error, p_value), NaN where an estimate that it is made
-      from is: of a half without two members of any class, for example.
+      MIInterval(mi, standard_error, p_value). NaN if an estimate behind it is NaN, for
+      example that of a half without two members of any class.
 
     Raises:
-      ValueError: If lengths differ, there are less than 50 samples, permutations is no
-        integer or negative, there are less than four blocks, y holds one-hot codes, or
-        for what the estimator refuses in half of the samples, such as more neighbours
-        than there are.
+      ValueError: If lengths differ, there are fewer than 50 samples, permutations is no
+        integer or negative, there are fewer than four blocks, y holds one-hot codes, or
+        the estimator refuses half of the samples, for example with more neighbours than
+        there are.
 
     Cost: that of 16 + permutations estimates.
 
@@ -129,7 +129,7 @@ def mi_with_error(
 
 
 def _in_blocks(key: PRNGKeyArray, n: int, blocks: int) -> Int[Array, "n"]:
-    """A random order in which so many rows that follow each other stay together."""
+    """A random order in which `blocks` consecutive rows stay together."""
     order = jax.random.permutation(key, -(-n // blocks))
     return jnp.argsort(order[jnp.arange(n) // blocks], stable=True)
 

@@ -1,4 +1,4 @@
-"""Positions of sequences and grids, in place of whole examples."""
+"""Positions of sequences and grids as the points of an estimate, not whole examples."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ class Positions:
 
         Args:
           shape: Of the array.
-          scalars: Whether it may hold one number for each position. Of n vectors with
-            as many features that cannot be told.
+          scalars: Whether it may hold one number for each position. That cannot be told
+            from n vectors with as many features.
         """
         axes = len(self.grid)
         own = shape[1 : 1 + axes]
@@ -69,7 +69,7 @@ class Positions:
         return (example >= first) & (example < first + n)
 
     def merged(self, known: Any, batch: Any, first: Any, n: int) -> Any:
-        """Rows that are known, and those of a batch where they lie in it."""
+        """Rows of a batch at the positions that lie in it, and known rows elsewhere."""
         here = self.within(first, n)
         return jax.tree.map(
             lambda old, new: jnp.where(_column(here, new), new, old), known, batch
@@ -89,29 +89,29 @@ def sample_positions(
 ) -> Positions:
     """Draws positions of sequences or images, uniformly and without replacement.
 
-    For outcomes of each position in place of each example: the next token, a tag, a
-    pixel's class. A position is then a point of the estimate: its outcome, and what a
-    layer has there. Give the result to ``capture_activations(..., positions=)`` and its
-    outcomes to `estimate_mi`.
+    For outcomes of each position, not of each example: the next token, a tag, a
+    pixel's class. Each position is then a point of the estimate, with its outcome and
+    the layer's features there. Pass the result to
+    ``capture_activations(..., positions=)`` and its outcomes to `estimate_mi`.
 
-    An estimate takes points for independent. Positions of one sequence are not, so
-    draw few from each: from 200 sequences rather than from 10.
+    Estimates assume independent points. Positions of one sequence are not independent,
+    so draw few from each: rather from 200 sequences than from 10.
 
     Args:
       key: A JAX random key.
       outcomes: True outcomes of the probe's positions, [n, t] or [n, h, w], as
         ``probe.outcomes``. Integers are classes.
       size: Number of positions.
-      mask: True (or not 0) where there is a position, [n, t] or [n, h, w]: False for
-        padding. It also says which axes are positions where outcomes have a further one
-        (real vectors, [n, t, c]); by default all are.
+      mask: True (or not 0) at positions, False at padding, shape [n, t] or [n, h, w].
+        If outcomes have a further axis (real vectors, [n, t, c]), the mask also says
+        which axes are positions; by default all are.
 
     Returns:
       Positions(index, outcomes, grid), a pytree.
 
     Raises:
-      ValueError: If outcomes have no axis of positions, the mask is traced or has not
-        the shape of their first axes, or there are fewer positions than `size`.
+      ValueError: If outcomes have no axis of positions, the mask is traced or does not
+        have the shape of their first axes, or there are fewer positions than `size`.
 
     Cost: the number of positions, for a permutation.
 

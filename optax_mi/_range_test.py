@@ -1,4 +1,4 @@
-"""Which learning rates are worth having: a sweep that watches loss and information."""
+"""Which learning rates are useful: a sweep that watches loss and information."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from optax_mi._types import Measurement
 State = TypeVar("State")
 Batch = TypeVar("Batch")
 
-# The share of the information's rise that is taken for noise, at its start and its top.
+# The share of the information's rise that counts as noise, at its start and its top.
 _MARGIN = 0.05
 
 # A rise of pure noise is up to 5 times the median step between measurements; of digits
 # and MNIST it was 40 times that and more.
 _SIGNIFICANT = 10
 
-# A rate that says nothing in the few steps it has here may say much in an epoch of a
+# A rate that teaches nothing in its few steps here may teach much in an epoch of a
 # hundred. With ten times higher lower bounds digits ended 0.3 points lower.
 _EPOCH = 10
 
 
 class LRRangeTest(NamedTuple):
-    """What a sweep showed, and the bounds that it suggests."""
+    """The measurements of a sweep, and the bounds that they suggest."""
 
-    #: the last one applied before each
+    #: the last rate applied before each measurement
     learning_rate: Float[np.ndarray, "measurements"]
-    loss: Float[np.ndarray, "measurements"]  #: mean over the steps since the one before
+    loss: Float[np.ndarray, "measurements"]  #: mean over the steps since the last one
     mi: Float[np.ndarray, "measurements"]  #: nats
     lr_min: float  #: NaN where the information never rose above its noise
     lr_max: float  #: NaN likewise
@@ -52,26 +52,27 @@ def lr_range_test(
 ) -> LRRangeTest:
     """Sweeps the learning rate and suggests bounds for it from I(H; Y).
 
-    The rate grows geometrically from `lr_low` to `lr_high`, a step at each. Information
-    about the outcomes stands still while rates are too low to teach anything in the
-    few steps that they have, rises, and falls when rates destroy what was learnt.
-    `lr_max` is the rate at which the rise is complete and `lr_min` a tenth of the last
-    rate before it, since an epoch has more steps than a rate has here; both to within
-    5 % of the rise, in medians of three measurements. The sweep ends where loss or
-    information is no longer finite.
+    The rate grows geometrically from `lr_low` to `lr_high`, one step at each rate. The
+    information about the outcomes does not change while rates are too low to teach
+    anything in their few steps. Then it rises, and it falls once rates destroy what was
+    learnt. `lr_max` is the rate at which the rise is complete. `lr_min` is a tenth of
+    the last rate before the rise, as an epoch has more steps than a rate has here. Both
+    are read to within 5 % of the rise, from medians of three measurements. The sweep
+    ends early if loss or information is no longer finite.
 
     Args:
-      train_step: Maps (state, batch, learning rate) to (state, loss): one step of the
-        optimizer to be used, its updates multiplied by the rate. Compile it.
-      state: What a step changes: parameters, optimizer state and so on. What is
-        returned of it is dropped; start training from the same one again. An NNX model
-        is changed in place: hand over a copy, ``nnx.clone(model)``, and likewise where
-        a step donates its arguments, ``jax.tree.map(jnp.copy, state)``.
-      batches: Any iterable of batches. A list, or another iterable that can be gone
-        through again (a data loader), may be shorter than the sweep and is begun anew.
-        An iterator must have at least `steps` batches.
-      measure: Maps a state to I(H; Y) in nats, a scalar or a mapping as of
-        `estimate_mi`, of which the entry "" or the only one counts. Compile it.
+      train_step: Maps (state, batch, learning rate) to (state, loss): one step of your
+        optimizer, its updates multiplied by the rate. Compile it.
+      state: What a step changes: parameters, optimizer state and so on. The state after
+        the sweep is dropped; start training from the same one again. An NNX model is
+        changed in place: pass a copy, ``nnx.clone(model)``. Likewise if a step donates
+        its arguments: ``jax.tree.map(jnp.copy, state)``.
+      batches: Any iterable of batches. A list, or another iterable that can be repeated
+        (a data loader), may be shorter than the sweep and starts over. An iterator must
+        have at least `steps` batches.
+      measure: Maps a state to I(H; Y) in nats: a scalar, or a mapping such as
+        `estimate_mi` returns, of which the entry "" or the only one is used. Compile
+        it.
       lr_low: The first rate.
       lr_high: The last one.
       steps: Steps of the sweep.
@@ -80,7 +81,7 @@ def lr_range_test(
 
     Returns:
       LRRangeTest(learning_rate, loss, mi, lr_min, lr_max), drawn by
-      ``optax_mi.plots.range_test``. Look at it before you use the bounds: where `mi`
+      ``optax_mi.plots.range_test``. Look at it before you use the bounds: if `mi`
       still rises at `lr_high`, or no part of it is flat, the sweep was too short.
 
     Raises:
@@ -146,7 +147,7 @@ def lr_range_test(
 
 
 def _over_and_over(batches: Iterable[Batch]) -> Iterator[Batch]:
-    """Begins again at the end. Of an iterator there is nothing left then: it ends."""
+    """Starts again at the end. An iterator is then empty: it ends."""
     some = True
     while some:
         some = False
@@ -165,7 +166,7 @@ def _bounds(
     loss: Float[np.ndarray, "measurements"],
     mi: Float[np.ndarray, "measurements"],
 ) -> tuple[float, float]:
-    """Where information begins to rise, ten times less, and where it has risen."""
+    """A tenth of the rate where information begins to rise, and where it has risen."""
     finite = np.isfinite(mi) & np.isfinite(np.append(0, loss[1:]))
     learning_rate, mi = learning_rate[finite], mi[finite]
     if len(mi) < 3:

@@ -1,4 +1,4 @@
-"""How an estimate depends on the number of examples that it is made from."""
+"""How an estimate depends on the number of examples."""
 
 from __future__ import annotations
 
@@ -36,16 +36,16 @@ def sample_size_curve(
 ) -> SampleSizeCurve:
     """Estimates I(X; Y) from samples of several sizes (the paper's Figure 1).
 
-    Shows what a probe of a size can tell: where the mean still rises with the size, an
-    estimate reads low; the standard deviation says what that of one probe is worth.
+    Shows how well a probe of a given size can do. If the mean still rises with the
+    size, estimates are biased downwards; the standard deviation is that of one probe.
 
     Args:
-      key: A JAX random key, from which every sample's is drawn.
+      key: A JAX random key, from which the keys of all samples are drawn.
       x: Inputs, shape [n, ...], or a layer's activations.
       y: True outcomes, shape [n] classes or [n, ...] real numbers.
       sizes: Sample sizes, each at most n.
       repeats: Samples of each size, drawn independently of each other.
-      estimator: As for `estimate_mi`, whose default it is.
+      estimator: As for `estimate_mi`, with the same default.
       progress: Wraps the list of samples to be done, for example ``tqdm.tqdm``.
 
     Returns:
@@ -55,7 +55,7 @@ def sample_size_curve(
       ValueError: If lengths differ, a size is not an integer in k + 1..n, or repeats is
         not a positive integer.
 
-    Cost: repeats times that of one estimate, for each size; each size compiles once.
+    Cost: for each size, `repeats` estimates and one compilation.
 
     Example:
       >>> import jax, numpy as np

@@ -1,4 +1,4 @@
-"""When to measure: densely at the start, later once an epoch."""
+"""When to measure: often at the start, later once an epoch."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from optax_mi import _checks
 def measurement_steps(
     steps_per_epoch: int, *, dense_epochs: int = 2, per_epoch: int = 10
 ) -> Callable[[Any], Any]:
-    """Tells at which steps to measure: often in the first epochs, then once an epoch.
+    """Returns when to measure: often in the first epochs, then once an epoch.
 
-    A rate that moves with each measurement should cross its range early, which takes
-    many measurements; later on one an epoch is enough, and costs little. The first is
-    due before the first step.
+    The rate changes only when a measurement arrives, and it should cross its range
+    early, which takes many measurements. Later one an epoch is enough, and costs
+    little. The first is due before the first step.
 
     Args:
-      steps_per_epoch: Updates in an epoch. Where epochs are long, give the number of
+      steps_per_epoch: Updates in an epoch. If epochs are long, give the number of
         updates after which you would look at a validation loss.
       dense_epochs: The number of epochs with several measurements.
-      per_epoch: How many they have, evenly spread; each step where there are fewer.
+      per_epoch: How many they have, evenly spread; each step if there are fewer steps.
 
     Returns:
-      A function from the number of updates so far, as an integer or an array of one
+      A function from the number of updates so far, an integer or an integer array
       (which may be traced), to whether a measurement is due before the next update.
 
     Raises:

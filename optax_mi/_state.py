@@ -1,4 +1,4 @@
-"""What a rate carries from step to step, and what may be given to it."""
+"""The state of a rate, and the measurements that may be given to it."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from jaxtyping import Array, Bool, Float, Int32
 from optax_mi import _checks
 from optax_mi._types import Measurement
 
-# What is not there yet. Finite, since a state of NaN or infinities cannot live under
-# ``jax_debug_nans``, and wrappers that choose between states by factors of 0 and 1
-# (``optax.contrib.sam``) would spread it.
+# What is not known yet. Finite, since ``jax_debug_nans`` refuses a state of NaN or
+# infinities, and wrappers that choose between states by factors of 0 and 1
+# (``optax.contrib.sam``) would spread them.
 MISSING = float(np.finfo(np.float32).min)
 UNBOUNDED = float(np.finfo(np.float32).max)
 
@@ -27,9 +27,9 @@ _GIVE_REFERENCE = (
 
 
 class MIDynamicLRState(NamedTuple):
-    """State of `mi_dynamic_lr`: finite scalar arrays alone, of fixed dtypes.
+    """State of `mi_dynamic_lr`: finite scalar arrays of fixed dtypes.
 
-    What is not there yet is -3.4e38, the lowest float32.
+    What is not known yet is -3.4e38, the lowest float32.
     """
 
     #: updates so far
@@ -37,50 +37,48 @@ class MIDynamicLRState(NamedTuple):
     learning_rate: Float[Array, ""]  #: in force at the next update
     mi: Float[Array, ""]  #: the last finite measurement in nats
     previous_mi: Float[Array, ""]  #: the one before it
-    #: in nats, 3.4e38 where the policy needs none, missing where it needs one
+    #: in nats; if none was given, 3.4e38 if the policy needs none, else missing
     reference: Float[Array, ""]
-    value_only: Int32[Array, ""]  #: measurements still to be judged by value alone
+    value_only: Int32[Array, ""]  #: remaining measurements judged by value alone
     pending: Float[Array, ""]  #: recorded but not yet applied
 
 
 class PolicyState(NamedTuple):
-    """State of a rate whose policy has a memory: arrays alone, of fixed dtypes."""
+    """State of a rate whose policy has a memory: arrays of fixed dtypes."""
 
     rate: MIDynamicLRState  #: as without a memory
     memory: Any  #: the policy's own, a pytree of arrays
     network_mi: Float[Array, ""]  #: the whole network's last measurement, in nats
     network_pending: Float[Array, ""]  #: recorded but not yet applied
     keep: Bool[Array, ""]  #: the policy's last answer: keep these parameters
-    go_back: Bool[Array, ""]  #: the policy's last answer: go back to those kept
-
-
+    go_back: Bool[Array, ""]  #: the policy's last answer: go back to the kept ones
 class LayerState(NamedTuple):
-    """State of a rate that follows the layer which it was given."""
+    """State of a rate that follows a named layer."""
 
-    of_layer: dict[str, Any]  #: the layer's name, and the rate's state
+    of_layer: dict[str, Any]  #: from the layer's name to the rate's state
 
 
 class DefaultLayerState(NamedTuple):
-    """State of a rate for each layer, of which some follow a default one."""
+    """State of a rate for each layer, some of which follow a default layer."""
 
-    by_default: dict[str, Any]  #: its name, and the state of ``optax.partition``
+    by_default: dict[str, Any]  #: from its name to the state of ``optax.partition``
 
 
 class LossState(NamedTuple):
-    """The losses that came as `value`; -3.4e38 before any did."""
+    """The losses passed as `value`; -3.4e38 before the first."""
 
     first: Float[Array, ""]
     last: Float[Array, ""]
     average: Float[Array, ""]  #: the moving average
-    least: Float[Array, ""]  #: the least average
-    #: the mean difference from one loss to the next, while the average was the least
+    least: Float[Array, ""]  #: the least average so far
+    #: the mean difference from one loss to the next, when the average was the least
     noise: Float[Array, ""]
 
 
 class KeptParametersState(NamedTuple):
     """State of a rate, or of one for each layer, that can go back to parameters."""
 
-    inner: Any  #: `PolicyState`, or that of ``optax.partition`` with one for each label
+    inner: Any  #: `PolicyState`, or ``optax.partition``'s with one for each label
     kept: Any  #: a copy of the parameters
     updates_back: Int32[Array, ""]  #: updates since it began to go back; 0: it does not
     usual_norm: Float[Array, ""]  #: largest norm of incoming updates before `kept`
@@ -100,7 +98,7 @@ def all_finite(value: Any) -> Bool[Array, ""]:
 
 
 def is_known(value: Float[Array, "*runs"] | float) -> Bool[Array, "*runs"]:
-    """Whether a number was given: finite and not the mark of what is missing."""
+    """Whether a number was given: finite, and not the mark of a missing one."""
     return jnp.isfinite(value) & (value > MISSING)
 
 
@@ -130,10 +128,10 @@ def entry(
 def whole_network(
     values: Measurement | None, default: str | None = None
 ) -> Float[Array, ""] | None:
-    """The network's value: the output's, or the default layer's, or the least.
+    """The network's value: the output's, else the default layer's, else the least.
 
-    No layer holds less than the output that is computed from it (the data processing
-    inequality), so the least of the layers' is the nearest to the output's.
+    No layer has less information than the output that is computed from it (the data
+    processing inequality), so the least of the layers is the nearest to the output.
     """
     if not isinstance(values, Mapping):
         return entry(values, None)
@@ -147,7 +145,7 @@ def whole_network(
 
 
 def require_reference(state: MIDynamicLRState) -> None:
-    """Raises where a needed reference is missing, unless the values are traced."""
+    """Raises if a needed reference is missing, unless the values are traced."""
     known = is_known(state.reference)
     if not _checks.is_traced(known) and not known.all():
         raise ValueError(
@@ -159,7 +157,7 @@ def require_reference(state: MIDynamicLRState) -> None:
 def tell_of_no_reference(
     states: Mapping[str, MIDynamicLRState], stacklevel: int = 3
 ) -> None:
-    """Warns of rates that were measured for, and lack a reference that they need.
+    """Warns of rates that have measurements but lack a reference that they need.
 
     A compiled step cannot raise: it leaves their rate where it is.
     """
