@@ -54,7 +54,7 @@ from optax_mi._warmup_stable_decay import (
 
 __version__ = _version("optax_mi")
 
-# The names of before, for one minor version.
+# Old names, kept for one minor version.
 _RENAMED = {
     "conditional_ksg": "ksg_conditional",
     "discrete_mi": "plug_in_mi",

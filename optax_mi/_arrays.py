@@ -1,4 +1,4 @@
-"""Arrays of the host, made ready for devices that have narrower numbers."""
+"""Arrays of the host, prepared for devices whose numbers have fewer bits."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Shaped
 
-# Values have merged where this share of the different rows is lost. A few of very many
-# do in any case: float32 has 2^24 numbers of one size.
+# Values count as merged if this share of the different rows is lost. A few of very many
+# merge in any case: float32 has 2^24 numbers of one size.
 _LOST = 0.01
-# Outcomes stay as they are where rounding takes less than this share of their spread.
+# Outcomes stay as they are if rounding takes less than this share of their spread.
 _HELD = 1e-3
 
 
 def as_array(values: Any) -> Any:
-    """Returns a NumPy or JAX array as it is and anything else as a NumPy array.
+    """Returns a NumPy or JAX array as it is, and anything else as a NumPy array.
 
-    NumPy's are in the byte order of this machine, the only one that JAX takes.
+    NumPy arrays get this machine's byte order, the only one that JAX accepts.
     """
     if hasattr(values, "__jax_array__"):
         return jnp.asarray(values)
@@ -32,14 +32,14 @@ def as_array(values: Any) -> Any:
 
 
 def inputs(values: Any) -> Any:
-    """A model's inputs as a JAX array, which has no floats wider than float64."""
+    """A model's inputs as a JAX array; floats wider than float64 become float64."""
     if isinstance(values, np.ndarray) and values.dtype == np.longdouble:
         values = values.astype(np.float64)
     return jnp.asarray(values)
 
 
 def is_wide(values: Any) -> bool:
-    """Whether a NumPy array has numbers that the devices' floats may not hold apart."""
+    """Whether a NumPy array may hold numbers that a device's floats would merge."""
     if not isinstance(values, np.ndarray) or values.dtype.kind not in "iuf":
         return False
     if values.dtype.kind == "f":
@@ -50,15 +50,15 @@ def is_wide(values: Any) -> bool:
 def on_device(
     argument: str, values: Any, *, units: bool, by_feature: bool = False
 ) -> Any:
-    """Samples as a JAX array, moved towards zero before they are made narrower.
+    """Samples as a JAX array, moved towards zero before they lose precision.
 
     Args:
       argument: The name of the argument.
       values: [n, ...]; what is not wide stays as it is.
-      units: Whether what is computed depends on the unit. Where it does not, numbers
-        that are too large or too small for a device's float are scaled as well.
-      by_feature: Whether the units of the features do not matter either, so that each
-        may be scaled by itself.
+      units: Whether the result depends on the unit. If not, numbers that are too large
+        or too small for a device's float are scaled as well.
+      by_feature: Whether the units of single features do not matter either, so that
+        each may be scaled by itself.
     """
     if not is_wide(values) or not values.size or not values.ndim:
         return jnp.asarray(values)
@@ -78,7 +78,7 @@ def on_device(
 
 
 def outcomes_on_device(argument: str, values: Any) -> Any:
-    """Continuous outcomes as they are, or moved towards zero where that is needed."""
+    """Continuous outcomes as they are, or moved towards zero if that is needed."""
     if not is_wide(values) or values.dtype.kind != "f" or not values.size:
         return jnp.asarray(values)
     with np.errstate(all="ignore"):  # what is not finite stays so
@@ -99,10 +99,10 @@ def _float() -> Any:
 
 
 def _moved(values: Shaped[np.ndarray, "n ..."]) -> Shaped[np.ndarray, "n ..."]:
-    """Values less a constant for each feature.
+    """Values minus a constant for each feature.
 
-    The constant is a multiple of a power of two that is as large as the spread, so that
-    values on a grid stay on it and equal distances stay equal. Near zero it is 0.
+    The constant is a multiple of a power of two that is as large as the spread. So
+    values on a grid stay on it, and equal distances stay equal. Near zero it is 0.
     """
     lowest = values.min(axis=0, keepdims=True)
     if values.dtype.kind in "iu":
@@ -138,7 +138,7 @@ def _scaled(
 
 
 def _different(values: Shaped[np.ndarray, "n ..."]) -> int:
-    """How many rows differ, by a random sum of each."""
+    """How many rows differ, judged by a random sum of each."""
     rows = np.nan_to_num(values.reshape(len(values), -1).astype(np.float64))
     weights = np.random.default_rng(0).normal(size=rows.shape[1])
     with np.errstate(over="ignore", invalid="ignore"):

@@ -1,4 +1,4 @@
-"""How many examples there are, and models run on some of them at a time."""
+"""The number of examples, and running a model on some of them at a time."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def examples(
     Args:
       inputs: Arrays.
       in_axes: 0 or 1, or a prefix of inputs with 0, 1 and None.
-      output_shape: What the model returns for these inputs, where that is needed.
+      output_shape: Gives the shape of the model's output for these inputs, if needed.
     """
     shapes = [jnp.shape(leaf) for leaf in jax.tree.leaves(inputs)]
     if isinstance(in_axes, int) and in_axes == 0:
@@ -76,10 +76,10 @@ def following(
     others: int,
     selection: Selection,
 ) -> list[str]:
-    """The layers of a selection that are as long as there are examples.
+    """The layers of a selection whose length is the number of examples.
 
-    What is as long by chance, as something that all examples share, is not so where
-    the examples are fewer or more.
+    Something that all examples share can have that length by chance. It is left out: it
+    does not follow when there are `others` in place of the n examples.
     """
     leaves, structure = jax.tree.flatten(inputs)
 
@@ -108,7 +108,7 @@ def following(
 def captured(
     run: Any, inputs: Any, axes: Axes, n: int, selection: Selection, size: int
 ) -> dict[str, Shaped[Array, "n ..."]]:
-    """The layers of all examples, of which `size` run through the model at a time."""
+    """The layers of all examples, `size` of which run through the model at a time."""
     names = tuple(following(run, inputs, axes, n, size, selection))
     leaves, structure = jax.tree.flatten(inputs)
     pairs = list(zip(leaves, axes, strict=True))
@@ -127,7 +127,7 @@ def captured(
 
 
 class Same:
-    """Something that cannot be hashed, such as a model with a list: equal to itself."""
+    """Something that cannot be hashed, such as a model with a list; equal to itself."""
 
     def __init__(self, held: Any) -> None:
         self.held = held
@@ -140,7 +140,7 @@ class Same:
 
 
 def hashable(value: Any) -> Hashable:
-    """A value that is compiled in, or what stands for it where it has no hash."""
+    """A value that is compiled in, or a stand-in if it has no hash."""
     try:
         hash(value)
     except TypeError:
@@ -163,7 +163,7 @@ class _Options(NamedTuple):
 def _one(
     given: Any, own: list[Any], start: Any, *, options: _Options
 ) -> dict[str, Any]:
-    """The layers of the batch that begins there; compiled once for all batches."""
+    """The layers of the batch that begins at `start`; compiled once for all batches."""
     arrays, rest = given
     of_examples, shared = iter(own), iter(rest)
     structure: Any = options.structure

@@ -1,8 +1,8 @@
 """Checks on arguments: they run at trace time and raise before anything is computed.
 
 Every message reads "`argument` must be <expected>, got <received>". Shapes and dtypes
-are known under tracing and always checked; values are checked where they are known,
-so that traced hyperparameters pass.
+are known under tracing and always checked. Values are checked if they are known, so
+traced hyperparameters pass.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ _LARGEST = float(np.finfo(np.float32).max)
 
 _COMBINATIONS = "numpy.unique(y, axis=0, return_inverse=True)[1]"
 
-# Outcomes on a device, by `id`: a loop that measures on them waits for them once.
+# Outcomes on a device, by `id`: a loop that measures on them waits for them only once.
 _LOOKED_AT: weakref.WeakValueDictionary[int, jax.Array] = weakref.WeakValueDictionary()
 
-_SEVERAL = 10  # examples, of which it can be told whether most are alone
+_SEVERAL = 10  # examples, enough to tell whether most are alone in their class
 
-# Floats are probably classes where they are whole numbers and their different values
-# are so few, as a share of the examples.
+# Floats are probably classes if they are whole numbers with at most this share of
+# different values among the examples.
 _FEW = 0.1
 
 
@@ -74,7 +74,7 @@ def less_than_one(argument: str, value: Any) -> None:
 
 
 def at_most(argument: str, value: Any, bound_name: str, bound: Any) -> None:
-    """Checks `value <= bound`, where neither is traced."""
+    """Checks `value <= bound`, if neither is traced."""
     known, limit = _number(argument, value), _number(bound_name, bound)
     if known is None or limit is None:
         return
@@ -85,9 +85,9 @@ def at_most(argument: str, value: Any, bound_name: str, bound: Any) -> None:
 
 
 def _number(argument: str, value: Any) -> float | None:
-    """A scalar as a Python float, or None where it is traced.
+    """A scalar as a Python float, or None if it is traced.
 
-    In a compiled step even of arrays that are known a comparison is traced.
+    In a compiled step a comparison is traced even if its arrays are known.
     """
     if not is_scalar(value):
         fail(argument, "a number", described(value))
@@ -95,7 +95,7 @@ def _number(argument: str, value: Any) -> float | None:
 
 
 def numbers(argument: str, values: Any) -> Any:
-    """Returns values as an array of real numbers or booleans, NumPy's or JAX's."""
+    """Returns values as an array, of NumPy or JAX, of real numbers or booleans."""
     try:
         values = _arrays.as_array(values)
     except ValueError:  # rows of different lengths
@@ -144,10 +144,10 @@ def samples(
 
 
 def flat(x: Shaped[Array, "n ..."]) -> Float[Array, "n d"]:
-    """Samples as floating points.
+    """Samples as floats, with trailing axes flattened.
 
-    Trailing axes are flattened. Integers, booleans and half-precision floats become
-    float32; float64 stays float64 where x64 is on.
+    Integers, booleans and half-precision floats become float32; float64 stays float64
+    if x64 is on.
     """
     dtype = x.dtype if x.dtype in (jnp.float32, jnp.float64) else jnp.float32
     return x.reshape(x.shape[0], -1).astype(dtype)
@@ -156,7 +156,7 @@ def flat(x: Shaped[Array, "n ..."]) -> Float[Array, "n d"]:
 def points(
     argument: str, x: Any, *, units: bool = False, by_feature: bool = False
 ) -> Float[Array, "n d"]:
-    """Returns samples as floating points, see `samples` and `flat`."""
+    """Returns samples as floats, see `samples` and `flat`."""
     return flat(samples(argument, x, units=units, by_feature=by_feature))
 
 
@@ -178,7 +178,7 @@ def class_labels(argument: str, labels: Any) -> Integer[Array, "n"]:
 
 
 def _cure(labels: Any) -> str:
-    """What to write for classes of several axes."""
+    """What to write in place of classes with several axes."""
     if labels.ndim == 2 and labels.shape[1] == 1:
         return "a single column: take [:, 0]"
     if labels.ndim == 2 and not is_traced(labels) and _is_one_hot(np.asarray(labels)):
@@ -204,7 +204,7 @@ def outcomes(argument: str, values: Any, *, by_feature: bool = False) -> Any:
 
 
 def tell_of_amounts(argument: str, outcomes: Any, stacklevel: int = 3) -> None:
-    """Warns of integers of which most differ, where they are known."""
+    """Warns of integers of which most differ, if their values are known."""
     looked_at = is_known(outcomes) and is_discrete(outcomes)
     if not looked_at or outcomes.ndim != 1 or len(outcomes) < _SEVERAL:
         return
@@ -220,7 +220,7 @@ def tell_of_amounts(argument: str, outcomes: Any, stacklevel: int = 3) -> None:
 
 
 def held_integers(argument: str, values: Any) -> None:
-    """Refuses NumPy integers that JAX without x64 would wrap, merging classes."""
+    """Refuses NumPy integers that JAX without x64 would wrap, which merges classes."""
     if isinstance(values, np.ndarray) and values.dtype.kind in "iu" and values.size:
         held = jnp.iinfo(jax.dtypes.canonicalize_dtype(values.dtype))
         low, high = values.min(), values.max()
@@ -229,12 +229,12 @@ def held_integers(argument: str, values: Any) -> None:
 
 
 def is_traced(value: Any) -> bool:
-    """Whether a value is abstract, so that it cannot be looked at."""
+    """Whether a value is abstract, so that it cannot be read."""
     return isinstance(value, Tracer)
 
 
 def is_known(values: Any) -> bool:
-    """Whether an array can be looked at: neither abstract nor in part elsewhere."""
+    """Whether an array can be read: neither abstract nor partly on other machines."""
     return not is_traced(values) and getattr(values, "is_fully_addressable", True)
 
 
@@ -244,7 +244,7 @@ def is_discrete(outcomes: Any) -> bool:
 
 
 def classes_or_points(argument: str, values: Any, *, by_feature: bool) -> Any:
-    """Returns integers [n] as the classes that they are, all else as floats [n, d]."""
+    """Returns integers [n] as classes, and all else as floats [n, d]."""
     values = numbers(argument, values)
     if is_discrete(values) and values.ndim == 1:
         return class_labels(argument, values)
@@ -265,7 +265,7 @@ def any_outcomes(argument: str, values: Any) -> Any:
 def no_coded_classes(argument: str, outcomes: Any, stacklevel: int = 3) -> None:
     """Refuses one-hot codes, and warns of few whole numbers held as floats.
 
-    Both would be taken for real numbers. Nothing is done where values are not known.
+    Both would be treated as real numbers. Values that are not known are not checked.
     """
     if not is_known(outcomes) or outcomes.ndim == 0 or outcomes.size == 0:
         return

@@ -1,7 +1,7 @@
 """Which layer's measurement a group of parameters follows.
 
-Layers are named by the path of their module, its names joined by "/". A group has such
-a path as its label.
+Layers are named by the path of their module, its names joined by "/". The label of a
+group is such a path.
 """
 
 from __future__ import annotations
@@ -24,20 +24,26 @@ def match(
 ) -> dict[str, str]:
     """The layer that each group of parameters follows, by label.
 
-    That is the layer whose path is the label or the longest beginning of it, else the
-    default one, without which it is the model's own output, "", for those that have
-    none while others do. (The last layer could
-    not be told by the order: ``jax.jit`` sorts the keys of a mapping.)
+    The first rule that applies decides:
+
+    1. The layer whose path is the label.
+    2. The layer whose path is the longest beginning of the label.
+    3. The default layer, if one is given.
+    4. The model's own output, "", if other groups have a layer by rule 1 or 2, or if it
+       is the only layer. (The last layer cannot be used in its place, as the order is
+       unknown: ``jax.jit`` sorts the keys of a mapping.)
 
     Args:
       labels: Of the groups.
-      layers: What there is a measurement of, or whatever else a mapping gives.
-      default: The layer that groups without one of their own follow.
+      layers: The measured layers, or the names of another mapping.
+      default: The layer for groups without one of their own.
       argument: The name of the argument that holds the layers.
-      every_layer: Whether each layer must have a group, but those followed by default.
+      every_layer: Whether each layer must have a group, except the one of rule 3 or 4.
 
     Raises:
-      ValueError: Where a group follows no layer, or a layer that must has no group.
+      ValueError: If no rule applies to a group, a layer that must have a group has
+        none, the default layer is missing, or layers are numbered whose parameters are
+        shared (stacked by a scan, or called several times).
     """
     labels, layers = sorted(set(labels)), list(layers)
     if default is not None and default not in layers:
@@ -81,7 +87,7 @@ def _longest_prefix(label: str, layers: Iterable[str]) -> str | None:
 
 
 def _stacks(label: str, layers: Iterable[str]) -> dict[str, list[str]]:
-    """Layers whose names are a beginning of a label, and a number that it has not.
+    """Layers named by a beginning of a label and a number that the label does not have.
 
     By that beginning, the shortest first.
     """
@@ -96,7 +102,7 @@ def _stacks(label: str, layers: Iterable[str]) -> dict[str, list[str]]:
 
 
 def module_paths(params: Any) -> Any:
-    """A tree like params, of the paths of the modules that hold them."""
+    """A tree like params, with the paths of the modules that hold them."""
     return jax.tree_util.tree_map_with_path(
         lambda path, _: "/".join(_module_path(path)), params
     )

@@ -1,6 +1,6 @@
-"""What a state says of the layer that a rate follows.
+"""Which layer a rate follows, as its state carries it.
 
-The state alone is what `record_mi` sees, so it carries the names that its rates were
+`record_mi` sees the state alone, so the state carries the names that its rates were
 given.
 """
 
@@ -19,12 +19,12 @@ from optax_mi._state import DefaultLayerState, LayerState
 
 
 def partition_labels(path: Sequence[Any]) -> tuple[str, ...]:
-    """The labels of the `optax.partition`s that a state lies in, from the outermost."""
+    """The labels of the `optax.partition`s around a state, the outermost first."""
     return tuple(key for _, key in _keys(path, "inner_states"))
 
 
 def _keys(path: Sequence[Any], field: str) -> list[tuple[int, str]]:
-    """The keys of dictionaries in a field of that name, and where they are."""
+    """The keys of dictionaries in a field of that name, and their positions."""
     return [
         (i, str(inner.key))
         for i, (outer, inner) in enumerate(zip(path, path[1:], strict=False))
@@ -34,7 +34,7 @@ def _keys(path: Sequence[Any], field: str) -> list[tuple[int, str]]:
 
 
 class Place(NamedTuple):
-    """Where a rate's state lies, which says what the rate follows."""
+    """Where a rate's state lies, which tells what the rate follows."""
 
     partition: tuple[Any, ...]  # the way to the innermost `optax.partition`
     labels: tuple[str, ...]  # see `partition_labels`
@@ -43,7 +43,7 @@ class Place(NamedTuple):
 
 
 def place(path: Sequence[Any]) -> Place:
-    """The place of a state by the way to it."""
+    """The place of a state, from the path to it."""
     partition = max((i for i, _ in _keys(path, "inner_states")), default=0)
     layers, defaults = (
         [key for _, key in _keys(path, field)] for field in (_OF_LAYER, _BY_DEFAULT)
@@ -63,7 +63,8 @@ def carrying(
 ) -> optax.GradientTransformationExtraArgs:
     """A transformation whose state carries the name of a layer, if there is one.
 
-    As the key of a dictionary: whatever keeps or compiles a state knows those.
+    The name is the key of a dictionary: whatever stores or compiles a state can handle
+    that.
     """
     if name is None:
         return inner

@@ -1,4 +1,4 @@
-"""How measurements move a rate, with a memory or without: what scales the updates."""
+"""How measurements change a rate, with a memory or without, and scale the updates."""
 
 from __future__ import annotations
 
@@ -37,15 +37,15 @@ Flag = Bool[Array, ""]
 
 
 class Numbers(NamedTuple):
-    """What a policy's answer is held within, and how measurements are averaged."""
+    """The bounds of a policy's answer, and the smoothing of measurements."""
 
     lr_min: Any
     lr_max: Any
     smoothing: Any
 
     def bounds(self) -> tuple[Number, Number]:
-        """The bounds in force."""
-        # Of numbers they were checked; one that is traced may be anything, and then
+        """The current bounds."""
+        # Concrete bounds were checked. A traced one may be anything, and an invalid one
         # holds the rate down.
         low, high = scalar(self.lr_min), scalar(self.lr_max)
         low = jnp.where(jnp.isfinite(low) & (low >= 0), low, 0)
@@ -53,7 +53,7 @@ class Numbers(NamedTuple):
 
 
 class News(NamedTuple):
-    """What an update brings to a rate."""
+    """What is new for a rate at an update."""
 
     mi: Number | None = None  # a measurement, which may be missing
     network_mi: Number | None = None  # the whole network's, where it is another
@@ -62,7 +62,7 @@ class News(NamedTuple):
 
 
 class Rate(NamedTuple):
-    """A rate in its parts, of which a network with many has one body compiled."""
+    """A rate in its parts, so that a network with many compiles one body for all."""
 
     policy: Policy | PolicyWithMemory
     numbers: Numbers
@@ -70,7 +70,7 @@ class Rate(NamedTuple):
     reference: ScalarLike
 
     def init(self) -> MIDynamicLRState | PolicyState:
-        """The state at the start."""
+        """The initial state."""
         rate = MIDynamicLRState(
             count=jnp.zeros((), jnp.int32),
             learning_rate=scalar(self.init_lr),
@@ -101,7 +101,7 @@ def checked_rate(
     init_lr: ScalarLike | None,
     smoothing: ScalarLike,
 ) -> Rate:
-    """A rate of options that are checked here."""
+    """Checks options and returns a rate with them."""
     options = {"init_lr": init_lr, "reference": reference, "smoothing": smoothing}
     given = {name: value for name, value in options.items() if value is not None}
     for name, value in {"lr_min": lr_min, "lr_max": lr_max, **given}.items():
@@ -126,7 +126,7 @@ def checked_rate(
 def rate_alone(
     rate: Rate, layer: str | None = None
 ) -> optax.GradientTransformationExtraArgs:
-    """`mi_dynamic_lr` without the means to go back to parameters."""
+    """`mi_dynamic_lr` without the ability to go back to parameters."""
 
     def init_fn(params: optax.Params) -> MIDynamicLRState | PolicyState:
         del params
@@ -152,7 +152,7 @@ def rate_alone(
 
 
 def news_of(extra_args: Mapping[str, Any]) -> News:
-    """What the arguments of `update` tell a rate, the measurement aside."""
+    """What the arguments of `update`, other than the measurement, tell a rate."""
     diverged = extra_args.get("diverged")
     if (value := extra_args.get("value")) is not None:
         infinite = ~all_finite(value)
@@ -161,7 +161,7 @@ def news_of(extra_args: Mapping[str, Any]) -> News:
 
 
 def rate_state(state: Any) -> MIDynamicLRState:
-    """The part of a state that every policy has."""
+    """The part of a state that all policies have."""
     return state.rate if isinstance(state, PolicyState) else state
 
 
@@ -232,7 +232,7 @@ def _asked(
     network_mi: Number,
     diverged: Flag,
 ) -> PolicyState:
-    """The state after the policy's answer to a measurement, or to a divergence."""
+    """The state after the policy answers a measurement or a divergence."""
     rate, before = state.rate, state.rate.mi
     mi = _averaged(mi, before, numbers.smoothing)
     network_mi = _averaged(network_mi, state.network_mi, numbers.smoothing)
@@ -276,7 +276,7 @@ def _input(state: MIDynamicLRState, numbers: Numbers) -> PolicyInput:
 
 
 def _averaged(new: Number, before: Number, smoothing: ScalarLike) -> Number:
-    """The new measurement, averaged with those before it where there are any."""
+    """The new measurement, averaged with the earlier ones if there are any."""
     average = smoothing * before + (1 - smoothing) * new
     usable = is_known(new) & is_known(before) & jnp.isfinite(average)
     return jnp.where(usable, average, new)
@@ -291,7 +291,7 @@ def _first_known(*values: Number, otherwise: Number) -> Number:
 
 
 def _measured(state: MIDynamicLRState, mi: Number) -> MIDynamicLRState:
-    """The history after a measurement, which may be none."""
+    """The history after a measurement, which may be missing."""
     known = is_known(mi)
     return state._replace(
         mi=jnp.where(known, mi, state.mi),
@@ -303,7 +303,7 @@ def _measured(state: MIDynamicLRState, mi: Number) -> MIDynamicLRState:
 def _answered(
     state: MIDynamicLRState, answer: Any, judged: Flag, numbers: Numbers
 ) -> MIDynamicLRState:
-    """The rate that a policy answers with, where it was asked, within the bounds."""
+    """The state with the policy's rate, if it was asked, within the bounds."""
     if jnp.ndim(answer) != 0:
         _checks.fail("policy", "a function to a scalar", jnp.shape(answer))
     low, high = numbers.bounds()
@@ -313,7 +313,7 @@ def _answered(
 
 
 def _remembered(before: Any, after: Any, judged: Flag) -> Any:
-    """The memory that a policy answers with, where it was asked."""
+    """The policy's new memory, if it was asked."""
     kept, given = (jax.tree.map(jnp.shape, memory) for memory in (before, after))
     if given != kept:
         expected = f"a pair whose memory keeps its structure and shapes, {kept}"
@@ -336,6 +336,6 @@ def scaled(updates: Any, learning_rate: Number) -> Any:
 
 
 def _counted(state: MIDynamicLRState) -> MIDynamicLRState:
-    """The state after an update, in which nothing is pending any more."""
+    """The state after an update, with nothing pending."""
     count = optax.safe_increment(state.count)
     return state._replace(count=count, pending=scalar(MISSING))

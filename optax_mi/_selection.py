@@ -1,4 +1,4 @@
-"""Which layers are asked for: by name, pattern, class, depth or predicate."""
+"""The layers asked for: by name, pattern, class, depth or predicate."""
 
 from __future__ import annotations
 
@@ -31,20 +31,20 @@ class Selection:
 
     @property
     def names(self) -> list[str]:
-        """Those that were asked for by their full names."""
+        """The layers asked for by their full names."""
         return [one for one in self.asked if isinstance(one, str) and "*" not in one]
 
     def wants(self, module: str) -> bool:
-        """Whether what a module returns may be asked for, or a part of it."""
+        """Whether a module's output, or a part of it, may be asked for."""
         return any(_may_match(one, module) for one in self.asked)
 
     def of(
         self, found: Mapping[str, Any], classes: Mapping[str, type]
     ) -> dict[str, Any]:
-        """What was asked for, in that order.
+        """The layers asked for, in the order of the request.
 
         Args:
-          found: The arrays that there are, by name.
+          found: The stored arrays, by name.
           classes: Of modules, by name.
 
         Raises:
@@ -84,7 +84,7 @@ def _may_match(one: Any, module: str) -> bool:
 
 
 def _beginnings(name: str) -> Iterable[str]:
-    """A name, and the modules in whose paths it lies, the longest first."""
+    """A name, and the modules that contain it, the longest path first."""
     parts = name.split("/")
     return ["/".join(parts[:i]) for i in range(len(parts), 0, -1)]
 
@@ -97,7 +97,7 @@ def _glob(pattern: str) -> re.Pattern[str]:
 
 
 def _blocks(found: Mapping[str, Any]) -> dict[str, Any]:
-    """All layers, or those of the blocks where there are many."""
+    """All layers, or those of the outermost blocks if there are many."""
     if len(found) <= MANY:
         return dict(found)
     depths = {name: len(name.split("/")) for name in found if name}

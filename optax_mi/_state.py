@@ -52,6 +52,8 @@ class PolicyState(NamedTuple):
     network_pending: Float[Array, ""]  #: recorded but not yet applied
     keep: Bool[Array, ""]  #: the policy's last answer: keep these parameters
     go_back: Bool[Array, ""]  #: the policy's last answer: go back to the kept ones
+
+
 class LayerState(NamedTuple):
     """State of a rate that follows a named layer."""
 

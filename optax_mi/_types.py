@@ -45,10 +45,10 @@ Measurement: TypeAlias = ScalarLike | Mapping[str, ScalarLike]
 class Estimator(Protocol):
     """Any traceable function from a layer and the outcomes to a scalar, in nats.
 
-    The layer comes as floats [n, d], the outcomes as integers [n] where they are
-    classes and as floats [n, d] otherwise. Options are bound beforehand, as in
-    ``functools.partial(ksg, k=5)``; what takes other arguments or returns more than a
-    scalar is wrapped in a function of one line.
+    The layer is an array of floats [n, d]. The outcomes are integers [n] if they are
+    classes, and floats [n, d] otherwise. Options are bound beforehand, as in
+    ``functools.partial(ksg, k=5)``. Wrap a function that takes other arguments, or
+    returns more than a scalar, in a function of one line.
     """
 
     def __call__(

@@ -1,4 +1,4 @@
-"""Lower bounds of mutual information that a trained critic reaches."""
+"""Lower bounds of mutual information, reached by a trained critic."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from optax_mi._types import Numeric
 
 
 class NeuralEstimate(NamedTuple):
-    """What a trained critic says, in nats."""
+    """The result of training a critic, in nats."""
 
     mi: Float[Array, ""]  #: on the held-out half of the sample
     curve: Float[Array, "steps"]  #: the bound on each training batch
@@ -37,26 +37,26 @@ def mine(
     r"""Estimates I(X; Y), in nats, by training a critic (MINE).
 
     A small network T(x, y) is trained with Adam to maximise the Donsker-Varadhan bound
-    (Belghazi et al. 2018, equation 5), the second mean being over shuffled pairs:
+    (Belghazi et al. 2018, equation 5). The second mean is over shuffled pairs:
 
     .. math:: I \ge \operatorname{mean} T(x_i, y_i)
         - \log \operatorname{mean} \exp T(x_i, y_{\pi(i)})
 
     The gradient of the logarithm is corrected by a moving average of its argument, as
-    in the paper's section 3.2. Training sees one half of the sample and the estimate is
-    of the other half, so that what the critic knows by heart does not count; it may be
-    negative. The bound's variance grows exponentially with the information: beyond a
-    few nats no critic reaches it.
+    in the paper's section 3.2. One half of the sample is for training and the other for
+    the estimate, so that what the critic memorises does not count. The estimate may be
+    negative. The variance of the bound grows exponentially with the information: beyond
+    a few nats no critic reaches it.
 
-    Each feature is standardised first. Class labels go in as one-hot codes: a critic,
+    Each feature is first standardised. Give class labels as one-hot codes: a critic,
     unlike a distance, learns their scale.
 
     Args:
-      key: A JAX random key: the split, the initial critic, the batches.
-      x: Points, shape [n] or [n, ...]; trailing axes are flattened.
-      y: Points, likewise.
+      key: A JAX random key, for the split, the initial critic and the batches.
+      x: Points, shape [n] or [n, ...]; trailing axes are flattened to d_x features.
+      y: Points, likewise d_y features.
       steps: Training steps.
-      batch_size: Pairs of a training step.
+      batch_size: Pairs in a training step, at most half of the samples.
       hidden: Width of the critic's two hidden layers.
       learning_rate: Adam's.
 
@@ -64,11 +64,12 @@ def mine(
       NeuralEstimate(mi, curve).
 
     Raises:
-      ValueError: If lengths differ, there are fewer than 4 samples, or a number is not
-        a positive integer.
+      ValueError: If lengths differ, there are fewer than 4 samples, steps, batch_size
+        or hidden is not a positive integer, batch_size is below 2 or above half of the
+        samples, or learning_rate is not positive.
 
-    Cost: steps * batch_size * hidden * (d_x + d_y + hidden) operations, many times
-    that of `ksg` for a probe of 1000.
+    Cost: steps * batch_size * hidden * (d_x + d_y + hidden) operations, many times that
+    of `ksg` for a probe of 1000.
 
     Example:
       >>> import jax, numpy as np
@@ -98,24 +99,24 @@ def info_nce(
     hidden: int = 64,
     learning_rate: float = 1e-3,
 ) -> NeuralEstimate:
-    r"""Estimates I(X; Y), in nats, by training a critic to tell pairs apart (InfoNCE).
+    r"""Estimates I(X; Y), in nats, by training a critic to recognise pairs (InfoNCE).
 
-    The bound of van den Oord et al. (2018) with the critic f(x) g(y): the network finds
-    each x's own y among the B of its batch,
+    The bound of van den Oord et al. (2018) with the critic f(x) g(y). The network finds
+    each x's own y among the B of its batch:
 
     .. math:: I \ge \log B + \operatorname{mean}_i \log
         \frac{\exp f(x_i) g(y_i)}{\sum_j \exp f(x_i) g(y_j)}
 
-    It varies far less than `mine` and never exceeds log B, by construction. Everything
-    else is as there.
+    The bound varies far less than that of `mine`, but can never exceed log B.
+    Everything else is as there.
 
     Args:
-      key: A JAX random key.
-      x: Points, shape [n] or [n, ...]; trailing axes are flattened.
-      y: Points, likewise.
+      key: A JAX random key, for the split, the initial critic and the batches.
+      x: Points, shape [n] or [n, ...]; trailing axes are flattened to d_x features.
+      y: Points, likewise d_y features.
       steps: Training steps.
-      batch_size: Pairs of a batch: B, at most half of the samples.
-      hidden: Width of the critics' hidden layers, and of what they compare.
+      batch_size: Pairs in a training step: B, at most half of the samples.
+      hidden: Width of the critics' hidden layers, and of the outputs f and g.
       learning_rate: Adam's.
 
     Returns:
