@@ -118,7 +118,7 @@ def is_scalar(value: Any) -> bool:
 
 
 def described(value: Any) -> str:
-    """What an error says that came: of an array its shape, not what it holds."""
+    """How an error describes a value: an array by its shape, not its contents."""
     if isinstance(value, np.ndarray | jax.Array):
         return f"{value.dtype} of shape {value.shape}"
     return f"{type(value).__name__} {value!r}"[:80]
@@ -197,7 +197,7 @@ def outcomes(argument: str, values: Any, *, by_feature: bool = False) -> Any:
         no_coded_classes(argument, values, stacklevel=4)
         return points(argument, values, by_feature=by_feature)
     labels = class_labels(argument, values)
-    # An array on a device is not waited for; that of a probe was looked at when drawn.
+    # An array on a device is not waited for; a probe's was checked when it was drawn.
     if isinstance(values, np.ndarray):
         tell_of_amounts(argument, values, stacklevel=4)
     return labels

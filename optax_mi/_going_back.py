@@ -26,12 +26,12 @@ _EXPLODED = 100.0
 # The way back ends when updates are no larger than so many times that norm; after so
 # many updates, when one has not exploded, as momentum can be slow to build up.
 _CALM, _MOST_CALMING = 4.0, 100
-# What was learned is lost where the moving average of the losses is halfway back to the
-# first one. A loss has this share of it: seven as bad as the first one are needed in a
-# row, or three that are far worse.
+# What was learned is lost if the moving average of the losses is halfway back to the
+# first one. A loss has this share of the average: that takes seven losses in a row as
+# bad as the first one, or three that are far worse.
 _SHARE_OF_ONE_LOSS = 0.1
-# Something was learned where the average has sunk by this share of the first loss, and
-# by so many times the mean difference of a loss from the one before.
+# Something was learned if the average has fallen by this share of the first loss, and
+# by so many times the mean difference from one loss to the next.
 _LEARNED, _BEYOND_NOISE = 0.2, 8.0
 # Rounding needs up to four updates. The limit is for chains in which something behind
 # changes the updates, as weight decay does.
@@ -140,7 +140,7 @@ def _followed(
 ) -> tuple[LossState, Bool[Array, ""]]:
     """The losses with one more, and whether they are halfway back to the first."""
     value = jnp.asarray(value, losses.first.dtype)
-    # Finite from here on: nothing is taken of what is ignored.
+    # Finite from here on: a loss that is not finite is ignored.
     value = jnp.mean(jnp.where(jnp.isfinite(value), value, 0))
     begun = losses.first > MISSING
 
@@ -167,7 +167,7 @@ def _followed(
         _LEARNED * jnp.abs(now.first), _BEYOND_NOISE * now.noise
     )
     lost = ~ignore & has_learned & (average > now.first - learned / 2)
-    # What comes after is compared with the least again.
+    # Later losses are compared with the least average again.
     now = now._replace(average=jnp.where(lost, now.least, average))
     return jax.tree.map(partial(jnp.where, ignore), losses, now), lost
 

@@ -102,7 +102,7 @@ def _recorded(
         }
         if len(values) == len(labels) == 1 and at.default is None:
             return entry(values, None, argument)
-        # Of references some may be left out, the default's among them.
+        # A mapping of references may lack some, also that of the default.
         default = at.default if argument == "mi" or at.default in values else None
         followed = match(
             labels, values, default=default, argument=argument, every_layer=False
@@ -225,7 +225,7 @@ def labelled_states(opt_state: Any) -> dict[str, MIDynamicLRState]:
 
 
 def _warn_of_waiting(opt_state: Any) -> None:
-    """Says that training stands still, where a base optimizer does not recover."""
+    """Warns that training stands still, as a base optimizer does not recover."""
 
     def is_kept(node: Any) -> bool:
         return isinstance(node, KeptParametersState)
@@ -246,7 +246,7 @@ def _warn_of_waiting(opt_state: Any) -> None:
 
 
 def pending_only(opt_state: Any, mi: Measurement) -> Any:
-    """The state with this measurement pending, or nothing where it says nothing."""
+    """The state with this measurement pending; nothing is pending if it is missing."""
 
     def forget(_: Any, state: MIDynamicLRState) -> MIDynamicLRState:
         return state._replace(pending=jnp.full_like(state.pending, MISSING))
@@ -278,7 +278,7 @@ def _map_states(
     opt_state: Any,
     of_network: Callable[[Place, Any], Any] | None = None,
 ) -> Any:
-    """Maps each rate's state, and what is pending for the network beside a memory."""
+    """Maps each rate's state, and the network's pending value if it has a memory."""
     _states(opt_state)
 
     def visit(path: Any, node: Any) -> Any:

@@ -158,10 +158,11 @@ def warmup_stable_decay_policy(
     return PolicyWithMemory(_init, partial(_update, options))
 
 
-# A drop by so many times the mean drop is no noise. The difference of two measurements
-# is normal with a mean drop of 0.4 of its standard deviations: this is three of them.
+# A drop by so many times the mean drop is more than noise. The difference of two
+# measurements is normal, with a mean drop of 0.4 of its standard deviations: this is
+# three of them.
 _BEYOND_NOISE = 8.0
-# Standard deviations of a measurement that are no rise and no fall.
+# So many standard deviations of a measurement are neither a rise nor a fall.
 _DEVIATIONS = 3.0
 _MEMORY_OF_NOISE = 0.8  # of a measurement's drop, at the next one
 
@@ -221,7 +222,7 @@ def _event(o: _Options, p: PolicyInput, memory: WarmupStableDecayMemory) -> _Eve
     fell = (
         p.diverged | (network < memory.best - tolerated) | (without_effect & at_maximum)
     )
-    # Not where it begins there, as with ``init_lr=lr_max``.
+    # Not if it begins there, as with ``init_lr=lr_max``.
     ends_at_maximum = memory.warming_up & begun & at_maximum & ~fell
     own_rose = ~fell & (p.mi > memory.reached + o.rise * scale)
     network_rose = ~fell & (network > memory.network_reached + o.rise * scale)

@@ -151,7 +151,7 @@ def capture_activations(
 
 
 class _Run(NamedTuple):
-    """A model with all that it is given but its inputs."""
+    """A model with all its arguments except the inputs."""
 
     model: Any
     variables: Mapping[str, Any] | None
@@ -165,7 +165,7 @@ class _Run(NamedTuple):
         self, inputs: Any, n: int, selection: Selection, first: Any = 0
     ) -> dict[str, Shaped[Array, "n ..."]]:
         """The layers of a selection, in its order, for n examples from `first` on."""
-        # A probe that is closed over would have XLA compute with it while it compiles.
+        # Otherwise XLA would compute with a closed-over probe while it compiles.
         inputs = jax.lax.optimization_barrier(jax.tree.map(jnp.asarray, inputs))
         found, classes = self.named(inputs, n, selection)
         if missing := [name for name in selection.names if name not in found]:
@@ -294,7 +294,7 @@ def _is_nnx(model: Any) -> bool:
 
 
 def _project(array: Shaped[Array, "n ..."], features: int) -> Shaped[Array, "n ..."]:
-    """Projects examples to so many features where they have more."""
+    """Projects examples with more features to so many."""
     flat = jnp.asarray(array).reshape(len(array), -1)
     if flat.shape[1] <= features:
         return array

@@ -33,7 +33,7 @@ def intermediates(
         context: nn.module.InterceptorContext,
     ) -> Any:
         module, path = context.module, context.module.path
-        # Of calls within a call, as by `super().__call__`, the outermost says it all.
+        # Of nested calls, as by `super().__call__`, only the outermost is captured.
         is_call = context.method_name == _CALL and path and path not in running
         name = "/".join(path)
         if not (is_call and wants(name)):

@@ -59,7 +59,7 @@ def _run(model: nnx.Module, inputs: Any, args: Any, kwargs: Mapping[str, Any]) -
 
 @functools.cache
 def _sowing(cls: type[nnx.Module]) -> type[nnx.Module]:
-    """The same class, whose instances sow what a call of theirs returns."""
+    """A subclass of the same name, whose instances sow the output of each call."""
 
     def __call__(self: Any, *args: Any, **kwargs: Any) -> Any:
         output = cls.__call__(self, *args, **kwargs)
