@@ -154,7 +154,7 @@ def test_the_demo_is_one_file_and_no_program_imports_another():
         froms = [n for n in nodes if isinstance(n, ast.ImportFrom)]
         imported[name] = {f"{n.module}.{a.name}" for n in froms for a in n.names}
         imported[name] |= {str(n.module) for n in froms}
-    assert len(programs) == 10
+    assert len(programs) == 11
     for name, modules in imported.items():
         assert not modules & programs, name
     own = {name for name in imported["examples.mnist"] if name.startswith("examples")}
