@@ -83,9 +83,11 @@ def exactly(
         above = _radii(query, rows, tiles.stored, measured)
     else:
         above = [of_k.radius for of_k in found]
+    # A radius is beyond all points where too few groups had one with the label.
     rounding = _ROUNDING * sum(query.features)
+    largest = distances.farthest(first) - rounding
     radii = [
-        tiles.kth_smallest(first, k=k + 1, above=limit + rounding)
+        tiles.kth_smallest(first, k=k + 1, above=jnp.minimum(limit, largest) + rounding)
         for k, limit in zip(rows.ks, above, strict=True)
     ]
     return [
