@@ -20,7 +20,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Int, Shaped
+from jaxtyping import Array, Bool, Int, Shaped, UInt
 
 from optax_mi._estimators._neighbours import collectives
 from optax_mi._estimators._neighbours.distances import ALIGNMENT, FEW_FEATURES, farthest
@@ -221,7 +221,7 @@ def _count(predicates: Predicates, arrays: Any, span: Span) -> list[Int[Array, "
     begin, end = _tiles_of(span, arrays, tile)
     whole = span is None and tiles % period == 0
 
-    def add(word: Int[Array, "rows lanes"], tile: Any) -> Int[Array, "rows lanes"]:
+    def add(word: UInt[Array, "rows lanes"], tile: Any) -> UInt[Array, "rows lanes"]:
         return packed.add(word, predicates(tile))
 
     def collect(
@@ -299,13 +299,13 @@ def _fold_minima(
 
 
 def _fold(
-    step: Callable[[Int[Array, "rows lanes"], Any], Int[Array, "rows lanes"]],
-    state: Int[Array, "rows lanes"],
+    step: Callable[[Shaped[Array, "rows lanes"], Any], Shaped[Array, "rows lanes"]],
+    state: Shaped[Array, "rows lanes"],
     arrays: Any,
     tile: _Tile,
     first: Any,
     last: Any,
-) -> Int[Array, "rows lanes"]:
+) -> Shaped[Array, "rows lanes"]:
     """Folds tiles first to last - 1 of the columns onto a state."""
     starts = range(0, tile.size, tile.lanes)
 
