@@ -14,9 +14,8 @@ from jaxtyping import Array, ArrayLike, Float, Shaped
 
 from optax_mi import _checks
 from optax_mi._alike import map_layers
-from optax_mi._estimators import _scaling, ksg, ksg_discrete, label_entropy
-from optax_mi._estimators._neighbours.distances import check_options
-from optax_mi._estimators._neighbours.sharding import number_of_points, over_points
+from optax_mi._estimators import _joint, ksg, ksg_discrete, label_entropy
+from optax_mi._estimators._neighbours.sharding import over_points
 from optax_mi._probe import Probe
 from optax_mi._types import AxisName, Estimator, Metric, Numeric, ReferenceKind, Scaling
 
@@ -90,24 +89,11 @@ def estimate_mi(
       >>> {layer: round(float(nats), 1) for layer, nats in mi.items()}  # log 4 = 1.4
       {'noise': 0.0, 'codes': 1.4}
     """
-    if not isinstance(activations, Mapping) or not activations:  # pyright: ignore[reportUnnecessaryIsInstance]
-        _checks.fail(
-            "activations",
-            "a mapping {layer: array} with at least one layer",
-            repr(activations)[:80],
-        )
-    by_feature = scaling == "feature"
-    if estimator is not None:
-        outcomes = _checks.any_outcomes("outcomes", outcomes)
-    else:
-        outcomes = _checks.outcomes("outcomes", outcomes, by_feature=by_feature)
-    layers = {
-        name: _checks.samples(f"activations[{name!r}]", a, by_feature=by_feature)
-        for name, a in activations.items()
-    }
-    n = _checks.same_length(
-        [("outcomes", outcomes)]
-        + [(f"activations[{name!r}]", a) for name, a in layers.items()]
+    layers, outcomes = _checked(
+        activations,
+        outcomes,
+        own=estimator is not None,
+        by_feature=scaling == "feature",
     )
     if estimator is not None:
         _refuse(
@@ -120,25 +106,51 @@ def estimate_mi(
         )
         estimates = _apply_all(tuple(layers.values()), outcomes, estimator=estimator)
         return dict(zip(layers, estimates, strict=True))
-    k = 3 if k is None else k
-    metric = "euclidean" if metric is None else metric
-    scaling = "variable" if scaling is None else scaling
-    ks = _checks.several_neighbours(k, number_of_points(n, axis_name))
-    check_options(metric, block_size)
-    _scaling.check(scaling)
     _checks.flag("local", local)
+    options = _joint.options(
+        len(outcomes),
+        3 if k is None else k,
+        "euclidean" if metric is None else metric,
+        "variable" if scaling is None else scaling,
+        block_size,
+        axis_name,
+    )
     estimates = _estimate_all(
         *layers.values(),
         outcomes,
         axis_name=axis_name,
         discrete=_checks.is_discrete(outcomes),
-        k=ks,
-        metric=metric,
-        scaling=scaling,
+        options=options,
         local=local,
-        block_size=block_size,
     )
     return dict(zip(layers, estimates, strict=True))
+
+
+def _checked(
+    activations: Mapping[str, Numeric[ArrayLike, "n ..."]],
+    outcomes: Numeric[ArrayLike, "n ..."],
+    *,
+    own: bool,
+    by_feature: bool,
+) -> tuple[dict[str, Shaped[Array, "n ..."]], Numeric[Array, "n ..."]]:
+    """Layers and outcomes as arrays of one length, `own` where an estimator is given."""
+    if not isinstance(activations, Mapping) or not activations:  # pyright: ignore[reportUnnecessaryIsInstance]
+        _checks.fail(
+            "activations",
+            "a mapping {layer: array} with at least one layer",
+            repr(activations)[:80],
+        )
+    if own:
+        outcomes = _checks.any_outcomes("outcomes", outcomes)
+    else:
+        outcomes = _checks.outcomes("outcomes", outcomes, by_feature=by_feature)
+    layers = {
+        name: _checks.samples(f"activations[{name!r}]", a, by_feature=by_feature)
+        for name, a in activations.items()
+    }
+    named = {f"activations[{name!r}]": a for name, a in layers.items()}
+    _checks.same_length([("outcomes", outcomes), *named.items()])
+    return layers, outcomes
 
 
 def _refuse(**options: Any) -> None:
@@ -153,12 +165,21 @@ def _refuse(**options: Any) -> None:
 def _estimate_all(
     *layers_and_outcomes: Numeric[Array, "n ..."],
     discrete: bool,
+    options: _joint.Options,
+    local: bool,
     axis: AxisName,
-    **options: Any,
 ) -> tuple[Float[Array, "*n"], ...]:
     *layers, outcomes = layers_and_outcomes
     layers = [_checks.flat(layer) for layer in layers]  # out of `jit` that is a copy
-    estimator = partial(ksg_discrete if discrete else ksg, axis_name=axis, **options)
+    estimator = partial(
+        ksg_discrete if discrete else ksg,
+        k=options.ks,
+        metric=options.metric,
+        scaling=options.scaling,
+        local=local,
+        block_size=options.block_size,
+        axis_name=axis,
+    )
     return tuple(map_layers(lambda h: estimator(h, outcomes), layers, pad=True))
 
 

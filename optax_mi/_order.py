@@ -72,8 +72,8 @@ def _is_chain(node: Any) -> bool:
 def _undoing_behind(state: Any) -> set[str]:
     """The names of what must not stand behind it, if it is the state of a rate.
 
-    A chain that ends in a rate is none: the tuple around it may be of two networks'
-    states, and not a chain.
+    A chain that ends in a rate does not count. The tuple around it may hold the states
+    of two networks, and then it is no chain.
     """
 
     def ends(node: Any) -> bool:

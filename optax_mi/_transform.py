@@ -91,7 +91,7 @@ def mi_dynamic_lr(
       find it there.
 
     Raises:
-      ValueError: If a bound is not a number (a schedule is none), negative, not finite,
+      ValueError: If a bound is not a number (as a schedule), negative, not finite,
         or the wrong way round. (Of traced bounds only the kind is checked; one that
         turns out to be no number >= 0 keeps the rate down.) From `update`: if a mapping
         lacks the layer, a measurement or the policy's answer is not a scalar, or the

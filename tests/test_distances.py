@@ -79,6 +79,24 @@ def test_codes_have_the_order_of_distances_and_go_back_to_them(dtype, request):
     assert all(distances.farthest(codes) > np.asarray(codes))
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_powers_of_two_change_no_digit(dtype, request):
+    if dtype is np.float64:
+        request.getfixturevalue("x64")
+    # From the smallest normal number to the largest, and back beyond one power's range.
+    info = np.finfo(dtype)
+    exponents = np.arange(info.minexp, info.maxexp)
+    x = np.full(len(exponents), 1 + 3 * info.eps, dtype)
+    found = distances.times_power_of_two(jnp.asarray(x), jnp.asarray(exponents))
+    np.testing.assert_array_equal(found, np.ldexp(x, exponents))
+    back = distances.times_power_of_two(found, -jnp.asarray(exponents))
+    np.testing.assert_array_equal(back, x)
+    whole = info.maxexp - info.minexp - 1
+    tiny = jnp.full(1, info.tiny, dtype)
+    found = distances.times_power_of_two(tiny, jnp.full(1, whole))
+    np.testing.assert_array_equal(found, [dtype(2.0) ** (info.maxexp - 1)])
+
+
 def test_codes_of_other_labels_are_beyond_those_of_the_same():
     codes = distances.code(jnp.asarray([[0.0, 1.0, 2.0, np.inf]] * 2))
     labels = jnp.array([5, 6]), jnp.array([5, 5, 6, 7])

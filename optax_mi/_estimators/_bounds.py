@@ -121,6 +121,7 @@ def _bounds(
         numbers = [jnp.asarray(n * devices)] * 2 + [size] * 2
         return [jnp.log(t / m) for t, m in zip(totals, numbers, strict=True)]
 
+    # All distances of a row count, so it takes as much room as if all were stored.
     means = tiles.map_blocks(
         log_means,
         (x, labels, classes.sizes(labels, axis)),

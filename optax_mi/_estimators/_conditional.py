@@ -90,14 +90,7 @@ def ksg_conditional(
     )
     n = _checks.same_length(zip("xyz", variables, strict=True))
     _checks.flag("local", local)
-    options = _joint.options(
-        n,
-        k=k,
-        metric=metric,
-        scaling=scaling,
-        block_size=block_size,
-        axis_name=axis_name,
-    )
+    options = _joint.options(n, k, metric, scaling, block_size, axis_name)
     return _ksg_conditional(
         *variables, options=options, local=local, axis_name=axis_name
     )

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
+from jax.scipy.special import digamma
 from jaxtyping import Array, Float, Num, Shaped
 
 from optax_mi import _checks
@@ -23,7 +24,7 @@ from optax_mi._estimators._neighbours import classes, collectives, counting, dis
 from optax_mi._estimators._neighbours.distances import Variable
 from optax_mi._estimators._neighbours.query import Ball, Found, Query, Space
 from optax_mi._estimators._neighbours.sharding import number_of_points
-from optax_mi._estimators._neighbours.ties import digamma, mean_digamma
+from optax_mi._estimators._neighbours.ties import mean_digamma
 from optax_mi._types import AxisName, Metric, Scaling
 
 
@@ -42,7 +43,6 @@ Form: TypeAlias = Callable[[Found, Any], Float[Array, "n"]]
 
 def options(
     n: int,
-    *,
     k: int | Sequence[int],
     metric: Metric,
     scaling: Scaling,
@@ -68,8 +68,8 @@ def estimate(
 ) -> Float[Array, "*n"]:
     """The mean over the points of a form, or each point's, averaged over several k.
 
-    NaN where a variable is not finite. Points without a neighbour, as those that no
-    other one shares the classes of, are left out.
+    NaN where a variable is not finite. A point that shares all its classes with no
+    other one has no neighbour and is left out.
     """
     variables = jax.lax.stop_gradient(tuple(variables))
     found = search(variables, subspaces, options, axis, edges=edges)
@@ -96,7 +96,8 @@ def search(
     Args:
       variables: Points [n, d] of a continuous variable, labels [n] of classes.
       subspaces: Which variables each counting is in, after that in all of them.
-      options: Of k, fewer where fewer other points share all classes.
+      options: Those of the estimator. Where fewer than k other points share a point's
+        classes, k is their number.
       axis: That of the devices over which the points are spread.
       edges: Whether to find the edges of the rectangle of the k neighbours as well.
     """

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
-from jax.scipy.special import ndtri
+from jax.scipy.special import digamma, ndtri
 from jaxtyping import Array, ArrayLike, Float
 
 from optax_mi import _checks
@@ -15,7 +15,7 @@ from optax_mi._estimators import _joint
 from optax_mi._estimators._neighbours import collectives
 from optax_mi._estimators._neighbours.query import Edge, Found
 from optax_mi._estimators._neighbours.sharding import over_points
-from optax_mi._estimators._neighbours.ties import digamma, mean_digamma
+from optax_mi._estimators._neighbours.ties import mean_digamma
 from optax_mi._types import AxisName, Metric, Numeric, Scaling
 
 
@@ -124,14 +124,7 @@ def ksg(
     _checks.one_of("algorithm", algorithm, (1, 2))
     _checks.one_of("margins", margins, ("raw", "gaussian"))
     _checks.flag("local", local)
-    options = _joint.options(
-        n,
-        k=k,
-        metric=metric,
-        scaling=scaling,
-        block_size=block_size,
-        axis_name=axis_name,
-    )
+    options = _joint.options(n, k, metric, scaling, block_size, axis_name)
     return _ksg(
         x,
         y,

@@ -112,14 +112,7 @@ def ksg_discrete(
     labels = _checks.class_labels("labels", labels)
     n = _checks.same_length([("x", x), ("labels", labels)])
     _checks.flag("local", local)
-    options = _joint.options(
-        n,
-        k=k,
-        metric=metric,
-        scaling=scaling,
-        block_size=block_size,
-        axis_name=axis_name,
-    )
+    options = _joint.options(n, k, metric, scaling, block_size, axis_name)
     return _ksg_discrete(x, labels, options=options, local=local, axis_name=axis_name)
 
 

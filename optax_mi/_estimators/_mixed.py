@@ -80,14 +80,7 @@ def ksg_mixed(
     y = _checks.points("y", y, by_feature=by_feature)
     n = _checks.same_length([("x", x), ("y", y)])
     _checks.flag("local", local)
-    options = _joint.options(
-        n,
-        k=k,
-        metric=metric,
-        scaling=scaling,
-        block_size=block_size,
-        axis_name=axis_name,
-    )
+    options = _joint.options(n, k, metric, scaling, block_size, axis_name)
     return _ksg_mixed(x, y, options=options, local=local, axis_name=axis_name)
 
 

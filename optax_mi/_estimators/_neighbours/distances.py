@@ -63,8 +63,8 @@ def times_power_of_two(
     x: Float[Array, "n d"], exponent: Int[Array, "*#shape"]
 ) -> Float[Array, "n d"]:
     """Multiplies x by 2 ** exponent, which may be beyond the largest float."""
-    # Three factors, as one may be out of range; `ldexp` of each number takes ten times
-    # as long, and of the factors alone is a logarithm and a power to compile.
+    # Three factors, as one may be out of range. `ldexp` of each number takes ten times
+    # as long; of the factors alone it compiles to powers, in several kernels.
     largest = jnp.finfo(x.dtype).maxexp - 2
     for _ in range(3):
         part = jnp.clip(exponent, -largest, largest)
