@@ -1,11 +1,13 @@
 """Trains one network in four ways: fixed rate, warm-up, and the paper's two policies.
 
 `make demo` runs it, by default on scikit-learn's digits, and shows a line for each
-epoch, a table and a picture. Copy this file and change it: only the data sets are read
+epoch, a table and a picture. `python -m optax_mi runs runs` reads the histories that it
+writes beside the picture. Copy this file and change it: only the data sets are read
 elsewhere.
 """
 
 import argparse
+import os
 import sys
 from collections.abc import Mapping
 from functools import partial
@@ -51,8 +53,8 @@ def ways(lr: float, reference: float, steps_per_epoch: int) -> dict[str, Any]:
     return {
         f"fixed {lr}": scheduled(optax.constant_schedule(lr)),
         "linear warm-up": scheduled(warm_up),
-        "MI: change": dynamic(policy=optax_mi.change_policy()),
-        "MI: change and value": dynamic(policy=optax_mi.reference_policy()),
+        "policy A": dynamic(policy=optax_mi.change_policy()),
+        "policy B": dynamic(policy=optax_mi.reference_policy()),
     }
 
 
@@ -167,8 +169,18 @@ def picture(runs: Mapping[str, optax_mi.MIHistory], title: str, path: Path) -> N
     for panel in axes[:-1].flat:
         panel.set_xlabel("")
     figure.suptitle(title)
-    path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)
+
+
+def save(
+    runs: Mapping[str, optax_mi.MIHistory], path: Path, args: argparse.Namespace
+) -> None:
+    """Writes the histories in place of those of before, a run a line."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.unlink(missing_ok=True)
+    kept = ("dataset", "epochs", "train_size", "batch_size", "lr", "seed")
+    for name, run in runs.items():
+        run.append_jsonl(path, name, **{each: getattr(args, each) for each in kept})
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -181,7 +193,7 @@ def main(arguments: list[str] | None = None) -> None:
         parser.add_argument(name, type=int)
     parser.add_argument("--lr", type=float, default=0.01, help="of the fixed rate")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, default="runs", help="for the picture")
+    parser.add_argument("--out", type=Path, default="runs", help="a folder")
     args = parser.parse_args(arguments)
     for name, usual in data.USUAL[args.dataset].items():
         given = getattr(args, name)
@@ -204,9 +216,13 @@ def main(arguments: list[str] | None = None) -> None:
     runs = {name: train(name, each[name], dataset, probe, args) for name in each}
     about = f"{args.dataset}: {n} training images, {args.epochs} epochs, "
     about += f"batches of {size}, seed {args.seed}"
-    path = args.out / f"demo_{args.dataset}.png"
+    path = (args.out / f"demo_{args.dataset}.png").resolve()
+    histories = path.with_suffix(".jsonl")
+    save(runs, histories, args)
     picture(runs, about, path)
-    print(f"\n{about}\n\n{table(runs)}\n\nThe picture is at {path.resolve()}")
+    print(f"\n{about}\n\n{table(runs)}\n\nThe picture is at {path}")
+    command = f"{os.path.relpath(sys.executable)} -m optax_mi runs {args.out}"
+    print(f"The histories are at {histories}: {command}")
 
 
 if __name__ == "__main__":

@@ -1,9 +1,12 @@
-"""`python -m optax_mi`, for arrays and recorded runs."""
+"""`optax-mi`, for arrays and recorded runs."""
 
 import json
 import os
+import pathlib
+import pkgutil
 import subprocess
 import sys
+import tomllib
 
 import numpy as np
 import pytest
@@ -25,6 +28,12 @@ def folder(tmp_path, monkeypatch):
     np.save("floats.npy", labels.astype(float))
     np.save("y.npy", x[:, 0, 0] + rng.normal(size=240))
     return tmp_path
+
+
+def lines(text):
+    """The rows of the tables in what was printed, without the blanks that align."""
+    rows = [line for line in text.splitlines() if line.startswith("| ")]
+    return ["|".join(cell.strip() for cell in row.split("|")) for row in rows]
 
 
 @pytest.mark.e2e
@@ -76,9 +85,12 @@ def test_several_k_and_columns_of_other_units(folder, capsys):
 def test_a_curve_has_a_line_for_each_size_and_a_picture(folder, capsys):
     options = ["--repeats", "2", "--out", "curve.png"]
     main(["curve", "x.npy", "labels.npy", *options])
-    *_, line, drawn = capsys.readouterr().out.splitlines()
-    assert line.startswith("| 100 |")  # more than half of the rest would be the same
+    out, err = capsys.readouterr()
+    head, *_, line, drawn = out.splitlines()
+    assert line.startswith("|      100 |")  # more than half would be much the same
+    assert len(line) == len(head)
     assert drawn == "curve.png"
+    assert not err  # progress is for terminals
     assert (folder / "curve.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -99,8 +111,11 @@ def test_recorded_runs_are_told_and_drawn(folder, capsys):
     (runs / "other.json").write_text("{}")
     main(["runs", "runs", "--out", "runs.png"])
     out, err = capsys.readouterr()
-    assert "| deep/one |  | 3 | 0.02 | 0.05 | 3 | 0.7 |" in out.splitlines()
-    assert "| two |  | 3 | 0.02 | 0.05 | 3 | 0.7 |" in out.splitlines()
+    assert lines(out)[1:] == [
+        "|deep/one||3|0.02|0.05|3|0.7|",
+        "|two||3|0.02|0.05|3|0.7|",
+    ]
+    assert len({len(line) for line in out.splitlines() if line[:1] == "|"}) == 1
     assert "other.json is no recorded run" in err
     assert "layer '' in runs.png" in out
     assert (folder / "runs.png").read_bytes().startswith(b"\x89PNG")
@@ -118,16 +133,16 @@ def test_each_line_of_a_file_of_runs_is_one(folder, capsys):
         file.write('{"name": "kil')
     main(["runs", "runs", "--out", "runs.png"])
     out, err = capsys.readouterr()
-    numbers = "|  | 3 | 0.02 | 0.05 | 3 | 0.7 |"
+    numbers = "|3|0.02|0.05|3|0.7|"
     for name in ("deep/both/plain", "deep/both/plain (2)", "one"):
-        assert f"| {name} {numbers}" in out.splitlines()
+        assert f"|{name}|{numbers}" in lines(out)
     assert "both.jsonl': line 4 is not whole" in err
     assert "deep/both/curve of runs/deep/both.jsonl is no recorded run" in err
     assert err.count("\n") == 2
     main(["runs", str(path)])
-    assert f"| both/plain {numbers}" in capsys.readouterr().out.splitlines()
+    assert f"|both/plain|{numbers}" in lines(capsys.readouterr().out)
     main(["runs", "runs/one.json"])
-    assert f"| one {numbers}" in capsys.readouterr().out.splitlines()
+    assert f"|one|{numbers}" in lines(capsys.readouterr().out)
 
 
 def test_of_runs_with_layers_one_that_all_have_is_drawn(folder, capsys):
@@ -141,11 +156,49 @@ def test_of_runs_with_layers_one_that_all_have_is_drawn(folder, capsys):
         history.to_json(folder / "runs" / f"{name}.json")
     main(["runs", "runs", "--out", "runs.png", "--metric", "loss"])
     out = capsys.readouterr().out
-    assert "| one | second | 1 | 0.1 | 0.1 | 1 | 1 |" in out.splitlines()
+    assert "|one|second|1|0.1|0.1|1|1|" in lines(out)
     assert "layer 'second' in runs.png" in out
     with pytest.raises(SystemExit):
         main(["runs", "runs", "--out", "runs.png", "--layer", "first"])
     assert "--layer must be one of ['second']" in capsys.readouterr().err
+
+
+def test_without_a_metric_given_it_is_an_accuracy_and_what_is_missing_is_blank(
+    folder, capsys
+):
+    history = optax_mi.MIHistory()
+    history.add(epoch=0, learning_rate=0.1, mi=np.nan, loss=2.0)
+    history.rows[0]["test accuracy (%)"] = 90.0
+    history.to_json("run.json")
+    main(["runs", "run.json"])
+    head, row = lines(capsys.readouterr().out)
+    assert head == "|run|layer|epochs|last rate|highest rate|last MI|test accuracy (%)|"
+    assert row == "|run||1|0.1|0.1||90|"
+
+
+def test_more_runs_than_a_picture_can_tell_apart_are_not_drawn(folder, capsys):
+    history = optax_mi.MIHistory()
+    history.add(epoch=0, learning_rate=0.1, mi=1.0, accuracy=1.0)
+    for i in range(29):
+        history.append_jsonl("many.jsonl", f"run {i}")
+    with pytest.raises(SystemExit):
+        main(["runs", "many.jsonl", "--out", "many.png"])
+    assert "a picture has room for 28 runs, not 29" in capsys.readouterr().err
+
+
+RESULTS = pathlib.Path(__file__).parents[1] / "docs" / "results"
+
+
+def test_the_results_are_read_as_their_page_says(capsys):
+    """Figure 1 and the range test have no epochs, and so nothing to tell here."""
+    for path in sorted(RESULTS.glob("*.jsonl")):
+        if path.stem in ("figure1", "range_test", "controllers"):
+            continue
+        main(["runs", str(path)])
+        out, err = capsys.readouterr()
+        runs = {row.split("|")[1] for row in lines(out)[1:]}
+        assert len(runs) == len(path.read_bytes().splitlines()) > 2
+        assert not err
 
 
 class Malicious:
@@ -157,9 +210,9 @@ class Malicious:
     ("arguments", "message"),
     [
         ("estimate none.npy labels.npy", "there is no file none.npy"),
-        ("estimate malicious.npy labels.npy", "malicious.npy is no .npy file of num"),
-        ("estimate text.npy labels.npy", "text.npy is no .npy file of numbers"),
-        ("estimate zip.npy labels.npy", "zip.npy is no .npy file of numbers"),
+        ("estimate malicious.npy labels.npy", "malicious.npy is no .npy, .npz or"),
+        ("estimate text.npy labels.npy", "text.npy is no .npy, .npz or .csv fi"),
+        ("estimate zip.npy labels.npy", "zip.npy is no .npy, .npz or .csv file"),
         ("estimate two.npz labels.npy", "two.npz holds several arrays"),
         ("estimate words.npy labels.npy", "words.npy must hold real numbers by rows"),
         ("estimate none_at_all.npy labels.npy", "dtype float64, shape (0,)"),
@@ -213,10 +266,17 @@ def test_it_is_run_as_a_module(folder):
     command = [sys.executable, "-m", "optax_mi", "runs", "nowhere"]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 2
-    assert (
-        done.stderr
-        == "python -m optax_mi runs: there is no file or directory nowhere\n"
-    )
+    assert done.stderr == "optax-mi runs: there is no file or directory nowhere\n"
+
+
+def test_it_is_installed_as_a_command_and_says_its_version(capsys):
+    project = pathlib.Path(__file__).parents[1] / "pyproject.toml"
+    scripts = tomllib.loads(project.read_text())["project"]["scripts"]
+    assert pkgutil.resolve_name(scripts["optax-mi"]) is main
+    with pytest.raises(SystemExit) as end:
+        main(["--version"])
+    assert end.value.code == 0
+    assert capsys.readouterr().out == f"optax-mi {optax_mi.__version__}\n"
 
 
 @pytest.mark.e2e

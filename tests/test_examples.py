@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 import optax_mi
+import optax_mi.__main__ as command_line
 from examples import deep, layerwise, mnist
 from examples.common import data
 from examples.common.networks import LAYERS
@@ -135,11 +136,35 @@ def test_the_demo_prints_epochs_a_table_and_the_place_of_its_picture(out, capsys
     mnist.main(["--epochs", "2", "--train-size", "600", "--out", str(out)])
     printed = capsys.readouterr().out
     assert len(re.findall(r"epoch +\d+ +LR 0\.\d+ +I\(H;Y\) \d", printed)) == 4 * 2
-    assert len(re.findall(r"^\| (fixed|linear|MI)", printed, re.MULTILINE)) == 4
+    assert len(re.findall(r"^\| (fixed|linear|policy)", printed, re.MULTILINE)) == 4
     path = out / "demo_digits.png"
     assert f"The picture is at {path}" in printed
     assert path.read_bytes().startswith(b"\x89PNG")
     assert "tensorflow" not in sys.modules
+    assert f"The histories are at {path.with_suffix('.jsonl')}" in printed
+    command_line.main(["runs", str(out), "--out", str(out / "runs.png")])
+    printed = capsys.readouterr().out
+    assert re.findall(r"demo_digits/([a-z].*?) +\| +\| +2 \|", printed) == [
+        "fixed 0.01",
+        "linear warm-up",
+        "policy A",
+        "policy B",
+    ]
+    assert "test accuracy (%)" in printed
+    assert (out / "runs.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_demo_writes_its_histories_in_place_of_those_of_before(tmp_path):
+    args = argparse.Namespace(
+        dataset="digits", epochs=1, train_size=9, batch_size=3, lr=0.1, seed=0
+    )
+    history = optax_mi.MIHistory()
+    history.add(epoch=0, learning_rate=0.1, mi=1.0)
+    for names in (["one", "two"], ["three"]):
+        mnist.save(dict.fromkeys(names, history), tmp_path / "a" / "b.jsonl", args)
+    ((about, run),) = optax_mi.MIHistory.from_jsonl(tmp_path / "a" / "b.jsonl")
+    assert about == {"name": "three", **vars(args)}
+    assert run.rows[0]["mi"] == 1.0
 
 
 def test_the_demo_is_one_file_and_no_program_imports_another():

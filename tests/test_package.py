@@ -29,8 +29,10 @@ LAYERS = [
     ["_layerwise", "_record", "_files"],
     ["_history", "_range_test", "_panels"],
     ["plots"],
+    ["_command_line"],
     ["__init__", "__main__"],
 ]
+FOLDERS = ("_capture", "_estimators", "_command_line")
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 
 PUBLIC = {
@@ -54,7 +56,7 @@ def test_imports_run_one_way(path):
             continue
         inner = inner[:1] or [alias.name for alias in node.names]
         for name in inner:
-            same_folder = name == module_of(path) in ("_capture", "_estimators")
+            same_folder = name == module_of(path) in FOLDERS
             assert same_folder or RANK[name] < RANK[module_of(path)], (path, name)
 
 

@@ -94,6 +94,8 @@ def test_both_install_and_run_with_the_runtime_dependencies_alone(built, tmp_pat
         assert mi == pytest.approx(1.0986, abs=0.03)  # log 3: classes do not overlap
         assert rates == {"": pytest.approx(1e-3)}
         assert "estimate" in run(python, "-m", "optax_mi", "--help", cwd=tmp_path)
+        told = run(python.with_name("optax-mi"), "--version", cwd=tmp_path)
+        assert told == f"optax-mi {version}\n"
 
 
 def test_dependencies_have_lower_bounds_and_no_upper_ones():

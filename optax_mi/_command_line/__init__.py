@@ -1,0 +1,1 @@
+"""The commands of `optax-mi`, of which `optax_mi.__main__` is the front."""
