@@ -1,9 +1,10 @@
-"""What a run's rates and measurements were, for tables, files and TensorBoard."""
+"""What a run's rates and measurements were, for tables, files and other tools."""
 
 from __future__ import annotations
 
 import csv
 import dataclasses
+import importlib
 import io
 import json
 import math
@@ -16,20 +17,15 @@ from typing import Any, SupportsFloat, SupportsInt
 import numpy as np
 from jaxtyping import Shaped
 
-from optax_mi import _checks, _files
+from optax_mi import _checks, _files, _rows
 from optax_mi._files import PathLike
 from optax_mi._order import tell_of_order
 from optax_mi._record import labelled_states, pending_only
 from optax_mi._state import UNBOUNDED, is_known, tell_of_no_reference
 from optax_mi._types import Measurement
 
-COLUMNS = (
-    *("epoch", "step", "layer", "learning_rate", "mi", "reference"),
-    "normalized_mi",
-)
 
-
-@dataclasses.dataclass
+@dataclasses.dataclass(repr=False)
 class MIHistory:
     """The learning rate, information and reference of each layer, epoch by epoch.
 
@@ -37,8 +33,9 @@ class MIHistory:
     what a compiled loop carries cannot do, and it is read outside of one. A row is a
     dictionary with ``epoch``, ``step``, ``layer``, ``learning_rate``, ``mi`` and
     ``reference`` (in nats; NaN: none), ``normalized_mi``, which is ``mi / reference``
-    (NaN without a reference, or with one of 0), and whatever else was recorded, so
-    ``pandas.DataFrame(history.rows)`` is the whole of it. `optax_mi.plots` draws it.
+    (NaN without a reference, or with one of 0), and whatever else was recorded. Its
+    length is the number of rows, and a notebook shows it as a table. `optax_mi.plots`
+    draws it.
 
     With the entropy of the labels as the reference, ``normalized_mi`` is the share of
     it that the layer tells, also called the uncertainty coefficient. Estimates may be
@@ -70,6 +67,20 @@ class MIHistory:
     """
 
     rows: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __repr__(self) -> str:
+        if not self.rows:
+            return "MIHistory(no rows)"
+        epochs = len({row["epoch"] for row in self.rows})
+        counts = ((len(self), "row"), (epochs, "epoch"), (len(self.layers), "layer"))
+        told = (f"{n} {name}{'s' * (n != 1)}" for n, name in counts)
+        return f"MIHistory({', '.join(told)})"
+
+    def _repr_html_(self) -> str:
+        return _rows.as_html(self.rows)
 
     def record(
         self,
@@ -153,7 +164,7 @@ class MIHistory:
             "learning_rate": float(learning_rate),
             "mi": float(mi),
             "reference": float(reference),
-            "normalized_mi": _normalized(float(mi), float(reference)),
+            "normalized_mi": _rows.normalized(float(mi), float(reference)),
         }
         self.rows.append(row | {name: float(x) for name, x in metrics.items()})
 
@@ -173,7 +184,7 @@ class MIHistory:
           ValueError: If no row has that name or that layer.
         """
         _checks.one_of("layer", layer, self.layers)
-        _checks.one_of("name", name, self._columns())
+        _checks.one_of("name", name, _rows.columns(self.rows))
         values = [row.get(name) for row in self.rows if row["layer"] == layer]
         return np.array([math.nan if value is None else value for value in values])
 
@@ -191,7 +202,9 @@ class MIHistory:
           >>> history.scalars()
           (9, {'learning_rate': 0.25, 'mi': 1.5, 'accuracy': 0.5})
         """
-        return self._scalars(self.rows[-1]["epoch"]) if self.rows else (None, {})
+        if not self.rows:
+            return None, {}
+        return _rows.scalars(self.rows, self.rows[-1]["epoch"])
 
     def to_table(self) -> str:
         """The rows as a Markdown table, numbers to four figures.
@@ -199,25 +212,31 @@ class MIHistory:
         The column ``layer`` is left out where there is only the whole network, and
         ``normalized_mi`` where no row has it.
         """
-        columns = self._columns()
-        if self.layers == [""]:
-            columns.remove("layer")
-        if all(math.isnan(row.get("normalized_mi", math.nan)) for row in self.rows):
-            columns.remove("normalized_mi")
+        return _rows.markdown(self.rows)
 
-        def cell(value: Any) -> str:
-            if isinstance(value, float):
-                return "" if math.isnan(value) else f"{value:.4g}"
-            return "" if value is None else str(value)
+    def to_pandas(self) -> Any:
+        """The rows as a pandas frame, with a column for each name.
 
-        body = [[cell(row.get(name)) for name in columns] for row in self.rows]
-        head, *lines = (f"| {' | '.join(line)} |" for line in [columns, *body])
-        return "\n".join([head, "|---" * len(columns) + "|", *lines])
+        Raises:
+          ImportError: If pandas is missing.
+
+        Example:
+          >>> import optax_mi
+          >>> history = optax_mi.MIHistory()
+          >>> history.add(epoch=0, learning_rate=0.25, mi=1.5, accuracy=0.5)
+          >>> frame = history.to_pandas()  # doctest: +SKIP
+          >>> frame.groupby("layer").learning_rate.max()  # doctest: +SKIP
+        """
+        try:
+            pandas = importlib.import_module("pandas")
+        except ImportError as error:
+            raise ImportError("`to_pandas` needs it: pip install pandas") from error
+        return pandas.DataFrame(self.rows, columns=_rows.columns(self.rows))
 
     def to_csv(self, path: PathLike) -> None:
         """Writes the rows as CSV, with a header; what is not finite is empty."""
         text = io.StringIO(newline="")
-        writer = csv.DictWriter(text, self._columns(), lineterminator="\n")
+        writer = csv.DictWriter(text, _rows.columns(self.rows), lineterminator="\n")
         writer.writeheader()
         writer.writerows(_files.finite(row) for row in self.rows)
         _files.replace(path, text.getvalue())
@@ -277,7 +296,9 @@ class MIHistory:
             _checks.fail("about", "without a history of its own", about)
         line = {"name": name, **about}
         if self.rows:
-            line["history"] = {layer: self._values(layer) for layer in self.layers}
+            line["history"] = {
+                layer: _rows.of_layer(self.rows, layer) for layer in self.layers
+            }
         try:
             text = json.dumps(line, allow_nan=False)
         except (TypeError, ValueError) as error:
@@ -333,7 +354,7 @@ class MIHistory:
 
         with SummaryWriter(os.fspath(directory)) as writer:
             for epoch in dict.fromkeys(row["epoch"] for row in self.rows):
-                step, scalars = self._scalars(epoch)
+                step, scalars = _rows.scalars(self.rows, epoch)
                 for tag, value in scalars.items():
                     writer.add_scalar(tag, value, epoch if step is None else step)
 
@@ -358,33 +379,3 @@ class MIHistory:
             for values in zip(*columns.values(), strict=True)
         ]
         return cls._restored(sorted(rows, key=lambda row: row["epoch"]))
-
-    def _values(self, layer: str) -> dict[str, list[Any]]:
-        rows = [row for row in self.rows if row["layer"] == layer]
-        names = [name for name in self._columns() if name != "layer"]
-        columns = {
-            name: [_files.rounded(row.get(name)) for row in rows] for name in names
-        }
-        return {k: v for k, v in columns.items() if any(x is not None for x in v)}
-
-    def _columns(self) -> list[str]:
-        names = [name for row in self.rows for name in row]
-        return list(dict.fromkeys([*COLUMNS, *names]))
-
-    def _scalars(self, epoch: int) -> tuple[int | None, dict[str, float]]:
-        step, scalars = None, {}
-        for row in self.rows:
-            if row["epoch"] != epoch:
-                continue
-            step, layer = row["step"], row["layer"]
-            for name, value in _files.finite(row).items():
-                if name in ("epoch", "step", "layer") or value is None:
-                    continue
-                own = layer and name in COLUMNS
-                scalars[f"{name}/{layer}" if own else name] = value
-        return step, scalars
-
-
-def _normalized(mi: float, reference: float) -> float:
-    known = 0 < reference < math.inf and not math.isnan(mi)
-    return mi / reference if known else math.nan

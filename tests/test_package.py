@@ -27,6 +27,7 @@ LAYERS = [
     ["_warmup_stable_decay", "_going_back", "_rate", "_place", "_order"],
     ["_transform"],
     ["_layerwise", "_record", "_files"],
+    ["_rows"],
     ["_history", "_range_test", "_panels"],
     ["plots"],
     ["_command_line"],

@@ -5,6 +5,7 @@ a process of its own, in the functions here whose names begin with `check`.
 """
 
 import ast
+import contextlib
 import importlib
 import itertools
 import pathlib
@@ -316,6 +317,8 @@ def check_a_history(tmp_path):
     history.column("mi", "conv")
     history.scalars()
     history.to_table()
+    with contextlib.suppress(ImportError):  # where pandas is missing
+        history.to_pandas()
     history.to_csv(tmp_path / "history.csv")
     history.to_json(tmp_path / "history.json")
     optax_mi.MIHistory.from_json(tmp_path / "history.json")

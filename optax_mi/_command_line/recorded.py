@@ -12,7 +12,7 @@ from pathlib import Path
 import optax_mi
 from optax_mi._command_line import pictures
 from optax_mi._command_line.terminal import InputError, say, table
-from optax_mi._history import COLUMNS
+from optax_mi._rows import COLUMNS
 
 # A picture's lines differ in seven colours and four styles.
 MOST_DRAWN = 28
