@@ -105,6 +105,7 @@ def curve(args: argparse.Namespace) -> None:
     print(table(["examples", "I(X; Y), nats", "standard deviation"], rows))
     if args.out:
         pictures.draw(args.out, lambda plots: plots.sample_size(found))
+        print(args.out)
 
 
 def _load(

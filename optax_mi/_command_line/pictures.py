@@ -22,7 +22,7 @@ def check(path: Path | None) -> None:
 
 
 def draw(path: Path, function: Callable[[Any], Any]) -> None:
-    """Writes what a function of `optax_mi.plots` draws, and says where."""
+    """Writes what a function of `optax_mi.plots` draws."""
     try:
         import matplotlib as mpl
 
@@ -32,4 +32,3 @@ def draw(path: Path, function: Callable[[Any], Any]) -> None:
         raise InputError(f"{error}: pip install 'optax_mi[plot]'") from error
     figure, _ = function(plots)
     figure.savefig(path, dpi=120)
-    print(path)

@@ -41,10 +41,10 @@ def runs(args: argparse.Namespace) -> None:
     layer = _common("--layer", args.layer, layers, "")
     if metric is None or layer is None:
         raise InputError("a picture needs a metric and a layer that all runs have")
-    print(f"\nlayer {layer!r} in ", end="")
     pictures.draw(
         args.out, lambda plots: plots.training(found, layer=layer, metric=metric)
     )
+    print(f"\nlayer {layer!r} in {args.out}")
 
 
 def _common(
