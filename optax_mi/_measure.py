@@ -133,7 +133,7 @@ def _checked(
     own: bool,
     by_feature: bool,
 ) -> tuple[dict[str, Shaped[Array, "n ..."]], Numeric[Array, "n ..."]]:
-    """Layers and outcomes as arrays of one length, `own` where an estimator is given."""
+    """Layers and outcomes as arrays of one length; `own` if an estimator is given."""
     if not isinstance(activations, Mapping) or not activations:  # pyright: ignore[reportUnnecessaryIsInstance]
         _checks.fail(
             "activations",

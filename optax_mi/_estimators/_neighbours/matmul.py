@@ -5,7 +5,7 @@ where features are many, and what accelerators are made for. Its rounding error 
 proportion to |a|^2 + |b|^2 however close a and b are, so that ties come out unequal.
 The estimators therefore treat it as approximate: a row in which more points than the
 k-th neighbour itself lie within the error of the k-th distance is doubtful, and
-`tiles.recheck` does it again with direct distances.
+`tiles.redo` counts it again with direct distances.
 """
 
 from __future__ import annotations
