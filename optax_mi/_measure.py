@@ -141,16 +141,16 @@ def _checked(
             repr(activations)[:80],
         )
     if own:
-        outcomes = _checks.any_outcomes("outcomes", outcomes)
+        known = _checks.any_outcomes("outcomes", outcomes)
     else:
-        outcomes = _checks.outcomes("outcomes", outcomes, by_feature=by_feature)
+        known = _checks.outcomes("outcomes", outcomes, by_feature=by_feature)
     layers = {
         name: _checks.samples(f"activations[{name!r}]", a, by_feature=by_feature)
         for name, a in activations.items()
     }
     named = {f"activations[{name!r}]": a for name, a in layers.items()}
-    _checks.same_length([("outcomes", outcomes), *named.items()])
-    return layers, outcomes
+    _checks.same_length([("outcomes", known), *named.items()])
+    return layers, known
 
 
 def _refuse(**options: Any) -> None:
