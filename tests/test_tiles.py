@@ -35,19 +35,48 @@ def test_the_k_nearest_are_in_different_groups_in_97_of_100_rows(k):
     assert tiles.groups(8, 2049) == 1024
 
 
-def test_distances_of_many_features_are_taken_once():
-    taken = []
-
+def test_distances_of_many_features_are_stored():
     def value(tile):
-        taken.append(tile)
-        return tile
+        return 2 * tile
 
     arrays = jnp.arange(8)
-    for features, times in [((1, FEW_FEATURES), 0), ((1, FEW_FEATURES + 1), 1)]:
-        taken.clear()
-        viewed, columns = tiles.view(value, arrays, features)
-        assert len(taken) == times
-        np.testing.assert_array_equal(viewed(columns), arrays)
+    few, _ = tiles.view(value, arrays, (1, FEW_FEATURES))
+    assert few is value
+    many, found = tiles.view(value, arrays, (1, FEW_FEATURES + 1))
+    assert many is tiles.stored
+    np.testing.assert_array_equal(found, 2 * np.arange(8))
+
+
+def test_minima_are_taken_in_a_loop_or_of_what_a_loop_stored():
+    """Or XLA would take them again in every later step."""
+
+    def lengths(value, arrays):
+        return loops(lambda a: tiles.group_minima(value, a, 3), arrays)
+
+    value, arrays, stored = codes(*SHAPES["one tile"])
+    assert lengths(value, arrays) == [2]
+    assert lengths(tiles.stored, jnp.asarray(stored)) == [1]
+    assert loops(lambda a: tiles.store(value, a), arrays) == [2]
+
+
+def test_what_is_stored_is_computed_once_however_many_passes_read_it():
+    columns = jnp.arange(4096.0)
+
+    def value(tile):  # of a function that XLA would gladly compute again
+        bits = jax.lax.bitcast_convert_type(jnp.cos(tile), jnp.int32)
+        return bits[None] & jnp.arange(64, dtype=np.int32)[:, None]
+
+    def passes(columns):
+        codes = tiles.store(value, columns)
+        kth = tiles.kth_of_minima(
+            tiles.group_minima(tiles.stored, codes, 3), k=3, max_k=3
+        )
+        return tiles.count(
+            lambda tile: [tile < kth[:, None], tile <= kth[:, None]], codes
+        )
+
+    program = jax.jit(passes).lower(columns).compile().as_text()
+    assert program.count(" cosine(") == 1
 
 
 @pytest.mark.parametrize("n", [1, 100, 5000, 100_000])
@@ -146,21 +175,6 @@ def test_predicates_share_a_pass(shape, number, expected):
 
     passes = loops(lambda arrays: tiles.count(predicates, arrays), arrays)
     assert len(passes) == expected
-
-
-def test_what_is_looked_at_once_is_still_looped_over():
-    """Or XLA would take the distances again in every later pass."""
-
-    def lengths(value, arrays):
-        return loops(lambda a: tiles.group_minima(value, a, 3), arrays)
-
-    value, arrays, stored = codes(*SHAPES["one tile"])
-    assert lengths(value, arrays) == [2]
-    assert lengths(tiles.stored, jnp.asarray(stored)) == [2]
-    value, arrays, stored = codes(*SHAPES["many tiles"])
-    assert lengths(tiles.stored, jnp.asarray(stored)) == [2]
-    (length,) = lengths(value, arrays)
-    assert length > 2
 
 
 @pytest.mark.parametrize("block_size", [1, 7, 20])

@@ -53,7 +53,7 @@ def by_matmul(
     query: Query, columns: Any, rows: Rows
 ) -> tuple[list[Found], Bool[Array, "rows"]]:
     """As by tiles, some distances by a product; doubtful where its error may count."""
-    measured = collectives.everywhere(partial(measure, query, rows), columns)
+    measured = tiles.store(partial(measure, query, rows), columns)
     radii = _radii(query, rows, tiles.stored, measured)
     pairs = [
         _about_within_error(query, rows, k, measured, radius)
@@ -77,7 +77,7 @@ def exactly(
     The radii that were found are too large by few points; or they say nothing, and are
     sought afresh, as any number of points may be within a product's error.
     """
-    measured = collectives.everywhere(partial(measure, query, rows), columns)
+    measured = tiles.store(partial(measure, query, rows), columns)
     first = _codes_in(query, 0, rows, measured)
     if afresh:
         above = _radii(query, rows, tiles.stored, measured)

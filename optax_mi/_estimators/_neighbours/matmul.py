@@ -28,7 +28,7 @@ def applies(features: int, metric: Metric) -> bool:
 class Points(NamedTuple):
     """Points of a matrix product."""
 
-    x: Float[Array, "n d"]  # centred
+    x: Float[Array, "n d"] | Float[Array, "d n"]  # centred; as rows, or as columns
     squared: Float[Array, "n"]  # |x|^2
     largest: Float[Array, "n"]  # the largest |x|^2 of all
 
@@ -46,7 +46,7 @@ def prepare(x: Float[Array, "n d"], axis: AxisName = None) -> tuple[Points, Poin
     largest = jnp.full_like(squared, collectives.largest(jnp.max(squared), axis))
     rows = Points(x, squared, largest)
     columns = Points(
-        distances.pad_points(x, 0),
+        distances.pad_points(x, 0).T,
         distances.pad_points(squared, far),
         distances.pad_points(largest, 0),
     )
@@ -58,7 +58,7 @@ def squared_distances(rows: Points, columns: Points) -> Float[Array, "rows m"]:
     product = jax.lax.dot_general(
         rows.x,
         columns.x,
-        (((1,), (1,)), ((), ())),
+        (((1,), (0,)), ((), ())),
         precision=jax.lax.Precision.HIGHEST,
     )
     norms = rows.squared[:, None] + columns.squared[None]

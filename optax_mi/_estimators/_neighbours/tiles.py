@@ -81,8 +81,33 @@ def view(
     Those of few features are taken afresh in every pass.
     """
     if max(features) > FEW_FEATURES:
-        return stored, collectives.everywhere(value, arrays)
+        return stored, store(value, arrays)
     return value, arrays
+
+
+def store(value: Callable[..., Any], arrays: Any) -> Any:
+    """What a function of columns gives for all of them, a tree of arrays [rows, m].
+
+    A loop makes XLA store it: in line it would be computed again in every pass.
+    """
+
+    def in_halves(own: Any) -> Any:
+        half = _columns(own) // 2
+
+        def put(i: Index, found: Any) -> Any:
+            return jax.tree.map(
+                lambda all_, part: jax.lax.dynamic_update_slice_in_dim(
+                    all_, part, i * half, axis=-1
+                ),
+                found,
+                value(_cut(own, i * half, half)),
+            )
+
+        shapes = jax.eval_shape(value, own)
+        empty = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), shapes)
+        return jax.lax.fori_loop(0, 2, put, collectives.varying(empty, own))
+
+    return collectives.everywhere(in_halves, arrays)
 
 
 def stored(arrays: Any) -> Any:
@@ -121,9 +146,8 @@ def _group_minima(
     lanes = groups(k, m)
     if lanes > tile.lanes:
         tile = tile._replace(lanes=lanes, folds=max(1, ALIGNMENT // lanes))
-    if tile.size == m:
-        # A loop makes XLA store what it loops over, here the distances: in line it
-        # would rather take them again in every pass.
+    if tile.size == m and value is not stored:
+        # In a loop, so that the minima are not taken again in every step after them.
         tile = tile._replace(folds=max(1, tile.folds // 2))
     return _fold_minima(value, arrays, tile, span)
 
