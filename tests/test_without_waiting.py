@@ -16,7 +16,9 @@ from sklearn import datasets
 
 import optax_mi
 
-_, BESIDE, ON_A_SPARE_DEVICE, EVERY_N_STEPS = pages.programs("guides/training_loops.md")
+BESIDE, ON_A_SPARE_DEVICE, EVERY_N_STEPS = pages.programs("guides/training_loops.md")[
+    2:
+]
 EPOCHS, STEPS = 6, 12
 
 
