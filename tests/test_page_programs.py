@@ -1,6 +1,7 @@
 """Programs of the documentation that no other test and no build of a page runs."""
 
 import functools
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -28,7 +29,7 @@ def names():
     params = model.init(jax.random.key(1), x[:1])
 
     def loss(params, x, y):
-        logits = model.apply(params, x)
+        logits: Any = model.apply(params, x)
         return optax.softmax_cross_entropy_with_integer_labels(logits, y).mean()
 
     def measure(params):
