@@ -395,7 +395,9 @@ def redo(
     """Replaces the results of doubtful rows by exact ones, some rows at a time."""
     table, split = side_by_side(results)
     n, devices = len(doubtful), collectives.size(axis)
-    m, least = n * devices, 32
+    m = n * devices
+    # Of a million points no more than 16 rows, which take 64 MiB for each variable.
+    least = max(8, min(32, 64 * _CPU_CACHE // m))
     if devices > 1:
         # For each block all columns are sent round, as for `choose_block_size`.
         least = max(64, min(_ROWS_SENT_TO // 4, 4 * _cache() // m))
