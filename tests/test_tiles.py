@@ -76,6 +76,7 @@ def test_what_is_stored_is_computed_once_however_many_passes_read_it():
         )
 
     program = jax.jit(passes).lower(columns).compile().as_text()
+    assert program is not None
     assert program.count(" cosine(") == 1
 
 
