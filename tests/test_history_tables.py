@@ -5,6 +5,7 @@ import sys
 import types
 
 import pages
+import pandas
 import pytest
 
 import optax_mi
@@ -80,7 +81,6 @@ def test_pandas_gets_every_row_and_column(monkeypatch):
 
 
 def test_a_frame_of_pandas_is_that_of_the_rows():
-    pandas = pytest.importorskip("pandas")
     frame = history(2, ("a", "b"), accuracy=0.5).to_pandas()
     assert frame.shape == (4, 8)
     assert frame.groupby("layer").mi.max().tolist() == [1, 1]
@@ -103,8 +103,9 @@ def test_the_writers_of_the_docs_get_the_numbers_of_the_last_epoch():
     wandb = types.SimpleNamespace(
         log=lambda scalars, step: written.append((step, scalars))
     )
-    names = {"history": run, "writer": writer, "wandb": wandb}
+    bar = types.SimpleNamespace(set_postfix=lambda found: written.append((7, found)))
+    names = {"history": run, "writer": writer, "wandb": wandb, "bar": bar}
     exec(pages.programs("guides/observing.md")[1], names)
     numbers = {"learning_rate": 0.1 / 3, "mi": 1.0, "accuracy": 0.5}
     one_by_one = [(7, {tag: value}) for tag, value in numbers.items()]
-    assert written == [*one_by_one, (7, numbers), (7, numbers)]
+    assert written == [*one_by_one, *[(7, numbers)] * 3]
