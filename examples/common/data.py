@@ -64,7 +64,7 @@ def _digits() -> Dataset:
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
 
-    images, labels = load_digits(return_X_y=True)
+    images, labels = map(np.asarray, load_digits(return_X_y=True))
     x, y = images.reshape(-1, 8, 8, 1).astype(np.float32) / 16, labels.astype(np.int32)
     options: Any = {"test_size": 360, "random_state": 0, "stratify": y}
     train, test = train_test_split(np.arange(len(y)), **options)

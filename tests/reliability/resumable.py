@@ -37,7 +37,7 @@ def main(
 ) -> None:
     out = Path(results)
     out.mkdir()
-    x, y = datasets.load_digits(return_X_y=True)
+    x, y = map(np.asarray, datasets.load_digits(return_X_y=True))
     x, y = x[:800].astype(np.float32) / 16, y[:800]
     model = Model()
     params = jax.jit(model.init)(jax.random.key(0), x[:1])
