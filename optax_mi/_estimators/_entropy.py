@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.scipy.special import digamma, gammaln
+from jax.scipy.special import gammaln
 from jaxtyping import Array, ArrayLike, Float, Integer
 
 from optax_mi import _checks
@@ -16,6 +16,7 @@ from optax_mi._estimators._neighbours import classes, collectives, counting, dis
 from optax_mi._estimators._neighbours.distances import Variable
 from optax_mi._estimators._neighbours.query import Found, Query, Space
 from optax_mi._estimators._neighbours.sharding import number_of_points, over_points
+from optax_mi._estimators._psi import digamma
 from optax_mi._types import AxisName, Discrete, Metric, Numeric
 
 

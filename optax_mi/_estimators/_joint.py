@@ -15,7 +15,6 @@ from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
-from jax.scipy.special import digamma
 from jaxtyping import Array, Float, Num, Shaped
 
 from optax_mi import _checks
@@ -25,6 +24,7 @@ from optax_mi._estimators._neighbours.distances import Variable
 from optax_mi._estimators._neighbours.query import Ball, Found, Query, Space
 from optax_mi._estimators._neighbours.sharding import number_of_points
 from optax_mi._estimators._neighbours.ties import mean_digamma
+from optax_mi._estimators._psi import digamma
 from optax_mi._types import AxisName, Metric, Scaling
 
 

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
-from jax.scipy.special import digamma, ndtri
+from jax.scipy.special import ndtri
 from jaxtyping import Array, ArrayLike, Float
 
 from optax_mi import _checks
@@ -16,6 +16,7 @@ from optax_mi._estimators._neighbours import collectives
 from optax_mi._estimators._neighbours.query import Edge, Found
 from optax_mi._estimators._neighbours.sharding import over_points
 from optax_mi._estimators._neighbours.ties import mean_digamma
+from optax_mi._estimators._psi import digamma
 from optax_mi._types import AxisName, Metric, Numeric, Scaling
 
 

@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from optax_mi import _checks
 from optax_mi._estimators._neighbours import collectives, distances
@@ -91,16 +92,30 @@ def by_feature(x: Float[Array, "n d"], axis: AxisName = None) -> Float[Array, "n
     smallest = -collectives.largest(jnp.max(-x, axis=0), axis)[None]
     _, exponent = jnp.frexp(jnp.maximum(largest, -smallest))
     # So that squares are finite.
-    x, low, high = (
-        distances.times_power_of_two(v, -exponent) for v in (x, smallest, largest)
-    )
-    x = x - _constant(low, high)
+    first, second = distances.powers_of_two(-exponent, x.dtype)
+    low, high = (end * first * second for end in (smallest, largest))
+    finite = jnp.all(jnp.isfinite(high - low))
+    first, second, constant = _once((first, second, _constant(low, high)), finite)
+    x = x * first * second - constant
     from_mean = x - mean(x)
     # A mean of large numbers is rounded, by the same for all of them.
     from_mean -= mean(from_mean)
     deviation = jnp.sqrt(mean(from_mean**2))
     varies = (largest > smallest) & (deviation > 0)
-    return x * jnp.where(varies, _rounded(1 / deviation), 1)
+    return x * _once(jnp.where(varies, _rounded(1 / deviation), 1), finite)
+
+
+def _once(factors: Any, finite: Bool[Array, ""]) -> Any:
+    """The factors of each feature, NaN unless all points are finite.
+
+    XLA stores what a condition returns. It would compute the factor again for each
+    number that is multiplied with it, which takes 15 ns.
+    """
+
+    def as_nan(factors: Any) -> Any:
+        return jax.tree.map(lambda factor: factor * jnp.nan, factors)
+
+    return jax.lax.cond(finite, lambda factors: factors, as_nan, factors)
 
 
 def _constant(low: Float[Array, "1 d"], high: Float[Array, "1 d"]) -> Any:

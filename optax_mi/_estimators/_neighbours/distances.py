@@ -63,21 +63,26 @@ def times_power_of_two(
     x: Float[Array, "n d"], exponent: Int[Array, "*#shape"]
 ) -> Float[Array, "n d"]:
     """Multiplies x by 2 ** exponent, which may be beyond the largest float."""
-    # Three factors, as one may be out of range. `ldexp` of each number takes ten times
-    # as long; of the factors alone it compiles to powers, in several kernels.
-    largest = jnp.finfo(x.dtype).maxexp - 2
-    for _ in range(3):
-        part = jnp.clip(exponent, -largest, largest)
-        x, exponent = x * _power_of_two(part, x.dtype), exponent - part
-    return x
+    first, second = powers_of_two(exponent, x.dtype)
+    return x * first * second
 
 
-def _power_of_two(exponent: Int[Array, "*shape"], dtype: Any) -> Float[Array, "*shape"]:
-    """Of the exponents of normal numbers, by their bits."""
+def powers_of_two(
+    exponent: Int[Array, "*shape"], dtype: Any
+) -> tuple[Float[Array, "*shape"], Float[Array, "*shape"]]:
+    """Two factors whose product is 2 ** exponent, as that may be out of range.
+
+    They are written by their bits. `ldexp` of each number would take ten times as long;
+    of the factors alone it compiles to powers, in several kernels.
+    """
     info = jnp.finfo(dtype)
     signed = jnp.int64 if info.bits == 64 else jnp.int32
-    bits = (exponent.astype(signed) + info.maxexp - 1) << info.nmant
-    return jax.lax.bitcast_convert_type(bits, dtype)
+    largest = info.maxexp - 2
+    first = jnp.clip(exponent.astype(signed), -largest, largest)
+    parts = first, jnp.clip(exponent.astype(signed) - first, -largest, largest)
+    both = [(part + info.maxexp - 1) << info.nmant for part in parts]
+    first, second = (jax.lax.bitcast_convert_type(bits, dtype) for bits in both)
+    return first, second
 
 
 def scale_exponent(x: Float[Array, "n d"], axis: AxisName = None) -> Int[Array, ""]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import reduce
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -29,9 +30,13 @@ class Packed(NamedTuple):
         self, word: UInt[Array, "*shape"], holds: Sequence[Bool[Array, "*shape"]]
     ) -> UInt[Array, "*shape"]:
         """Adds one to each count whose condition holds."""
-        for i, condition in enumerate(holds):
-            word = jnp.where(condition, word + np.uint32(1 << self.bits * i), word)
-        return word
+        nothing = np.uint32(0)
+        added = [
+            jnp.where(condition, np.uint32(1 << self.bits * i), nothing)
+            for i, condition in enumerate(holds)
+        ]
+        # Together first: one by one, each has to wait for the word (a third slower).
+        return word + reduce(jnp.add, added)
 
     def unpack(
         self, totals: Sequence[Int[Array, "*shape"]], word: UInt[Array, "*shape"]

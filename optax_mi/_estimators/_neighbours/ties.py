@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import jax.numpy as jnp
-from jax.scipy.special import digamma, polygamma
 from jaxtyping import Array, Float
+
+from optax_mi._estimators._psi import digamma, second_derivative
 
 
 def mean_digamma(
@@ -28,9 +29,9 @@ def mean_digamma(
     variance = mean * (tied - subset) * (subset - j + 1)
     variance = variance / ((subset + 1) * (subset + 2))
     mu = closer + mean
-    # In one call, as each is compiled by itself.
     of_j, of_tied, of_subset, of_mu = digamma(
         jnp.stack(jnp.broadcast_arrays(j, tied + 1, subset + 1, mu))
     )
     exact = of_j + (of_tied - of_subset)
-    return jnp.where(closer == 0, exact, of_mu + polygamma(2, mu) * variance / 2)
+    expansion = of_mu + second_derivative(mu) * variance / 2
+    return jnp.where(closer == 0, exact, expansion)
