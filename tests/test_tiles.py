@@ -11,6 +11,7 @@ from jax.sharding import PartitionSpec as P
 
 from optax_mi._estimators._neighbours import collectives, tiles
 from optax_mi._estimators._neighbours.distances import ALIGNMENT, FEW_FEATURES
+from optax_mi._estimators._neighbours.once import once
 
 pytestmark = pytest.mark.usefixtures("compiled_afresh")
 
@@ -47,37 +48,55 @@ def test_distances_of_many_features_are_stored():
     np.testing.assert_array_equal(found, 2 * np.arange(8))
 
 
-def test_minima_are_taken_in_a_loop_or_of_what_a_loop_stored():
-    """Or XLA would take them again in every later step."""
+def cosines(passes, m):
+    """How often a program computes codes that XLA would gladly compute again."""
 
-    def lengths(value, arrays):
-        return loops(lambda a: tiles.group_minima(value, a, 3), arrays)
-
-    value, arrays, stored = codes(*SHAPES["one tile"])
-    assert lengths(value, arrays) == [2]
-    assert lengths(tiles.stored, jnp.asarray(stored)) == [1]
-    assert loops(lambda a: tiles.store(value, a), arrays) == [2]
-
-
-def test_what_is_stored_is_computed_once_however_many_passes_read_it():
-    columns = jnp.arange(4096.0)
-
-    def value(tile):  # of a function that XLA would gladly compute again
+    def value(tile):
         bits = jax.lax.bitcast_convert_type(jnp.cos(tile), jnp.int32)
         return bits[None] & jnp.arange(64, dtype=np.int32)[:, None]
 
-    def passes(columns):
+    program = jax.jit(partial(passes, value)).lower(jnp.arange(float(m))).compile()
+    return program.as_text().count(" cosine(")
+
+
+def test_what_is_stored_is_computed_once_however_many_passes_read_it():
+    def passes(value, columns):
         codes = tiles.store(value, columns)
-        kth = tiles.kth_of_minima(
-            tiles.group_minima(tiles.stored, codes, 3), k=3, max_k=3
-        )
+        minima = tiles.group_minima(tiles.stored, codes, 3)
+        kth = tiles.kth_of_minima(minima, k=3, max_k=3)
         return tiles.count(
             lambda tile: [tile < kth[:, None], tile <= kth[:, None]], codes
         )
 
-    program = jax.jit(passes).lower(columns).compile().as_text()
-    assert program is not None
-    assert program.count(" cosine(") == 1
+    assert cosines(passes, 4096) == 1
+
+
+@pytest.mark.parametrize("m", [1024, 4096])
+def test_a_pass_computes_its_codes_once_whatever_is_made_of_them(m):
+    def minima(value, columns):
+        return tiles.group_minima(value, columns, 3)
+
+    def kth(value, columns):
+        return tiles.kth_of_minima(minima(value, columns), k=3, max_k=3)
+
+    def counts(value, columns, number):
+        return tiles.count(lambda t: [value(t) < i for i in range(number)], columns)
+
+    assert cosines(kth, m) == cosines(minima, m)
+    assert cosines(partial(counts, number=4), m) == cosines(
+        partial(counts, number=1), m
+    )
+
+
+@pytest.mark.parametrize("under", [jax.jit, jax.vmap, jax.grad])
+def test_once_changes_nothing(under):
+    def fn(x):
+        return once(lambda a: jnp.sin(a["x"]) * a["y"], {"x": x, "y": 2.0})
+
+    x = 0.5 if under is jax.grad else jnp.arange(3.0)
+    np.testing.assert_array_equal(
+        under(fn)(x), under(lambda x: jnp.sin(x) * jnp.float32(2.0))(x)
+    )
 
 
 @pytest.mark.parametrize("n", [1, 100, 5000, 100_000])
@@ -114,14 +133,15 @@ def test_on_several_devices_a_block_is_worth_the_columns_it_is_sent(n, features)
 
 @pytest.mark.parametrize("rows", [1, 8, 64, 300, 5000])
 @pytest.mark.parametrize("m", [1024, 3072, 65536])
-def test_a_tile_is_what_stays_in_the_cache(rows, m):
-    offsets, columns = jnp.zeros((rows, 1), jnp.int32), jnp.zeros(m, jnp.int32)
-    tile = tiles._tile(lambda tile: offsets + tile[None], columns)
+@pytest.mark.parametrize("d", [1, 10, FEW_FEATURES])
+def test_a_tile_is_what_stays_in_the_caches(rows, m, d):
+    offsets, columns = jnp.zeros((rows, 1), jnp.int32), jnp.zeros((d, m), jnp.int32)
+    tile = tiles._tile(lambda tile: offsets + tile[0], columns)
     assert (tile.rows, tile.dtype, m % tile.size) == (rows, jnp.int32, 0)
     assert tile.lanes >= 32
 
-    def fits(lanes):
-        return rows * lanes <= 2**16  # a quarter of the cache
+    def fits(lanes):  # a quarter of the second cache, and 32 KiB of the first
+        return rows * lanes <= 2**16 and 8 * lanes * d <= 2**13
 
     # Whatever the number of rows, few columns are 32 at a time.
     assert fits(tile.lanes) or tile.lanes == 32
@@ -157,9 +177,6 @@ def loops(fn, *arrays):
 @pytest.mark.parametrize(
     ("shape", "number", "expected"),
     [
-        # Each in a pass of its own, as XLA would do it anyway.
-        ("one tile", 1, 1),
-        ("one tile", 5, 5),
         # As many as share the bits of a word.
         ("many tiles", 1, 1),
         ("many tiles", 5, 1),

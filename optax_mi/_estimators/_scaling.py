@@ -10,12 +10,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Float
 
 from optax_mi import _checks
 from optax_mi._estimators._neighbours import collectives, distances
+from optax_mi._estimators._neighbours.once import once
 from optax_mi._types import AxisName, Metric, Scaling
 
 SCALINGS: tuple[Scaling, ...] = ("feature", "variable", "none")
@@ -94,28 +94,15 @@ def by_feature(x: Float[Array, "n d"], axis: AxisName = None) -> Float[Array, "n
     # So that squares are finite.
     first, second = distances.powers_of_two(-exponent, x.dtype)
     low, high = (end * first * second for end in (smallest, largest))
-    finite = jnp.all(jnp.isfinite(high - low))
-    first, second, constant = _once((first, second, _constant(low, high)), finite)
+    # Not again for each number of a feature, which would take 15 ns.
+    first, second, constant = once(tuple, (first, second, _constant(low, high)))
     x = x * first * second - constant
     from_mean = x - mean(x)
     # A mean of large numbers is rounded, by the same for all of them.
     from_mean -= mean(from_mean)
     deviation = jnp.sqrt(mean(from_mean**2))
     varies = (largest > smallest) & (deviation > 0)
-    return x * _once(jnp.where(varies, _rounded(1 / deviation), 1), finite)
-
-
-def _once(factors: Any, finite: Bool[Array, ""]) -> Any:
-    """The factors of each feature, NaN unless all points are finite.
-
-    XLA stores what a condition returns. It would compute the factor again for each
-    number that is multiplied with it, which takes 15 ns.
-    """
-
-    def as_nan(factors: Any) -> Any:
-        return jax.tree.map(lambda factor: factor * jnp.nan, factors)
-
-    return jax.lax.cond(finite, lambda factors: factors, as_nan, factors)
+    return x * once(jnp.asarray, jnp.where(varies, _rounded(1 / deviation), 1))
 
 
 def _constant(low: Float[Array, "1 d"], high: Float[Array, "1 d"]) -> Any:

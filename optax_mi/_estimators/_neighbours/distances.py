@@ -77,9 +77,9 @@ def powers_of_two(
     """
     info = jnp.finfo(dtype)
     signed = jnp.int64 if info.bits == 64 else jnp.int32
-    largest = info.maxexp - 2
-    first = jnp.clip(exponent.astype(signed), -largest, largest)
-    parts = first, jnp.clip(exponent.astype(signed) - first, -largest, largest)
+    exponent = exponent.astype(signed)
+    first = jnp.clip(exponent, info.minexp, info.maxexp - 1)
+    parts = first, jnp.clip(exponent - first, info.minexp, info.maxexp - 1)
     both = [(part + info.maxexp - 1) << info.nmant for part in parts]
     first, second = (jax.lax.bitcast_convert_type(bits, dtype) for bits in both)
     return first, second

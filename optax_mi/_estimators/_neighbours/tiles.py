@@ -15,7 +15,7 @@ or the `Shards` of it, and then a pass is over the columns of all devices.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import reduce
+from functools import partial, reduce
 from typing import Any, NamedTuple, TypeAlias
 
 import jax
@@ -24,6 +24,7 @@ from jaxtyping import Array, Bool, Int, Shaped, UInt
 
 from optax_mi._estimators._neighbours import collectives
 from optax_mi._estimators._neighbours.distances import ALIGNMENT, FEW_FEATURES, farthest
+from optax_mi._estimators._neighbours.once import once
 from optax_mi._estimators._neighbours.packed import Packed
 from optax_mi._types import AxisName, Index
 
@@ -90,31 +91,8 @@ def view(
 
 
 def store(value: Callable[..., Any], arrays: Any) -> Any:
-    """What a function of columns gives for all of them, a tree of arrays [rows, m].
-
-    A loop makes XLA store it: in line it would be computed again in every pass.
-    """
-
-    def in_halves(own: Any) -> Any:
-        half = _columns(own) // 2
-
-        def put(i: Index, carry: Any) -> Any:
-            columns, found = carry
-            found = jax.tree.map(
-                lambda all_, part: jax.lax.dynamic_update_slice_in_dim(
-                    all_, part, i * half, axis=-1
-                ),
-                found,
-                value(columns),
-            )
-            return _cut(own, (i + 1) * half, half), found
-
-        shapes = jax.eval_shape(value, own)
-        empty = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), shapes)
-        carry = (_cut(own, 0, half), collectives.varying(empty, own))
-        return jax.lax.fori_loop(0, 2, put, carry)[1]
-
-    return collectives.everywhere(in_halves, arrays)
+    """What a function of columns gives for all of them, a tree of arrays [rows, m]."""
+    return collectives.everywhere(partial(once, value), arrays)
 
 
 def stored(arrays: Any) -> Any:
@@ -155,9 +133,8 @@ def _group_minima(
         near = _first_cache() // (lanes * _numbers(arrays))
         folds = 1 << max(1, min(near, ALIGNMENT // lanes)).bit_length() - 1
         tile = tile._replace(lanes=lanes, folds=folds)
-    if tile.size == m and value is not stored:
-        # In a loop, so that the minima are not taken again in every step after them.
-        tile = tile._replace(folds=max(1, tile.folds // 2))
+    if tile.size == m:
+        return once(lambda own: _fold_minima(value, own, tile), arrays)
     return _fold_minima(value, arrays, tile, span)
 
 
@@ -237,18 +214,16 @@ def count(
 def _count(predicates: Predicates, arrays: Any, span: Span) -> list[Int[Array, "rows"]]:
     number = len(jax.eval_shape(predicates, _cut(arrays, 0, _LANES)))
     tile = _tile(lambda slices: predicates(slices)[0], arrays)
-    tiles = _columns(arrays) // tile.size
-    # A pass of one tile is no loop, and XLA would make a kernel for each count anyway.
-    together = 1 if tiles == 1 else _COUNTS
-    if number > together:
-        starts = range(0, number, together)
+    if number > _COUNTS:
+        starts = range(0, number, _COUNTS)
         parts = [
             _count(
-                lambda slices, i=i: predicates(slices)[i : i + together], arrays, span
+                lambda slices, i=i: predicates(slices)[i : i + _COUNTS], arrays, span
             )
             for i in starts
         ]
         return [total for part in parts for total in part]
+    tiles = _columns(arrays) // tile.size
     packed = Packed(number)
     period = min(tiles, packed.largest // tile.folds)  # tiles until a count may be full
     begin, end = _tiles_of(span, arrays, tile)
@@ -257,16 +232,22 @@ def _count(predicates: Predicates, arrays: Any, span: Span) -> list[Int[Array, "
     def add(word: UInt[Array, "rows lanes"], tile: Any) -> UInt[Array, "rows lanes"]:
         return packed.add(word, predicates(tile))
 
+    def counted(own: Any, first: Any, last: Any) -> UInt[Array, "rows lanes"]:
+        return _fold(add, _zeros(tile, jnp.uint32, own), own, tile, first, last)
+
     def collect(
         i: Index, totals: list[Int[Array, "rows lanes"]]
     ) -> list[Int[Array, "rows lanes"]]:
         first = begin + i * period
         last = first + period if whole else jnp.minimum(first + period, end)
-        word = _fold(add, _zeros(tile, jnp.uint32, arrays), arrays, tile, first, last)
-        return packed.unpack(totals, word)
+        return packed.unpack(totals, counted(arrays, first, last))
 
     totals = [_zeros(tile, jnp.int32, arrays)] * number
-    totals = jax.lax.fori_loop(0, -(-(end - begin) // period), collect, totals)
+    if tiles == 1 and number > 1:
+        word = once(lambda own: counted(own, 0, 1), arrays)
+        totals = packed.unpack(totals, word)
+    else:  # a loop stores what it counts, and a single count has one reader
+        totals = jax.lax.fori_loop(0, -(-(end - begin) // period), collect, totals)
     return [jnp.sum(total, axis=1) for total in totals]
 
 
