@@ -10,6 +10,8 @@ neighbour's distance need no tolerance.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -18,7 +20,7 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Int, Integer, Num, Shaped
 
 from optax_mi import _checks
-from optax_mi._estimators._neighbours import collectives
+from optax_mi._estimators._neighbours import caches, collectives
 from optax_mi._types import AxisName, Index, Metric
 
 METRICS: tuple[Metric, ...] = ("euclidean", "chebyshev", "manhattan")
@@ -113,8 +115,10 @@ def distances(
 ) -> Float[Array, "rows m"]:
     """Distances of points from columns; Euclidean ones come squared."""
 
-    def add_feature(f: Index, total: Num[Array, "rows m"]) -> Num[Array, "rows m"]:
-        difference = columns[None, f] - points[:, f, None]
+    def add_feature(
+        part: Float[Array, "d part"], f: Index, total: Num[Array, "rows part"]
+    ) -> Num[Array, "rows part"]:
+        difference = part[None, f] - points[:, f, None]
         if metric == "euclidean":
             return total + difference * difference
         if metric == "manhattan":
@@ -124,15 +128,42 @@ def distances(
         return jnp.maximum(total, code(jnp.abs(difference)))
 
     d, m = columns.shape
-    zeros = jnp.zeros((len(points), m), columns.dtype)
-    total = collectives.varying(zeros, (points, columns))
-    total = code(total) if metric == "chebyshev" else total
-    if d <= FEW_FEATURES:
-        for f in range(d):
-            total = add_feature(f, total)
-    else:
-        total = jax.lax.fori_loop(0, d, add_feature, total, unroll=FEW_FEATURES)
-    return decode(total) if metric == "chebyshev" else total
+
+    def of(part: Float[Array, "d part"]) -> Float[Array, "rows part"]:
+        zeros = jnp.zeros((len(points), part.shape[1]), part.dtype)
+        total = collectives.varying(zeros, (points, part))
+        total = code(total) if metric == "chebyshev" else total
+        if d <= FEW_FEATURES:
+            for f in range(d):
+                total = add_feature(part, f, total)
+        else:
+            add = partial(add_feature, part)
+            total = jax.lax.fori_loop(0, d, add, total, unroll=FEW_FEATURES)
+        return decode(total) if metric == "chebyshev" else total
+
+    # Features that are added at a time stay in the first cache (docs/performance.md).
+    size = caches.first() // FEW_FEATURES
+    return of(columns) if d <= FEW_FEATURES else _in_parts(of, columns, size)
+
+
+def _in_parts(
+    of: Callable[[Float[Array, "d part"]], Float[Array, "rows part"]],
+    columns: Float[Array, "d m"],
+    size: int,
+) -> Float[Array, "rows m"]:
+    """Applies a function to so many columns at a time, where they can be divided."""
+    m = columns.shape[1]
+    if m % size or m == size:
+        return of(columns)
+
+    def put(i: Index, carry: Any) -> Any:
+        part, found = carry
+        found = jax.lax.dynamic_update_slice_in_dim(found, of(part), i * size, axis=1)
+        return jax.lax.dynamic_slice_in_dim(columns, (i + 1) * size, size, 1), found
+
+    shape = jax.eval_shape(of, columns)
+    nothing = collectives.varying(jnp.zeros(shape.shape, shape.dtype), columns)
+    return jax.lax.fori_loop(0, m // size, put, (columns[:, :size], nothing))[1]
 
 
 def code(distance: Float[Array, "*shape"]) -> Int[Array, "*shape"]:

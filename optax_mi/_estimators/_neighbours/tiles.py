@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int, Shaped, UInt
 
-from optax_mi._estimators._neighbours import collectives
+from optax_mi._estimators._neighbours import caches, collectives
 from optax_mi._estimators._neighbours.distances import ALIGNMENT, FEW_FEATURES, farthest
 from optax_mi._estimators._neighbours.once import once
 from optax_mi._estimators._neighbours.packed import Packed
@@ -49,17 +49,6 @@ _ROWS_SENT_TO = 1024
 # Most counts that are held in the bits of one word.
 _COUNTS = 8
 
-# Numbers that fit into a core's caches, the second and the first, or fill a GPU.
-_CPU_CACHE, _FIRST_CPU_CACHE, _CACHE = 2**18, 2**13, 2**25
-
-
-def _cache() -> int:
-    return _CPU_CACHE if jax.default_backend() == "cpu" else _CACHE
-
-
-def _first_cache() -> int:
-    return _FIRST_CPU_CACHE if jax.default_backend() == "cpu" else _CACHE
-
 
 def choose_block_size(
     n: int, features: Sequence[int], k: int, block_size: int | None, devices: int = 1
@@ -70,8 +59,10 @@ def choose_block_size(
     m = devices * (n + -n % ALIGNMENT)
     # A row's distances are stored, or the minima of its groups are kept at hand.
     stored = max(features) > FEW_FEATURES
-    held, room = (m, 8 * _CPU_CACHE) if stored else (groups(k, m), _CPU_CACHE)
-    blocks = -(-n * held // max(room, _cache()))
+    held, room = (
+        (m, 8 * caches.CPU_SECOND) if stored else (groups(k, m), caches.CPU_SECOND)
+    )
+    blocks = -(-n * held // max(room, caches.second()))
     if devices > 1:
         # For each block all columns are sent round, which has to be worth it.
         blocks = min(blocks, -(-n // _ROWS_SENT_TO))
@@ -130,7 +121,7 @@ def _group_minima(
     tile, m = _tile(value, arrays), _columns(arrays)
     lanes = groups(k, m)
     if lanes > tile.lanes:
-        near = _first_cache() // (lanes * _numbers(arrays))
+        near = caches.first() // (lanes * _numbers(arrays))
         folds = 1 << max(1, min(near, ALIGNMENT // lanes)).bit_length() - 1
         tile = tile._replace(lanes=lanes, folds=folds)
     if tile.size == m:
@@ -278,8 +269,8 @@ def _tile(value: Callable[..., Shaped[Array, "rows m"]], arrays: Any) -> _Tile:
             is_stored
             or t == parts
             or (
-                rows * m // (_FOLDS * t) <= _cache() // 4
-                and m // t * _numbers(arrays) <= _first_cache()
+                rows * m // (_FOLDS * t) <= caches.second() // 4
+                and m // t * _numbers(arrays) <= caches.first()
             )
         )
     )
@@ -399,12 +390,14 @@ def redo(
     n, devices = len(doubtful), collectives.size(axis)
     m = n * devices
     # Of a million points no more than 16 rows, which take 64 MiB for each variable.
-    least = max(8, min(32, 64 * _CPU_CACHE // m))
+    least = max(8, min(32, 64 * caches.CPU_SECOND // m))
     if devices > 1:
         # For each block all columns are sent round, as for `choose_block_size`.
-        least = max(64, min(_ROWS_SENT_TO // 4, 4 * _cache() // m))
+        least = max(64, min(_ROWS_SENT_TO // 4, 4 * caches.second() // m))
     # Few are doubtful where no distances are tied, and `exact` holds their distances.
-    block_size = min(block_size, max(min(n, least), min(n // 64, 4 * _CPU_CACHE // m)))
+    block_size = min(
+        block_size, max(min(n, least), min(n // 64, 4 * caches.CPU_SECOND // m))
+    )
     # Sorting positions takes a quarter of the time of sorting a mask with them.
     positions = jnp.arange(n)
     order = jnp.sort(jnp.where(doubtful, positions, positions + n)) % n
