@@ -9,7 +9,7 @@ import pytest
 from jax.sharding import AxisType
 from jax.sharding import PartitionSpec as P
 
-from optax_mi._estimators._neighbours import collectives, tiles
+from optax_mi._estimators._neighbours import blocks, collectives, tiles
 from optax_mi._estimators._neighbours.distances import ALIGNMENT, FEW_FEATURES
 from optax_mi._estimators._neighbours.once import once
 
@@ -104,7 +104,7 @@ def test_once_changes_nothing(under):
 @pytest.mark.parametrize("backend", ["cpu", "gpu"])
 def test_a_block_fills_the_cache(n, features, backend, monkeypatch):
     monkeypatch.setattr(jax, "default_backend", lambda: backend)
-    size = tiles.choose_block_size(n, features, 3, None)
+    size = blocks.choose_block_size(n, features, 3, None)
     m = n + -n % ALIGNMENT
     cache = {"cpu": 2**18, "gpu": 2**25}[backend]
     # Distances that are stored may take more: the last cache of all is larger.
@@ -118,17 +118,17 @@ def test_a_block_fills_the_cache(n, features, backend, monkeypatch):
 
 
 def test_a_block_size_that_was_given_is_kept():
-    assert tiles.choose_block_size(100, (3,), 3, 13) == 13
-    assert tiles.choose_block_size(100, (3,), 3, 500) == 100
-    assert tiles.choose_block_size(10**6, (3,), 3, 13, devices=4) == 13
+    assert blocks.choose_block_size(100, (3,), 3, 13) == 13
+    assert blocks.choose_block_size(100, (3,), 3, 500) == 100
+    assert blocks.choose_block_size(10**6, (3,), 3, 13, devices=4) == 13
 
 
 @pytest.mark.parametrize("n", [500, 1024, 1025, 100_000])
 @pytest.mark.parametrize("features", [2, 100])
 def test_on_several_devices_a_block_is_worth_the_columns_it_is_sent(n, features):
-    size = tiles.choose_block_size(n, (features,), 3, None, devices=8)
+    size = blocks.choose_block_size(n, (features,), 3, None, devices=8)
     assert size == n if n <= 1024 else 512 < size <= 1024
-    assert tiles.choose_block_size(n, (features,), 3, None, devices=2) >= size
+    assert blocks.choose_block_size(n, (features,), 3, None, devices=2) >= size
 
 
 @pytest.mark.parametrize("rows", [2, 8, 64, 300, 5000])
@@ -204,7 +204,7 @@ def test_blocks_are_put_together_in_order(block_size):
         sizes.append(len(block["a"]))
         return block["a"].sum(axis=1), block["b"][:, None, None] + 1
 
-    whole = partial(tiles.map_blocks, fn, block_size=block_size)
+    whole = partial(blocks.map_blocks, fn, block_size=block_size)
     first, second = whole(rows)
     np.testing.assert_array_equal(first, rows["a"].sum(axis=1))
     np.testing.assert_array_equal(second, rows["b"][:, None, None] + 1)
@@ -217,7 +217,7 @@ def test_what_was_in_doubt_is_replaced(share):
     rng = np.random.default_rng(0)
     doubtful = jnp.asarray(rng.random(500) < share)
     rows = jnp.arange(500)
-    results = tiles.map_rechecked(
+    results = blocks.map_rechecked(
         lambda block: (-1 - block, doubtful[block]), lambda block, _: block, rows, 90
     )
     # Blocks are filled up, so that rows that were not in doubt may be among the exact.
@@ -241,7 +241,7 @@ def test_few_rows_at_a_time_are_done_again(n, given, expected):
         return block
 
     rows = jnp.arange(n)
-    tiles.redo(rows, rows < 3, exact, rows, given)
+    blocks.redo(rows, rows < 3, exact, rows, given)
     assert sizes == [expected]
 
 
@@ -291,7 +291,7 @@ def test_devices_without_a_doubt_pass_columns_on_for_others(devices, n, expected
             return tiles.maximum(lambda t: block[:, None] + t[None], spread)
 
         wrong = jnp.zeros_like(own)
-        return tiles.redo(wrong, own < 300, exact, own, 1000, "points")
+        return blocks.redo(wrong, own < 300, exact, own, 1000, "points")
 
     results = np.asarray(on_each(farthest_again, rows, devices))
     right = results == np.arange(len(rows)) + len(rows) - 1

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, Int, Integer, ScalarLike
 
 from optax_mi import _checks
-from optax_mi._estimators._neighbours import classes, collectives, distances, tiles
+from optax_mi._estimators._neighbours import blocks, classes, collectives, distances
 from optax_mi._estimators._neighbours.sharding import over_points
 from optax_mi._types import AxisName, Discrete, Numeric
 
@@ -122,10 +122,10 @@ def _bounds(
         return [jnp.log(t / m) for t, m in zip(totals, numbers, strict=True)]
 
     # All distances of a row count, so it takes as much room as if all were stored.
-    means = tiles.map_blocks(
+    means = blocks.map_blocks(
         log_means,
         (x, labels, classes.sizes(labels, axis)),
-        tiles.choose_block_size(n, x.shape[1:], n, block_size, devices),
+        blocks.choose_block_size(n, x.shape[1:], n, block_size, devices),
     )
     kl_all, bhattacharyya_all, kl_class, bhattacharyya_class = (
         collectives.mean(of_points, axis) for of_points in means

@@ -56,13 +56,11 @@ def around(
     return _pass_round(step, start, columns)
 
 
-def everywhere(value: Callable[[Any], Any], columns: Any) -> Any:
+def everywhere(value: Callable[[Any], Any], columns: Shards) -> Any:
     """A function of columns at all of them, a tree of arrays [rows, m of all].
 
     Their order is another one on every device.
     """
-    if not isinstance(columns, Shards):
-        return value(columns)
 
     def step(i: Index, found: Any, shard: Any) -> Any:
         def put(

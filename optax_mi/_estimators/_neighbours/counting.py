@@ -15,11 +15,11 @@ import jax.numpy as jnp
 
 from optax_mi._estimators._neighbours import (
     all_pairs,
+    blocks,
     boxes,
     collectives,
     few_pairs,
     matmul,
-    tiles,
 )
 from optax_mi._estimators._neighbours.query import Found, Query, rows_of
 from optax_mi._types import AxisName
@@ -65,7 +65,7 @@ def count(
     order = jnp.argsort(labels)
     in_order = query.of(jax.tree.map(lambda a: a[order], query.arrays))
     found = _by_all_pairs(by, block_size, axis, in_order)
-    table, split = tiles.side_by_side(found)
+    table, split = blocks.side_by_side(found)
     return split(jnp.zeros_like(table).at[order].set(table))
 
 
@@ -78,7 +78,7 @@ def _by_few_pairs(by: Strategy, block_size: int | None, query: Query) -> list[Fo
     found, doubtful = few_pairs.by_boxes(query, rows)
     exact = partial(all_pairs.exactly, query, all_pairs.columns_of(query, None))
     size = _block_size(query, block_size, None)
-    return tiles.redo(found, doubtful, exact, rows, size)
+    return blocks.redo(found, doubtful, exact, rows, size)
 
 
 def _by_all_pairs(
@@ -92,7 +92,7 @@ def _by_all_pairs(
         fast = partial(all_pairs.by_matmul, query, mixed)
         exact = partial(all_pairs.exactly, query, columns, afresh=True)
     size = _block_size(query, block_size, axis)
-    return tiles.map_rechecked(fast, exact, rows, size, axis)
+    return blocks.map_rechecked(fast, exact, rows, size, axis)
 
 
 def _in_full(
@@ -110,4 +110,4 @@ def _in_full(
 def _block_size(query: Query, given: int | None, axis: AxisName) -> int:
     n, devices = query.number, collectives.size(axis)
     most = max(query.ks) + 1  # each point is the nearest to itself
-    return tiles.choose_block_size(n, query.features, most, given, devices)
+    return blocks.choose_block_size(n, query.features, most, given, devices)

@@ -5,7 +5,7 @@ where features are many, and what accelerators are made for. Its rounding error 
 proportion to |a|^2 + |b|^2 however close a and b are, so that ties come out unequal.
 The estimators therefore treat it as approximate: a row in which more points than the
 k-th neighbour itself lie within the error of the k-th distance is doubtful, and
-`tiles.redo` counts it again with direct distances.
+`blocks.redo` counts it again with direct distances.
 """
 
 from __future__ import annotations
@@ -28,13 +28,17 @@ def applies(features: int, metric: Metric) -> bool:
 class Points(NamedTuple):
     """Points of a matrix product."""
 
-    x: Float[Array, "n d"] | Float[Array, "d n"]  # centred; as rows, or as columns
+    x: Float[Array, "n d"]  # centred
     squared: Float[Array, "n"]  # |x|^2
     largest: Float[Array, "n"]  # the largest |x|^2 of all
 
 
 def prepare(x: Float[Array, "n d"], axis: AxisName = None) -> tuple[Points, Points]:
-    """Points as rows, and padded as columns, far from everything."""
+    """Points as rows, and padded as columns, far from everything.
+
+    Columns that a product is taken with stay rows of numbers: it takes all of them at
+    once, and for a transposed array XLA would copy it back in every block.
+    """
     # The error is in proportion to the norms, so they are kept as small as they can be.
     highest = collectives.largest(jnp.max(x, axis=0), axis)
     lowest = -collectives.largest(jnp.max(-x, axis=0), axis)
@@ -46,7 +50,7 @@ def prepare(x: Float[Array, "n d"], axis: AxisName = None) -> tuple[Points, Poin
     largest = jnp.full_like(squared, collectives.largest(jnp.max(squared), axis))
     rows = Points(x, squared, largest)
     columns = Points(
-        distances.pad_points(x, 0).T,
+        distances.pad_points(x, 0),
         distances.pad_points(squared, far),
         distances.pad_points(largest, 0),
     )
@@ -58,7 +62,7 @@ def squared_distances(rows: Points, columns: Points) -> Float[Array, "rows m"]:
     product = jax.lax.dot_general(
         rows.x,
         columns.x,
-        (((1,), (0,)), ((), ())),
+        (((1,), (1,)), ((), ())),
         precision=jax.lax.Precision.HIGHEST,
     )
     norms = rows.squared[:, None] + columns.squared[None]
