@@ -55,8 +55,10 @@ def cosines(passes, m):
         bits = jax.lax.bitcast_convert_type(jnp.cos(tile), jnp.int32)
         return bits[None] & jnp.arange(64, dtype=np.int32)[:, None]
 
-    program = jax.jit(partial(passes, value)).lower(jnp.arange(float(m))).compile()
-    return program.as_text().count(" cosine(")
+    lowered = jax.jit(partial(passes, value)).lower(jnp.arange(float(m)))
+    program = lowered.compile().as_text()
+    assert program is not None
+    return program.count(" cosine(")
 
 
 def test_what_is_stored_is_computed_once_however_many_passes_read_it():

@@ -127,7 +127,7 @@ def distances(
         # must look out for NaN.
         return jnp.maximum(total, code(jnp.abs(difference)))
 
-    d, m = columns.shape
+    d = len(columns)
 
     def of(part: Float[Array, "d part"]) -> Float[Array, "rows part"]:
         zeros = jnp.zeros((len(points), part.shape[1]), part.dtype)
