@@ -52,11 +52,12 @@ def assert_equal(found, expected):
         np.testing.assert_array_equal(have, want)
 
 
-def assert_found_equal(found, expected):
-    """Counts exactly; a distance may be rounded otherwise in another program."""
+def assert_found_equal(found, expected, metric):
+    """Counts exactly; a sum may be rounded otherwise in another program (jax 0.7.1)."""
+    rounding = 0 if metric == "chebyshev" else 8
     for have, want in zip(found, expected, strict=True):
         off = np.abs(np.asarray(have.radius) - np.asarray(want.radius))
-        assert off.max() <= 8
+        assert off.max() <= rounding
         assert_equal(have._replace(radius=0), want._replace(radius=0))
 
 
@@ -80,7 +81,7 @@ def test_counts_equal_those_of_all_pairs(kind, dims, metric, searched):
     x, y = sample(kind, N, dims[0]), sample("Gaussian", N, dims[1], seed=1)
     y[:, 0] += x[:, 0] / np.std(x)
     count = partial(compiled.counts_of, (x, y), MARGINS, ks=(2, 5), metric=metric)
-    assert_found_equal(searched(count), count())
+    assert_found_equal(searched(count), count(), metric)
 
 
 @pytest.mark.slow
@@ -90,7 +91,7 @@ def test_three_variables_and_their_subspaces(searched):
     count = partial(
         compiled.counts_of, variables, subspaces, ks=(3,), metric="chebyshev"
     )
-    assert_found_equal(searched(count), count())
+    assert_found_equal(searched(count), count(), "chebyshev")
 
 
 @pytest.mark.parametrize(
@@ -104,7 +105,7 @@ def test_classes_among_the_variables(metric, searched):
     count = partial(
         compiled.counts_of, (x, few, y, more), subspaces, ks=(2,), metric=metric
     )
-    assert_found_equal(searched(count), count())
+    assert_found_equal(searched(count), count(), metric)
 
 
 @pytest.mark.slow

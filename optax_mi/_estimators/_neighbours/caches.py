@@ -7,15 +7,15 @@ import jax
 # Of a core of a CPU: its first cache, and its second.
 CPU_FIRST, CPU_SECOND = 2**13, 2**18
 
-# Elsewhere there are as many threads, and so many numbers keep them all busy.
+# So many numbers keep all threads of an accelerator busy.
 _ACCELERATOR = 2**25
 
 
 def first() -> int:
-    """What is read again and again by one kernel."""
+    """How many numbers one kernel may read again and again."""
     return CPU_FIRST if jax.default_backend() == "cpu" else _ACCELERATOR
 
 
 def second() -> int:
-    """What is written by a kernel, and read by the next."""
+    """How many numbers one kernel may write for the next to read."""
     return CPU_SECOND if jax.default_backend() == "cpu" else _ACCELERATOR

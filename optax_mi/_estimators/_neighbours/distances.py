@@ -11,7 +11,6 @@ neighbour's distance need no tolerance.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -114,31 +113,29 @@ def distances(
     points: Float[Array, "rows d"], columns: Float[Array, "d m"], metric: Metric
 ) -> Float[Array, "rows m"]:
     """Distances of points from columns; Euclidean ones come squared."""
-
-    def add_feature(
-        part: Float[Array, "d part"], f: Index, total: Num[Array, "rows part"]
-    ) -> Num[Array, "rows part"]:
-        difference = part[None, f] - points[:, f, None]
-        if metric == "euclidean":
-            return total + difference * difference
-        if metric == "manhattan":
-            return total + jnp.abs(difference)
-        # The larger of two codes is twice as fast as the larger of two floats, which
-        # must look out for NaN.
-        return jnp.maximum(total, code(jnp.abs(difference)))
-
     d = len(columns)
 
     def of(part: Float[Array, "d part"]) -> Float[Array, "rows part"]:
+        def add_feature(
+            f: Index, total: Num[Array, "rows part"]
+        ) -> Num[Array, "rows part"]:
+            difference = part[None, f] - points[:, f, None]
+            if metric == "euclidean":
+                return total + difference * difference
+            if metric == "manhattan":
+                return total + jnp.abs(difference)
+            # The larger of two codes is twice as fast as the larger of two floats,
+            # which must look out for NaN.
+            return jnp.maximum(total, code(jnp.abs(difference)))
+
         zeros = jnp.zeros((len(points), part.shape[1]), part.dtype)
         total = collectives.varying(zeros, (points, part))
         total = code(total) if metric == "chebyshev" else total
         if d <= FEW_FEATURES:
             for f in range(d):
-                total = add_feature(part, f, total)
+                total = add_feature(f, total)
         else:
-            add = partial(add_feature, part)
-            total = jax.lax.fori_loop(0, d, add, total, unroll=FEW_FEATURES)
+            total = jax.lax.fori_loop(0, d, add_feature, total, unroll=FEW_FEATURES)
         return decode(total) if metric == "chebyshev" else total
 
     # Features that are added at a time stay in the first cache (docs/performance.md).
