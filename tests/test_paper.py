@@ -102,6 +102,26 @@ def test_a_set_that_was_killed_goes_on_and_loses_nothing_else(small, tmp_path):
     assert [result.config["seed"] for result in results] == [0, 1]
 
 
+def test_a_run_of_another_experiment_is_copied_if_a_new_one_would_be_equal(
+    small, tmp_path, monkeypatch
+):
+    options = [*FEW, "--epochs", "4", "--out", str(tmp_path)]
+    run.main(["figure3", *options, "--rows", "fixed"])
+    ((about, history),) = recorded(tmp_path / "figure3.jsonl")
+    run.main(["figure5", *options, "--rows", "base", "fixed"])
+    copy, new = recorded(tmp_path / "figure5.jsonl")  # "fixed" changes its batches
+    assert copy.about["copied_from"] == "figure3.jsonl: fixed-small-digits-200-4x16-0"
+    assert copy.history.rows == history.rows
+    assert copy.about["environment"] == about["environment"]
+    assert copy.config == about["config"] | {"figure": "figure5", "row": "base"}
+    assert "copied_from" not in new.about
+    assert not run.copied(copy.config | {"figure": experiments.TUNING}, tmp_path)
+    assert not run.copied(copy.config | {"seed": 1}, tmp_path)
+    elsewhere = run.environment() | {"machine": "another"}
+    monkeypatch.setattr(run, "environment", lambda: elsewhere)
+    assert not run.copied(copy.config, tmp_path)
+
+
 @pytest.mark.e2e
 def test_each_layer_has_its_rate_and_its_picture(tmp_path):
     out = ["--epochs", "3", "--out", str(tmp_path)]

@@ -44,11 +44,13 @@ def configs(
 def run_row(name: str, row: Row, dataset: Dataset, args: Namespace) -> list[Result]:
     """Runs the seeds of a row that have no result yet; returns all seeds' results.
 
-    They train together on an accelerator, and one after the other on a CPU.
+    They train together on an accelerator, and one after the other on a CPU. A run that
+    another experiment has made with the same settings is copied.
     """
     path = args.out / f"{name}.jsonl"
     wanted, there = configs(name, dataset, args, **row.config), recorded(path)
     missing = [config for config in wanted if not find(there, config)]
+    missing = [config for config in missing if not copied(config, args.out)]
     for some in [missing] if missing and on_accelerator() else [[x] for x in missing]:
         seeds = [config["seed"] for config in some]
         saves = saves_of(some, args.out)
@@ -122,6 +124,27 @@ def keep(
     """Adds a run, or a curve, to the file of its experiment."""
     path.parent.mkdir(parents=True, exist_ok=True)
     history.append_jsonl(path, named(config), config=config, **about)
+
+
+def copied(config: Mapping[str, Any], out: Path) -> bool:
+    """Copies a run of the same settings from another experiment's file, if one is there.
+
+    It has to be of this machine and these packages, so that a new run would be equal.
+    """
+    if config["figure"] not in EXPERIMENTS:  # the tuning, whose test set is another
+        return False
+    for name in EXPERIMENTS:
+        for result in recorded(out / f"{name}.jsonl"):
+            about, own = result.about, ("figure", "row")
+            renamed = {**config, **{key: result.config[key] for key in own}}
+            here = environment().items() <= about["environment"].items()
+            if here and find([result], renamed):
+                source = {"copied_from": f"{name}.jsonl: {about['name']}"}
+                path = out / f"{config['figure']}.jsonl"
+                where = {"environment": about["environment"]}
+                keep(path, config, result.history, **where, **source)
+                return True
+    return False
 
 
 def on_accelerator() -> bool:
