@@ -235,7 +235,7 @@ PAPER = {
     ("figure5", "dynamic"): "99.07 (99.09 at 31)",
     ("figure6", "layerwise"): "98.99 (99.08 at 11)",
 }
-CURVES = ("figure1", "range_test")
+CURVES = ("figure1", "range_test", "compression")
 TUNING = "baselines-tuning"  # where the rates of the grids were tried
 
 

@@ -19,6 +19,7 @@ from examples.common.methods import POLICIES
 from examples.common.networks import KINDS
 from examples.common.report import dots, markdown, mean, save
 from examples.common.results import Result, recorded
+from examples.paper import compression
 from examples.paper.experiments import CURVES, EXPERIMENTS, PAPER, TUNING, Row, score
 from optax_mi import plots
 
@@ -181,6 +182,9 @@ def draw(group: Group, rows: Sequence[Row], runs: Runs, out: Path) -> list[Path]
 def curve(group: Group, runs: Sequence[Result], path: Path) -> str:
     """Draws a curve and puts it in a table."""
     first = runs[0].about
+    if group.figure == "compression":
+        compression.draw([run.about for run in runs], path)
+        return compression.table([(run.config["seed"], run.about) for run in runs])
     if group.figure == "figure1":
         sizes = np.array(first["sizes"])
         # The seeds are more repeats.

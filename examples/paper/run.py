@@ -27,6 +27,7 @@ from examples.common.networks import NETWORKS
 from examples.common.results import Result, environment, find, recorded
 from examples.common.saves import Saves
 from examples.common.training import SettingError, Task, flip_and_shift, sweep, train
+from examples.paper.compression import compression
 from examples.paper.experiments import EXPERIMENTS, TUNING, Measuring, Row, score
 
 SIZES, REPEATS = (100, 250, 500, 1000, 2000, 4000), 10  # of figure 1
@@ -127,7 +128,7 @@ def keep(
 
 
 def copied(config: Mapping[str, Any], out: Path) -> bool:
-    """Copies a run of the same settings from another experiment's file, if one is there.
+    """Copies another experiment's run with the same settings, if there is one.
 
     It has to be of this machine and these packages, so that a new run would be equal.
     """
@@ -165,7 +166,9 @@ def tuned(row: Row, dataset: Dataset, args: Namespace) -> Row:
 
 def run_curve(name: str, dataset: Dataset, args: Namespace) -> None:
     """Draws the seeds of one curve that are not there yet."""
-    more = {"row": name, "tuned_rate": None, "epochs": 0}
+    more: dict[str, Any] = {"row": name, "tuned_rate": None}
+    if name != "compression":
+        more |= {"epochs": 0}
     if name == "figure1":
         more |= {"model": "none", "batch_size": 0}
     path = args.out / f"{name}.jsonl"
@@ -194,12 +197,21 @@ def range_test(dataset: Dataset, config: Mapping[str, Any]) -> dict[str, Any]:
     return curves | {"lr_min": found.lr_min, "lr_max": found.lr_max}
 
 
+def information_plane(dataset: Dataset, config: Mapping[str, Any]) -> dict[str, Any]:
+    """I(H; X), I(H; Y) and the accuracy of two methods, after each epoch."""
+    return compression(dataset, draw_probe(Measuring(), dataset), config)
+
+
 def _rounded(values: Iterable[Any]) -> list[float]:
     """To five significant digits, as a history's."""
     return [float(f"{value:.5g}") for value in values]
 
 
-CURVES = {"figure1": sample_size, "range_test": range_test}
+CURVES = {
+    "figure1": sample_size,
+    "range_test": range_test,
+    "compression": information_plane,
+}
 NAMES = (*CURVES, *EXPERIMENTS)
 DEFAULTS = {"figure4": ("cifar10", "small"), "cifar_allcnn": ("cifar10", "allcnn")}
 
