@@ -19,7 +19,7 @@ import optax_mi
 from examples.common import data, methods, networks
 from examples.common.methods import Run
 from examples.common.results import Result, find, recorded
-from examples.paper import experiments, full, report, run
+from examples.paper import compression, experiments, full, report, run
 from examples.paper.experiments import EXPERIMENTS, Measuring, Row
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -143,6 +143,7 @@ def test_curves_are_run_kept_and_reported(small, tmp_path, monkeypatch):
     for _ in range(2):  # the second time they are there
         run.main(["figure1", *arguments])
         run.main(["range_test", *arguments])
+    compressed(tmp_path, monkeypatch, arguments)
     ((found, _),) = recorded(tmp_path / "figure1.jsonl")
     assert found["sizes"] == [50, 100]
     assert np.shape(found["estimates"]) == (2, 2)
@@ -153,7 +154,23 @@ def test_curves_are_run_kept_and_reported(small, tmp_path, monkeypatch):
     page = (tmp_path / "tables.md").read_text()
     assert f"| 50 | {np.mean(found['estimates'][0]):.3f} " in page
     assert f"| 0 | {swept['lr_min']:.2g} | {swept['lr_max']:.2g} |" in page
-    assert len(list(tmp_path.glob("*.png"))) == 2
+    assert len(list(tmp_path.glob("*.png"))) == 3
+    assert "| fixed 0.01 | 0 | " in page
+
+
+def compressed(out, monkeypatch, arguments):
+    for name, value in {"LAYERS": ("", "logits"), "SHOWN": ("", "logits")}.items():
+        monkeypatch.setattr(compression, name, value)
+    run.main(["compression", "--epochs", "3", *arguments])
+    ((found, _),) = recorded(out / "compression.jsonl")
+    assert (found["config"]["epochs"], found["config"]["batch_size"]) == (3, 16)
+    assert list(found["methods"]) == ["fixed", "stable"]
+    for method in found["methods"].values():
+        assert len(method["accuracy"]) == 3
+        for name in ("mi", "mi_inputs"):
+            assert method[name][""] == method[name]["logits"]  # the same activations
+            assert np.all(np.array(method[name][""]) > 0)
+        assert method["mi"] != method["mi_inputs"]
 
 
 @pytest.mark.e2e
@@ -319,11 +336,13 @@ def test_every_result_is_of_a_row_as_it_is_now():
 @pytest.mark.slow
 def test_the_tables_are_those_of_the_results(tmp_path):
     results = ROOT / "docs" / "results"
-    for path in results.glob("*.jsonl"):
+    for path in [*results.glob("*.jsonl"), results / "README.md"]:
         shutil.copy(path, tmp_path)
     report.main(["--out", str(tmp_path)])
     page = (tmp_path / "tables.md").read_text(encoding="utf-8")
     assert page == (results / "tables.md").read_text(encoding="utf-8")
+    page = (tmp_path / "README.md").read_text(encoding="utf-8")
+    assert page == (results / "README.md").read_text(encoding="utf-8")
     drawn = {path.name for path in results.glob("*.png")}
     pictures = {name for name in drawn if not name.startswith("controllers")}
     assert {path.name for path in tmp_path.glob("*.png")} == pictures

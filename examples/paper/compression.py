@@ -42,21 +42,21 @@ def compression(
 
     runs, sizes = {}, {key: config[key] for key in ("epochs", "batch_size")}
     for row in ROWS:
-        path = []
+        path, accuracy = [], []
         for (history,), state in train(
             task, row.phases, seeds=[config["seed"]], **sizes
         ):
             path.append(jax.device_get(plane(state.params, probe)))
-            told = f"accuracy {history.rows[-1]['accuracy']:.2%}"
-            print(f"compression {row.name} seed {config['seed']}: {told}", flush=True)
+            accuracy.append(round(100 * history.rows[-1]["accuracy"], 2))
+            title = f"compression {row.name} seed {config['seed']}"
+            print(f"{title}: epoch {len(path) - 1}, {accuracy[-1]:.2f}%", flush=True)
         with_inputs, with_outcomes = (
             _columns(part) for part in zip(*path, strict=True)
         )
-        accuracy = [100 * epoch["accuracy"] for epoch in history.rows]
         runs[row.name] = {
             "mi_inputs": with_inputs,
             "mi": with_outcomes,
-            "accuracy": [round(percent, 2) for percent in accuracy],
+            "accuracy": accuracy,
         }
     return {"methods": runs}
 
@@ -69,19 +69,21 @@ def _columns(epochs: Sequence[Mapping[str, Any]]) -> dict[str, list[float]]:
 def draw(runs: Sequence[Mapping[str, Any]], path: Path) -> None:
     """Draws the information plane of each layer, coloured by the test accuracy."""
     import matplotlib.pyplot as plt
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import Normalize
 
     size = (5 * len(SHOWN) + 1, 4.2)
     figure, panels = plt.subplots(1, len(SHOWN), figsize=size, layout="constrained")
     every = [m["accuracy"] for run in runs for m in run["methods"].values()]
-    low, high = np.percentile(every, 10), np.max(every)
+    colours = ScalarMappable(Normalize(np.percentile(every, 10), np.max(every)))
     for panel, layer in zip(panels, SHOWN, strict=True):
         for run in runs:
             for row, marker in zip(ROWS, "os", strict=True):
                 found = run["methods"][row.name]
                 x, y = found["mi_inputs"][layer], found["mi"][layer]
                 panel.plot(x, y, color="0.85", linewidth=1, zorder=1)
-                colours: Any = {"c": found["accuracy"], "vmin": low, "vmax": high}
-                drawn = panel.scatter(x, y, s=22, marker=marker, **colours)
+                dots = colours.to_rgba(found["accuracy"])
+                panel.scatter(x, y, s=22, marker=marker, color=dots)
         panel.set_title(layer)
         panel.set_xlabel("$I(H; X)$ (nats)")
         panel.set_ylabel("$I(H; Y)$ (nats)")
@@ -89,7 +91,7 @@ def draw(runs: Sequence[Mapping[str, Any]], path: Path) -> None:
     for row, marker in zip(ROWS, "os", strict=True):
         panels[0].scatter([], [], color="0.4", marker=marker, label=row.title)
     panels[0].legend(fontsize="small")
-    figure.colorbar(drawn, ax=panels, label="test accuracy (%)", extend="min")
+    figure.colorbar(colours, ax=panels, label="test accuracy (%)", extend="min")
     save(figure, path)
 
 

@@ -1,7 +1,7 @@
 """Tables and pictures of all results: `python -m examples.paper.report`.
 
-Reads the files that `examples.paper.run` wrote, and writes a picture for each
-experiment and setting and one page of tables beside them.
+Reads the files that `examples.paper.run` wrote. Writes beside them a picture for each
+experiment and setting, a page of all tables, and the tables of the page on the paper.
 """
 
 import argparse
@@ -9,7 +9,7 @@ import math
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -18,12 +18,23 @@ import optax_mi
 from examples.common.methods import POLICIES
 from examples.common.networks import KINDS
 from examples.common.report import dots, markdown, mean, save
-from examples.common.results import Result, recorded
-from examples.paper import compression
+from examples.common.results import Result
+from examples.paper import claims, compression
 from examples.paper.experiments import CURVES, EXPERIMENTS, PAPER, TUNING, Row, score
+from examples.paper.groups import (
+    METRIC,
+    Group,
+    Runs,
+    column,
+    ends_of,
+    final,
+    reached,
+    read,
+    rows_of,
+)
 from optax_mi import plots
 
-METRIC = "test accuracy (%)"
+PAGE = "README.md"
 INTRODUCTION = (
     "Written by `python -m examples.paper.report` from the `.jsonl` files beside it, "
     "which hold every number. Policy A is `change_policy`, policy B is "
@@ -37,85 +48,12 @@ INTRODUCTION = (
 )
 
 
-class Group(NamedTuple):
-    """What the runs of one table share."""
-
-    figure: str
-    model: str
-    dataset: str
-    train_size: int
-    epochs: int
-    batch_size: int
-
-    @property
-    def data(self) -> str:
-        """The data set and the model."""
-        return f"{self.dataset}, {self.train_size:,} images, model `{self.model}`"
-
-    @property
-    def title(self) -> str:
-        """The title of a table."""
-        run = f", {self.epochs} epochs, batches of {self.batch_size}"
-        return f"{self.figure}: {self.data}{run if self.epochs else ''}"
-
-    def picture(self, out: Path, suffix: str = "") -> Path:
-        """The path of a picture."""
-        data = f"{self.model}-{self.dataset}-{self.train_size}"
-        run = f"{self.epochs}x{self.batch_size}"
-        return out / f"{self.figure}-{data}-{run}{suffix}.png"
-
-
-Runs = dict[str, list[Result]]  # by row and seed
-
-
-def read(folder: Path) -> dict[Group, Runs]:
-    """All results by setting, their accuracy in percent too."""
-    groups: dict[Group, Runs] = {}
-    for name in (*CURVES, *EXPERIMENTS, TUNING):
-        path = folder / f"{name}.jsonl"
-        for run in sorted(recorded(path), key=lambda run: run.config["seed"]):
-            config = run.config
-            group = Group(*(config[field] for field in Group._fields))
-            row = Row(config["row"], "", [], tuned_rate=config["tuned_rate"])
-            seeds = groups.setdefault(group, {}).setdefault(row.key, [])
-            if seeds and seeds[-1].config["seed"] == config["seed"]:
-                told = f"{path} has two runs {run.about['name']!r}"
-                sys.exit(f"{told}: take the line of one of them out.")
-            for epoch in run.history.rows:
-                epoch[METRIC] = 100 * epoch["accuracy"]
-            seeds.append(run)
-    return dict(sorted(groups.items()))
-
-
-def column(runs: Sequence[Result], name: str = METRIC) -> np.ndarray:
-    """A quantity [seeds, epochs], that of the first layer where each has its own."""
-    histories = [run.history for run in runs]
-    return np.stack([each.column(name, each.layers[0]) for each in histories])
-
-
-def final(runs: Sequence[Result]) -> np.ndarray:
-    """The accuracy of each seed after the last epoch, in percent."""
-    return column(runs)[:, -1]
-
-
-def rows_of(group: Group, runs: Runs) -> list[Row]:
-    """The rows that have results, each rate of a grid as a row of its own."""
-    known = EXPERIMENTS[group.figure]
-    tuned = [[row.at(rate) for rate in row.grid] or [row] for row in known]
-    rows = [row for each in tuned for row in each if row.key in runs]
-    if strays := set(runs) - {row.key for row in rows}:
-        sys.exit(f"{group.figure} has results of unknown rows: {strays}")
-    return rows
-
-
 def training_table(group: Group, rows: Sequence[Row], runs: Runs) -> str:
     """Trained rows, and when each reaches the first one's final accuracy."""
     header = ["", "seeds", "final accuracy (%)", "best (epoch)"]
-    goals: dict[int, float] = {}
-    if rows[0].name == EXPERIMENTS[group.figure][0].name:
+    goals = ends_of(group, rows, runs)
+    if goals:
         header.append(f"epoch that reaches the end of “{rows[0].title}”")
-        first = runs[rows[0].key]
-        goals = {run.config["seed"]: final([run])[0] for run in first}
     header += ["rates", "seconds", "measuring / training", "the paper"]
     lines = []
     for row in rows:
@@ -123,13 +61,7 @@ def training_table(group: Group, rows: Sequence[Row], runs: Runs) -> str:
         best = ", ".join(f"{a.max():.2f} ({a.argmax()})" for a in accuracy)
         line = [row.title, str(len(seeds)), mean(final(seeds)), best]
         if goals:
-            own = [goals.get(run.config["seed"], math.nan) for run in seeds]
-            reached = accuracy >= np.array(own)[:, None]
-            epochs = [
-                str(a.argmax()) if a.any() else "" if math.isnan(goal) else "never"
-                for a, goal in zip(reached, own, strict=True)
-            ]
-            line.append(", ".join(filter(None, epochs)))
+            line.append(reached(seeds, goals))
         rates = [each["learning_rate"] for run in seeds for each in run.history.rows]
         low, high = np.nanmin(rates), np.nanmax(rates)  # what is only measured has none
         # The median: an epoch that compiles, or that was interrupted, weighs nothing.
@@ -281,6 +213,10 @@ def main(arguments: list[str] | None = None) -> None:
     if beside:
         page += sensitivity(beside, args.out)
     (args.out / "tables.md").write_text("\n\n".join(page) + "\n", encoding="utf-8")
+    if (args.out / PAGE).exists():
+        claims.fill(args.out / PAGE, groups)
+    if (args.out / PAGE).exists():
+        claims.fill(args.out / PAGE, groups)
     print(f"The tables are in {args.out / 'tables.md'}")
 
 

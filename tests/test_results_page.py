@@ -1,0 +1,96 @@
+"""The page on the paper: its tables, and the numbers of its first one."""
+
+import pathlib
+import re
+
+import pages
+import pytest
+
+import optax_mi
+from examples.common.results import Result
+from examples.paper import claims
+from examples.paper.groups import METRIC, Group
+
+RESULTS = pages.DOCS / "results"
+FIGURE3 = Group("figure3", "classic", "mnist", 60_000, 2, 100)
+
+
+def result(row, seed, mi, accuracy):
+    history = optax_mi.MIHistory()
+    for epoch, (nats, percent) in enumerate(zip(mi, accuracy, strict=True)):
+        history.add(epoch=epoch, learning_rate=0.1, mi=nats, **{METRIC: percent})
+    about = {"name": f"{row}-classic-{seed}", "config": {"seed": seed}}
+    return Result(about, history)
+
+
+RUNS = {
+    "fixed": [
+        result("fixed", 0, [1.0, 2.0, 2.1], [50.0, 98.0, 97.0]),
+        result("fixed", 1, [1.0, 2.0, 2.1], [60.0, 98.0, 98.0]),
+    ],
+    "stable": [result("stable", 1, [1.5, 2.2, 2.1], [97.0, 98.5, 99.0])],
+}
+
+
+def test_a_row_has_its_accuracy_the_paper_s_and_its_lines():
+    head, _, fixed, stable = claims.table(FIGURE3, RUNS).splitlines()
+    assert head.endswith(
+        "| reaches the end of “fixed 0.01” at epoch | lines of `figure3.jsonl` |"
+    )
+    names = "`fixed-classic-0`, `-1`"
+    assert fixed == f"| fixed 0.01 | 97.50 ± 0.71 | 98.94 | -1.44 | 1, 1 | {names} |"
+    assert stable == "| default policy | 99.00 |  |  | 1 | `stable-classic-1` |"
+
+
+def test_information_is_put_beside_the_accuracy():
+    *_, stable = claims.information(FIGURE3, RUNS).splitlines()
+    cells = "1.500 | 2.200 (1) | 98.50 | 99.00 (2) | 0.50"
+    assert stable == f"| default policy | 1 | {cells} |"
+
+
+def test_tables_are_put_where_the_page_has_them(tmp_path):
+    page = tmp_path / "page.md"
+    places = ("figure3-classic-mnist-60000-2x100", "figure9-none")
+    place = "<!-- table {} -->\nold\n<!-- end -->"
+    page.write_text("\n".join(["before", *map(place.format, places), "after"]))
+    for _ in range(2):  # the second time nothing changes
+        claims.fill(page, {FIGURE3: RUNS})
+        text = page.read_text()
+        assert claims.table(FIGURE3, RUNS) in text
+        assert "old" not in text
+        assert text.count("No row has been run yet.") == 1
+        assert text.startswith("before\n<!-- table")
+        assert text.endswith("<!-- end -->\nafter")
+
+
+@pytest.mark.skipif(not RESULTS.exists(), reason="the sdist leaves them out")
+def test_every_number_of_the_first_table_stands_in_what_the_row_rests_on():
+    page = (RESULTS / "README.md").read_text(encoding="utf-8")
+    sections = re.split(r"^(?=##+ )", page, flags=re.MULTILINE)
+    (first,) = (part for part in sections if part.startswith("## Does it help?"))
+    rows = [line for line in first.splitlines() if line.startswith("| ")][1:]
+    assert len(rows) == 10
+    for row in rows:
+        _, question, answer, links, _ = row.split("|")
+        told = "".join(
+            linked(sections, link) for link in re.findall(r"\((.*?)\)", links)
+        )
+        numbers = re.findall(r"\d+(?:[.,]\d+)*", answer)
+        missing = [
+            x for x in numbers if not re.search(rf"(?<![\d.]){x}(?![\d.]*\d)", told)
+        ]
+        assert not missing, (question, missing)
+
+
+def linked(sections, link):
+    """The text that a link leads to: a section of the page, or another page."""
+    path, _, anchor = link.partition("#")
+    if path:
+        return (RESULTS / pathlib.Path(path)).read_text(encoding="utf-8")
+    (section,) = (part for part in sections if slug(part.splitlines()[0]) == anchor)
+    return section
+
+
+def slug(heading):
+    words = re.sub(r"[^\w\s-]", "", heading.lstrip("# ").lower())
+    return words.replace(" ", "-")
