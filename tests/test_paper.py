@@ -245,6 +245,32 @@ def test_a_probe_is_drawn_from_what_is_trained_on_or_held_out():
         run.draw_probe(Measuring(held_out=True), tiny.digits())
 
 
+@pytest.mark.parametrize(("size", "aside"), [(20, 20), (1000, 20)])
+def test_a_row_sets_aside_its_probe_or_a_tenth_if_that_is_less(
+    small, tmp_path, monkeypatch, size, aside
+):
+    tasks = []
+
+    def train(task, phases, **options):
+        tasks.append(task)
+        history = optax_mi.MIHistory()
+        history.add(epoch=0, learning_rate=0.1, mi=1, accuracy=0.5)
+        yield [history], None
+
+    (row,) = (row for row in EXPERIMENTS["figure3"] if row.name == "stable_held_out")
+    measuring = dataclasses.replace(row.measuring, size=size)
+    row = dataclasses.replace(row, measuring=measuring)
+    monkeypatch.setattr(run, "train", train)
+    monkeypatch.setitem(EXPERIMENTS, "figure3", [EXPERIMENTS["figure3"][0], row])
+    run.main(["figure3", *FEW, "--epochs", "1", "--out", str(tmp_path)])
+    usual, own = tasks
+    assert (len(usual.data.train_x), len(own.data.train_x)) == (200, 200 - aside)
+    probe = {np.asarray(x).tobytes() for x in own.probe.inputs}
+    assert probe == {x.tobytes() for x in usual.data.train_x[-aside:]}
+    sizes = [each.config["train_size"] for each in recorded(tmp_path / "figure3.jsonl")]
+    assert sizes == [200, 200]
+
+
 def stepped(method, steps, **options):
     """The rate after each step, and the last parameters and state."""
     params: Any = {"w": jnp.ones(3)}
@@ -394,7 +420,7 @@ def test_the_plan_for_all_of_the_data_names_rows_that_there_are(monkeypatch):
         assert (args.model, args.batch_size, args.train_size) == ("classic", 100, None)
         assert (args.data_dir, args.out) == ("somewhere", pathlib.Path("elsewhere"))
     assert parsed[0].rows[:2] == ["stable", "fixed"]
-    assert [args.seeds for args in parsed] == [1, 1, 1, 3, 3, 3, 1, 1]
+    assert [args.seeds for args in parsed] == [1, 1, 1, 3, 3, 3, 1, 1, 1]
 
 
 def test_the_list_names_every_row(capsys):

@@ -13,12 +13,13 @@ import subprocess
 import sys
 
 MNIST = (
-    "figure3 --rows stable fixed same_rate dampened change warm_up",
+    "figure3 --rows stable fixed same_rate dampened change warm_up stable_held_out",
     "figure5 --rows stable base fixed dynamic",
     "figure6 --rows layerwise_stable layerwise",
 )
 CIFAR = (
-    "figure4 --rows stable fixed same_rate dampened change_dampened warm_up",
+    "figure4 --rows stable_held_out fixed stable",
+    "figure4 --rows same_rate dampened change_dampened warm_up",
     "figure4 --rows fixed warm_up --epochs 200",  # as long as in the paper
 )
 PLAN = tuple(
