@@ -362,13 +362,13 @@ def test_every_result_is_of_a_row_as_it_is_now():
 @pytest.mark.slow
 def test_the_tables_are_those_of_the_results(tmp_path):
     results = ROOT / "docs" / "results"
-    for path in [*results.glob("*.jsonl"), results / "README.md"]:
+    beside = [results / page for page in report.PAGES]
+    for path in [*results.glob("*.jsonl"), *beside]:
         shutil.copy(path, tmp_path)
     report.main(["--out", str(tmp_path)])
-    page = (tmp_path / "tables.md").read_text(encoding="utf-8")
-    assert page == (results / "tables.md").read_text(encoding="utf-8")
-    page = (tmp_path / "README.md").read_text(encoding="utf-8")
-    assert page == (results / "README.md").read_text(encoding="utf-8")
+    for path in [results / "tables.md", *beside]:
+        made = (tmp_path / path.name).read_text(encoding="utf-8")
+        assert made == path.read_text(encoding="utf-8")
     drawn = {path.name for path in results.glob("*.png")}
     pictures = {name for name in drawn if not name.startswith("controllers")}
     assert {path.name for path in tmp_path.glob("*.png")} == pictures
@@ -386,7 +386,10 @@ def test_bad_arguments_end_in_one_sentence(small, tmp_path, capsys):
             ["figure3", *FEW, *out, "--model", "classic"],
             "fixed: nothing can be measured: the images are too small for the network",
         ),
-        (["figure6", *FEW, *out], "layerwise: nothing can be measured: `layers` must"),
+        (
+            ["figure6", *FEW, *out, "--rows", "layerwise"],
+            "layerwise: nothing can be measured: `layers` must",
+        ),
     ]:
         with pytest.raises(SystemExit) as end:
             run.main(arguments)

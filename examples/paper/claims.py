@@ -1,6 +1,6 @@
-"""The tables of the page on the paper, each row with the lines that it rests on.
+"""The tables of the pages on the paper, each row with the lines that it rests on.
 
-The page holds a table between two comments, `<!-- table NAME -->` and `<!-- end -->`,
+A page holds a table between two comments, `<!-- table NAME -->` and `<!-- end -->`,
 where NAME is that of the setting's picture. What is between them is written anew. With
 `.information` after its name, the table is of the information beside the accuracy.
 """
@@ -24,6 +24,7 @@ from examples.paper.groups import (
     rows_of,
 )
 
+FULL = {"mnist": 60_000, "cifar10": 50_000}  # images, as in the paper
 _PLACE = re.compile(
     r"(<!-- table ([^. ]+)(\.information)? -->\n).*?(<!-- end -->)", re.DOTALL
 )
@@ -64,7 +65,8 @@ def table(group: Group, runs: Runs) -> str:
     """Our accuracies beside the paper's, and the lines that hold them."""
     rows = rows_of(group, runs)
     goals = ends_of(group, rows, runs)
-    in_paper = any((group.figure, row.name) in PAPER for row in rows)
+    named = any((group.figure, row.name) in PAPER for row in rows)
+    in_paper = named and group.train_size == FULL.get(group.dataset)
     header = ["", "final accuracy (%)"]
     header += ["the paper's", "difference"] if in_paper else []
     header += [f"reaches the end of “{rows[0].title}” at epoch"] if goals else []

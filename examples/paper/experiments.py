@@ -134,7 +134,7 @@ def _figure6() -> list[Row]:
     title = f"{_STABLE}, a rate for each layer"
     stable = replace(single, name="layerwise_stable", title=title, layers=("", *LAYERS))
     stable = replace(stable, phases=[Phase("layerwise_stable", _FAR_APART)])
-    return [*(replace(row, layers=LAYERS) for row in rows), single, stable]
+    return [single, stable, *(replace(row, layers=LAYERS) for row in rows)]
 
 
 def _allcnn() -> list[Row]:

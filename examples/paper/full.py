@@ -15,7 +15,7 @@ import sys
 MNIST = (
     "figure3 --rows stable fixed same_rate dampened change warm_up stable_held_out",
     "figure5 --rows stable base fixed dynamic",
-    "figure6 --rows layerwise_stable layerwise",
+    "figure6 --rows single layerwise_stable layerwise",
 )
 CIFAR = (
     "figure4 --rows stable_held_out fixed stable",

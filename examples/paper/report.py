@@ -1,7 +1,7 @@
 """Tables and pictures of all results: `python -m examples.paper.report`.
 
 Reads the files that `examples.paper.run` wrote. Writes beside them a picture for each
-experiment and setting, a page of all tables, and the tables of the page on the paper.
+experiment and setting, a page of all tables, and the tables of two other pages.
 """
 
 import argparse
@@ -34,7 +34,7 @@ from examples.paper.groups import (
 )
 from optax_mi import plots
 
-PAGE = "README.md"
+PAGES = ("README.md", "reduced.md")
 INTRODUCTION = (
     "Written by `python -m examples.paper.report` from the `.jsonl` files beside it, "
     "which hold every number. Policy A is `change_policy`, policy B is "
@@ -93,8 +93,7 @@ def tuning_table(runs: Runs) -> str:
 def draw(group: Group, rows: Sequence[Row], runs: Runs, out: Path) -> list[Path]:
     """Draws one setting: its rows over each other, or each layer-wise one alone."""
     histories = {row.title: [run.history for run in runs[row.key]] for row in rows}
-    if rows[0].layers:
-        layerwise = [row for row in rows if row.layers]
+    if layerwise := [row for row in rows if row.layers]:
         paths = [group.picture(out, f"-{row.name}") for row in layerwise]
         for path, row in zip(paths, layerwise, strict=True):
             title, seeds = row.title, histories[row.title]
@@ -205,18 +204,17 @@ def main(arguments: list[str] | None = None) -> None:
     groups = read(args.out)
     if not groups:
         sys.exit(f"There are no results in {args.out}; run examples.paper.run first.")
-    page = ["# Tables of results", INTRODUCTION]
+    told = ["# Tables of results", INTRODUCTION]
     beside = {x: groups[x] for x in groups if x.figure == "sensitivity"}
     for group, runs in groups.items():
         if group not in beside:
-            page += section(group, runs, args.out)
+            told += section(group, runs, args.out)
     if beside:
-        page += sensitivity(beside, args.out)
-    (args.out / "tables.md").write_text("\n\n".join(page) + "\n", encoding="utf-8")
-    if (args.out / PAGE).exists():
-        claims.fill(args.out / PAGE, groups)
-    if (args.out / PAGE).exists():
-        claims.fill(args.out / PAGE, groups)
+        told += sensitivity(beside, args.out)
+    (args.out / "tables.md").write_text("\n\n".join(told) + "\n", encoding="utf-8")
+    for page in PAGES:
+        if (args.out / page).exists():
+            claims.fill(args.out / page, groups)
     print(f"The tables are in {args.out / 'tables.md'}")
 
 
