@@ -115,7 +115,8 @@ def test_a_run_of_another_experiment_is_copied_if_a_new_one_would_be_equal(
     assert copy.about["environment"] == about["environment"]
     assert copy.config == about["config"] | {"figure": "figure5", "row": "base"}
     assert "copied_from" not in new.about
-    assert not run.copied(copy.config | {"figure": experiments.TUNING}, tmp_path)
+    for other in (experiments.TUNING, *experiments.SPLIT):  # trained on other data
+        assert not run.copied(copy.config | {"figure": other}, tmp_path)
     assert not run.copied(copy.config | {"seed": 1}, tmp_path)
     elsewhere = run.environment() | {"machine": "another"}
     monkeypatch.setattr(run, "environment", lambda: elsewhere)

@@ -135,18 +135,18 @@ def copied(config: Mapping[str, Any], out: Path) -> bool:
 
     It has to be of this machine and these packages, so that a new run would be equal.
     """
-    if config["figure"] not in EXPERIMENTS:  # the tuning, whose test set is another
+    comparable = set(EXPERIMENTS) - set(SPLIT)  # nor the tuning: they hold data out
+    if config["figure"] not in comparable:
         return False
-    for name in EXPERIMENTS:
+    here = environment().items()
+    for name in sorted(comparable):
         for result in recorded(out / f"{name}.jsonl"):
-            about, own = result.about, ("figure", "row")
-            renamed = {**config, **{key: result.config[key] for key in own}}
-            here = environment().items() <= about["environment"].items()
-            if here and find([result], renamed):
-                source = {"copied_from": f"{name}.jsonl: {about['name']}"}
-                path = out / f"{config['figure']}.jsonl"
-                where = {"environment": about["environment"]}
-                keep(path, config, result.history, **where, **source)
+            own = {key: result.config[key] for key in ("figure", "row")}
+            where = result.about["environment"]
+            if here <= where.items() and find([result], {**config, **own}):
+                source = f"{name}.jsonl: {result.about['name']}"
+                more = {"environment": where, "copied_from": source}
+                keep(out / f"{config['figure']}.jsonl", config, result.history, **more)
                 return True
     return False
 
