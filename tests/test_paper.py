@@ -246,7 +246,7 @@ def test_a_probe_is_drawn_from_what_is_trained_on_or_held_out():
         run.draw_probe(Measuring(held_out=True), tiny.digits())
 
 
-@pytest.mark.parametrize(("size", "aside"), [(20, 20), (1000, 20)])
+@pytest.mark.parametrize(("size", "aside"), [(10, 10), (1000, 20)])
 def test_a_row_sets_aside_its_probe_or_a_tenth_if_that_is_less(
     small, tmp_path, monkeypatch, size, aside
 ):

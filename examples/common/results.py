@@ -4,7 +4,7 @@ import importlib.metadata
 import json
 import os
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -38,6 +38,11 @@ def find(results: Sequence[Result], config: Mapping[str, Any]) -> Result | None:
     """The run of a configuration, if it is there."""
     as_kept = json.loads(json.dumps(config))
     return next((result for result in results if result.config == as_kept), None)
+
+
+def rounded(values: Iterable[Any]) -> list[float]:
+    """To five significant digits, as a history's."""
+    return [float(f"{value:.5g}") for value in values]
 
 
 def environment() -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What the paper says of I(H; X): whether layers compress, and what that goes with."""
+"""The paper's conjecture: layers with a lower I(H; X) generalize better."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,6 +11,7 @@ import optax_mi
 from examples.common.data import Dataset
 from examples.common.networks import LAYERS, NETWORKS
 from examples.common.report import markdown, save
+from examples.common.results import rounded
 from examples.common.training import Task, train
 from examples.paper.experiments import FIXED, STABLE
 
@@ -23,8 +24,8 @@ def compression(
 ) -> dict[str, Any]:
     """I(H; X) and I(H; Y) of each layer, in nats, after each epoch of two methods.
 
-    Both are of the same 1000 training examples. Wide layers, and the images, are
-    projected to 1024 features at most.
+    Both are of the same 1000 training examples. Wide layers are projected to 1024
+    features.
     """
     task = Task(NETWORKS[config["model"]], dataset, probe)
 
@@ -62,8 +63,7 @@ def compression(
 
 
 def _columns(epochs: Sequence[Mapping[str, Any]]) -> dict[str, list[float]]:
-    """By layer, to five significant digits."""
-    return {name: [float(f"{x[name]:.5g}") for x in epochs] for name in LAYERS}
+    return {name: rounded(x[name] for x in epochs) for name in LAYERS}
 
 
 def draw(runs: Sequence[Mapping[str, Any]], path: Path) -> None:

@@ -13,7 +13,7 @@ import json
 import sys
 import time
 from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ import optax_mi
 from examples.common import data
 from examples.common.data import Dataset
 from examples.common.networks import NETWORKS
-from examples.common.results import Result, environment, find, recorded
+from examples.common.results import Result, environment, find, recorded, rounded
 from examples.common.saves import Saves
 from examples.common.training import SettingError, Task, flip_and_shift, sweep, train
 from examples.paper.compression import compression
@@ -186,7 +186,7 @@ def sample_size(dataset: Dataset, config: Mapping[str, Any]) -> dict[str, Any]:
     sizes = [size for size in SIZES if size <= len(dataset.train_x)]
     key, x, y = jax.random.key(config["seed"]), dataset.train_x, dataset.train_y
     curve = optax_mi.sample_size_curve(key, x, y, sizes, REPEATS)
-    return {"sizes": sizes, "estimates": [_rounded(row) for row in curve.estimates]}
+    return {"sizes": sizes, "estimates": [rounded(row) for row in curve.estimates]}
 
 
 def range_test(dataset: Dataset, config: Mapping[str, Any]) -> dict[str, Any]:
@@ -195,7 +195,7 @@ def range_test(dataset: Dataset, config: Mapping[str, Any]) -> dict[str, Any]:
     task = Task(NETWORKS[config["model"]], dataset, probe)
     found = sweep(task, batch_size=config["batch_size"], seed=config["seed"])
     names = ("learning_rate", "loss", "mi")
-    curves: dict[str, Any] = {name: _rounded(getattr(found, name)) for name in names}
+    curves: dict[str, Any] = {name: rounded(getattr(found, name)) for name in names}
     curves["loss"][0] = None  # before the first step
     return curves | {"lr_min": found.lr_min, "lr_max": found.lr_max}
 
@@ -203,11 +203,6 @@ def range_test(dataset: Dataset, config: Mapping[str, Any]) -> dict[str, Any]:
 def information_plane(dataset: Dataset, config: Mapping[str, Any]) -> dict[str, Any]:
     """I(H; X), I(H; Y) and the accuracy of two methods, after each epoch."""
     return compression(dataset, draw_probe(Measuring(), dataset), config)
-
-
-def _rounded(values: Iterable[Any]) -> list[float]:
-    """To five significant digits, as a history's."""
-    return [float(f"{value:.5g}") for value in values]
 
 
 CURVES = {
