@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import optax_mi
+from examples.paper.experiments import CURVES
 from optax_mi.__main__ import main
 
 
@@ -186,13 +187,18 @@ def test_more_runs_than_a_picture_can_tell_apart_are_not_drawn(folder, capsys):
     assert "a picture has room for 28 runs, not 29" in capsys.readouterr().err
 
 
-RESULTS = pathlib.Path(__file__).parents[1] / "docs" / "results"
+DOCS = pathlib.Path(__file__).parents[1] / "docs"
+RESULTS, PAGE = DOCS / "results", DOCS / "command_line.md"
 
 
 def test_the_results_are_read_as_their_page_says(capsys):
-    """Figure 1 and the range test have no epochs, and so nothing to tell here."""
+    """Files of curves have no epochs, and so nothing to tell here."""
     for path in sorted(RESULTS.glob("*.jsonl")):
-        if path.stem in ("figure1", "range_test", "controllers"):
+        if path.stem in CURVES:
+            assert f"`{path.name}`" in PAGE.read_text()
+            with pytest.raises(SystemExit):
+                main(["runs", str(path)])
+            assert "holds no run that MIHistory wrote" in capsys.readouterr().err
             continue
         main(["runs", str(path)])
         out, err = capsys.readouterr()
