@@ -103,11 +103,21 @@ def draw(group: Group, rows: Sequence[Row], runs: Runs, out: Path) -> list[Path]
         return paths
     figure, axes = plots.training(histories, metric=METRIC)
     # The first epochs would take up the axis; what is compared is the rest.
-    scores = np.concatenate([column(runs[row.key]) for row in rows])
-    low, high = np.percentile(scores, 10), np.max(scores)
-    axes[1].set_ylim(low, high + 0.1 * (high - low) + 0.01)
+    axes[1].set_ylim(limits(rows, runs, METRIC, 10))
+    # A single collapse would take up these two.
+    axes[2].set_ylim(limits(rows, runs, "mi", 2)[0])
+    axes[3].set(xlim=limits(rows, runs, "mi", 2), ylim=limits(rows, runs, METRIC, 2))
     save(figure, group.picture(out))
     return [group.picture(out)]
+
+
+def limits(
+    rows: Sequence[Row], runs: Runs, name: str, left_out: float
+) -> tuple[float, float]:
+    """An axis for a column of all runs, without its lowest values, in percent."""
+    values = np.concatenate([column(runs[row.key], name) for row in rows], axis=None)
+    low, high = np.percentile(values, left_out), np.max(values)
+    return low, high + 0.1 * (high - low) + 0.01
 
 
 def curve(group: Group, runs: Sequence[Result], path: Path) -> str:
