@@ -435,3 +435,14 @@ def test_the_list_names_every_row(capsys):
     head, *rows = capsys.readouterr().out.splitlines()
     assert head == "figure3"
     assert len(rows) == len(EXPERIMENTS["figure3"])
+
+
+def test_an_axis_leaves_out_the_lowest_values_and_failed_measurements():
+    history = optax_mi.MIHistory()
+    for epoch in range(100):
+        mi = {3: 0.1, 5: float("nan")}.get(epoch, 2 + epoch / 1000)
+        history.add(epoch=epoch, learning_rate=0.1, mi=mi, accuracy=0.9)
+    row = experiments.FIXED
+    low, high = report.limits([row], {row.key: [Result({}, history)]}, "mi", 2)
+    assert 2 < low < 2.01
+    assert 2.099 < high < 2.13

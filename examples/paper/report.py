@@ -105,8 +105,9 @@ def draw(group: Group, rows: Sequence[Row], runs: Runs, out: Path) -> list[Path]
     # The first epochs would take up the axis; what is compared is the rest.
     axes[1].set_ylim(limits(rows, runs, METRIC, 10))
     # A single collapse would take up these two.
-    axes[2].set_ylim(limits(rows, runs, "mi", 2)[0])
-    axes[3].set(xlim=limits(rows, runs, "mi", 2), ylim=limits(rows, runs, METRIC, 2))
+    information = limits(rows, runs, "mi", 2)
+    axes[2].set_ylim(bottom=information[0])  # the reference is at the top
+    axes[3].set(xlim=information, ylim=limits(rows, runs, METRIC, 2))
     save(figure, group.picture(out))
     return [group.picture(out)]
 
@@ -116,7 +117,7 @@ def limits(
 ) -> tuple[float, float]:
     """An axis for a column of all runs, without its lowest values, in percent."""
     values = np.concatenate([column(runs[row.key], name) for row in rows], axis=None)
-    low, high = np.percentile(values, left_out), np.max(values)
+    low, high = np.nanpercentile(values, left_out), np.nanmax(values)
     return low, high + 0.1 * (high - low) + 0.01
 
 
