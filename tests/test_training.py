@@ -3,15 +3,24 @@
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny
 
 import optax_mi
-from examples.common import data, methods
+from examples.common import data, methods, training
 from examples.common.methods import Run
 from examples.common.networks import SmallCNN
-from examples.common.training import Phase, Program, SettingError, Task, shuffled, train
+from examples.common.training import (
+    Phase,
+    Program,
+    SettingError,
+    Task,
+    in_parts,
+    shuffled,
+    train,
+)
 from examples.paper.experiments import EXPERIMENTS
 
 POLICY = Phase("dynamic", {"init_lr": 0.05})
@@ -71,6 +80,32 @@ def test_an_epoch_is_the_same_as_one_compiled_loop():
         state, loss = program.train(program.init(jax.random.key(0)), order)
         ends.append((state.params, loss, program.evaluate(state)))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), *ends)
+
+
+def test_a_step_in_parts_is_that_of_the_whole_batch(monkeypatch):
+    method, order = methods.make("constant", Run(1, 1, 2.3), rate=0.1), np.arange(50)
+    ends = []
+    for size in (50, 20):
+        monkeypatch.setattr(training, "CPU_PART", size)
+        program = Program(tiny.task(), method)
+        state, loss = program.train(program.init(jax.random.key(0)), order[None])
+        ends.append((state.params, loss))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), *ends)
+
+
+def test_parts_keep_their_order_and_draw_their_own_dropout():
+    sizes = []
+
+    def predict(x: Any, key: Any) -> Any:
+        sizes.append(len(x))
+        return jnp.stack([x, jax.random.uniform(key, x.shape)], axis=1)
+
+    found = in_parts(predict, jnp.arange(50.0), jax.random.key(0), 20)
+    assert sizes == [20, 20, 10]
+    np.testing.assert_array_equal(found[:, 0], np.arange(50))
+    assert len(np.unique(found[:, 1])) == 50
+    whole = in_parts(predict, jnp.arange(50.0), jax.random.key(0), 50)
+    np.testing.assert_array_equal(whole, predict(jnp.arange(50.0), jax.random.key(0)))
 
 
 def test_a_change_of_batch_size_leaves_the_epochs_before_it_alone():

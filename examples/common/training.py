@@ -18,7 +18,12 @@ from examples.common.data import Dataset
 from examples.common.methods import Method, Run, make
 from examples.common.saves import Saves
 
-TEST_BATCH = 1000
+TEST_BATCH = 100
+# XLA's convolutions are faster on a CPU when a part of a batch stays in its caches. In
+# ms an image on one core (jax 0.10.2, an AMD EPYC), whole batches and parts of 20:
+# `PaperCNN(classic=True)` on MNIST 0.41 and 0.29 in batches of 100, 0.84 and 0.41 in
+# batches of 500; on CIFAR-10 0.91 and 0.50. `SmallCNN` 0.17 and 0.16.
+CPU_PART = 20
 Histories = list[optax_mi.MIHistory]  # of the seeds
 
 
@@ -246,6 +251,7 @@ class Program:
 
         self._task, self._method, self.together = task, method, together
         on_accelerator = jax.default_backend() != "cpu"
+        self._part = None if on_accelerator else CPU_PART
         self._scan = (together or on_accelerator) if scan is None else scan
         # Arguments of the compiled functions: as constants in them they are slow.
         train_x, train_y, test_x, test_y = map(jnp.asarray, task.data[1:5])
@@ -286,7 +292,10 @@ class Program:
             x = self._task.augment(jax.random.fold_in(dropout, 1), x)
 
         def loss(params: Any) -> jax.Array:
-            logits = self._predict(params, x, train=True, rngs={"dropout": dropout})
+            def predict(x: jax.Array, key: jax.Array) -> jax.Array:
+                return self._predict(params, x, train=True, rngs={"dropout": key})
+
+            logits = in_parts(predict, x, dropout, self._part or len(x))
             return optax.softmax_cross_entropy_with_integer_labels(logits, y).mean()
 
         value, gradients = jax.value_and_grad(loss)(state.params)
@@ -321,6 +330,19 @@ class Program:
         x, y = examples
         params = self._method.eval_params(state.opt_state, state.params)
         return (self._predict(params, x).argmax(axis=-1) == y).sum()
+
+
+def in_parts(
+    predict: Callable[[jax.Array, jax.Array], jax.Array],
+    x: jax.Array,
+    key: jax.Array,
+    size: int,
+) -> jax.Array:
+    """`predict(x, key)`, for `size` examples at a time; each part has its own key."""
+    starts = range(0, len(x), size)
+    keys = [jax.random.fold_in(key, start) if start else key for start in starts]
+    parts = [x[start : start + size] for start in starts]
+    return jnp.concatenate(list(map(predict, parts, keys)))
 
 
 def flip_and_shift(key: jax.Array, images: jax.Array, most: int = 5) -> jax.Array:
