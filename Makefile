@@ -9,7 +9,7 @@
 # make soak  the tests of docs/reliability.md in their long form, and their tables; make
 #            noise: what noise does to the rate, on digits and MNIST; make controllers:
 #            rates set by policies beside tuned schedules, on tasks and optimizers (hours)
-# make paper  the paper's experiments on all images (DATA_DIR=..., 30 hours; may be stopped)
+# make paper  the paper's experiments on all images (DATA_DIR=..., 19 hours; may be stopped)
 # make mutants  changes to the files that set rates and count neighbours, which the
 #               tests should notice
 # Each makes .venv first where it is missing. Needs git, make and a Python >= 3.11.
