@@ -84,12 +84,19 @@ def test_an_epoch_is_the_same_as_one_compiled_loop():
 
 def test_a_step_in_parts_is_that_of_the_whole_batch(monkeypatch):
     method, order = methods.make("constant", Run(1, 1, 2.3), rate=0.1), np.arange(50)
-    ends = []
+    ends, sizes = [], []
+
+    def seen(predict: Any, x: Any, key: Any, size: int) -> Any:
+        sizes.append(size)
+        return in_parts(predict, x, key, size)
+
+    monkeypatch.setattr(training, "in_parts", seen)
     for size in (50, 20):
         monkeypatch.setattr(training, "CPU_PART", size)
         program = Program(tiny.task(), method)
         state, loss = program.train(program.init(jax.random.key(0)), order[None])
         ends.append((state.params, loss))
+    assert sizes == [50, 20]
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), *ends)
 
 
