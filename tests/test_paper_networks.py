@@ -20,7 +20,7 @@ def test_networks_give_logits_and_drop_out_in_training_alone(name):
     assert shape == (2, 10)
     parameters = sum(leaf.size for leaf in jax.tree.leaves(variables))
     known = {"small": 136_874, "paper": 1_626_442, "classic": 315_722}
-    known |= {"allcnn": 1_369_738, "allcnn-quarter": 86_698}
+    known |= {"allcnn": 1_369_738, "allcnn-half": 343_882, "allcnn-quarter": 86_698}
     assert parameters == known[name]
     layers = {*LAYERS} if name in ("small", "paper", "classic") else set()
     assert layers <= {*variables["params"]}

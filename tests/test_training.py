@@ -181,6 +181,22 @@ def test_the_all_cnn_s_rows_train_augmented(name):
         assert rates == pytest.approx([0.05] * 4 + [5e-3, 5e-4, 5e-5])
 
 
+def test_the_all_cnn_s_default_policy_has_their_momentum_and_decay():
+    (row,) = (x for x in EXPERIMENTS["cifar_allcnn"] if x.name == "stable_held_out")
+    (phase,) = row.phases
+    assert row.augment
+    assert row.measuring.held_out
+    method = methods.make(phase.method, Run(1, 10, 2.3), **phase.options)
+    params, state = jnp.ones(2), method.transformation.init(jnp.ones(2))
+    for momentum in (1, 1.9):  # decay alone, as the gradient is zero
+        updates, state = method.transformation.update(
+            jnp.zeros(2), state, params, value=1.0
+        )
+        rate = method.learning_rates(state)[""]
+        assert rate == pytest.approx(1e-4)
+        assert updates == pytest.approx(-rate * 1e-3 * momentum)
+
+
 @pytest.fixture(scope="module")
 def task():
     digits = data.load("digits")
