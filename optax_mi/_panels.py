@@ -89,11 +89,14 @@ def _different(values: Real[np.ndarray, "n"]) -> Real[np.ndarray, "different"]:
     return np.unique(values[np.isfinite(values)])
 
 
-def legend_above(figure: Figure, panel: Axes) -> None:
-    """The names above all panels, in as few lines as the figure is wide enough for."""
+def legend_below(figure: Figure, panel: Axes) -> None:
+    """The names below all panels, in as few lines as the figure is wide enough for.
+
+    Above them matplotlib would draw a title of the figure over the names.
+    """
     named = panel.get_legend_handles_labels()
     for columns in range(4, 0, -1):
-        legend = figure.legend(*named, loc="outside upper center", ncols=columns)
+        legend = figure.legend(*named, loc="outside lower center", ncols=columns)
         if columns == 1 or legend.get_window_extent().width < figure.bbox.width:
             return
         legend.remove()

@@ -101,7 +101,7 @@ def training(
     axes[3].set_xlabel(_INFORMATION)
     axes[3].locator_params(axis="x", nbins=6)
     if any(named) and ax is None:
-        _panels.legend_above(figure, axes[0])
+        _panels.legend_below(figure, axes[0])
     elif any(named):
         axes[0].legend(fontsize="small")
     return figure, axes
@@ -180,6 +180,9 @@ def layers(
     for panel, kind in zip(axes[2:], shown, strict=True):
         _panels.label(panel, "epoch", "learning rate")
         panel.set_title(kind)
+    if ax is None:
+        _panels.legend_below(figure, axes[1])
+        return figure, axes
     for panel in axes[1:]:
         panel.legend(fontsize="small")
     return figure, axes
@@ -190,7 +193,7 @@ def _layer_panels(kinds: int) -> tuple[Figure, Shaped[np.ndarray, "panels"]]:
     columns = [(0, 1), *((i, i) for i in range(2, 2 + kinds))]
     figure, panels = plt.subplot_mosaic(
         [list(row) for row in zip(*columns, strict=True)],
-        figsize=(4.3 * len(columns), 5),
+        figsize=(4.3 * len(columns), 5.6),
         layout="constrained",
     )
     return figure, np.array([panels[i] for i in range(2 + kinds)])

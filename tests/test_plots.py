@@ -38,6 +38,11 @@ def legend(axes):
     return [text.get_text() for text in axes.get_legend().get_texts()]
 
 
+def legend_below(figure):
+    (below,) = figure.legends
+    return [text.get_text() for text in below.get_texts()]
+
+
 def drawn(figure):
     """Draws everything, which finds what only drawing finds, and gives the figure."""
     figure.canvas.draw()
@@ -72,7 +77,7 @@ def test_seeds_are_their_mean_with_a_band_of_one_deviation():
     low, high = rates.mean(axis=0) - rates.std(axis=0), rates.mean(0) + rates.std(0)
     for edge in (*np.maximum(low, rates.min(0)), *np.minimum(high, rates.max(0))):
         assert np.isclose(edges, edge).any()
-    names = [text.get_text() for text in figure.legends[0].get_texts()]
+    names = legend_below(figure)
     _, own = plots.training(runs, ax=plt.subplots(1, 4)[1])
     assert names == legend(own[0]) == list(runs)
     assert len({line.get_color() for line in axes[0].lines}) == 2
@@ -144,13 +149,24 @@ def test_many_runs_all_look_different():
 def test_long_names_are_drawn_whole_where_the_figure_has_room(letters, lines):
     names = [f"{i}" * letters for i in range(5)]
     figure, _ = plots.training(dict.fromkeys(names, history()))
-    (above,) = figure.legends
+    (below,) = figure.legends
     figure.canvas.draw()
-    box = above.get_window_extent()
+    box = below.get_window_extent()
     if letters < 200:
         assert 0 <= box.x0 < box.x1 <= figure.bbox.width
-    heights = {round(text.get_window_extent().y0) for text in above.get_texts()}
+    heights = {round(text.get_window_extent().y0) for text in below.get_texts()}
     assert len(heights) == lines
+
+
+def test_a_title_of_the_figure_and_the_names_do_not_cover_each_other():
+    for figure, _ in (
+        plots.training({"one": history(), "other": history(1)}),
+        plots.layers(history(layers=("Conv_0", "Dense_0"))),
+    ):
+        title = figure.suptitle("MNIST")
+        figure.canvas.draw()
+        (names,) = figure.legends
+        assert not title.get_window_extent().overlaps(names.get_window_extent())
 
 
 def test_a_run_without_reference_has_no_line_for_it():
@@ -222,9 +238,13 @@ def test_layers_are_shown_by_kind():
     runs = [history(seed, names) for seed in range(2)]
     figure, axes = plots.layers(runs)
     assert [axis.get_title() for axis in axes] == ["", "", "Conv", "Dense", "output"]
-    labels = [legend(panel) for panel in axes[2:]]
-    assert labels == [["Conv_0", "Conv_1"], ["Dense_0"], ["output"]]
-    assert legend(axes[1]) == ["Conv_0", "Conv_1", "Dense_0", "output", "reference"]
+    named = [panel.get_legend_handles_labels()[1] for panel in axes[2:]]
+    assert named == [["Conv_0", "Conv_1"], ["Dense_0"], ["output"]]
+    every = ["Conv_0", "Conv_1", "Dense_0", "output", "reference"]
+    assert legend_below(figure) == every
+    assert not any(panel.get_legend() for panel in axes)  # it would cover curves
+    _, own = plots.layers(runs, ax=plt.subplots(1, 5)[1])
+    assert [legend(panel) for panel in own[1:]] == [every, *named]
     expected = np.mean([run.column("learning_rate", "Conv_1") for run in runs], axis=0)
     np.testing.assert_allclose(axes[2].lines[1].get_ydata(), expected)
     assert len(axes[1].lines) == 1 + len(names)
@@ -257,10 +277,10 @@ def test_a_layers_kind_is_its_name_without_the_number(layer, kind):
 def test_layers_may_be_given_other_names_which_tell_their_kinds():
     own = ("layers_0", "layers_2", "layers_5")
     names = {"layers_0": "Conv_0", "layers_2": "Conv_1"}
-    _, axes = plots.layers(history(layers=own), names=names)
+    figure, axes = plots.layers(history(layers=own), names=names)
     assert [axis.get_title() for axis in axes[2:]] == ["Conv", "nn.Sequential"]
-    assert legend(axes[2]) == ["Conv_0", "Conv_1"]
-    assert legend(axes[1])[:3] == ["Conv_0", "Conv_1", "layers_5"]
+    assert [line.get_label() for line in axes[2].lines] == ["Conv_0", "Conv_1"]
+    assert legend_below(figure)[:3] == ["Conv_0", "Conv_1", "layers_5"]
     kinds: dict[str, str] = dict.fromkeys(own, "all")
     _, axes = plots.layers(history(layers=own), names=names, kinds=kinds)
     assert [axis.get_title() for axis in axes[2:]] == ["all"]
@@ -272,7 +292,7 @@ def test_a_layer_without_a_rate_has_no_panel():
         run.add(epoch=epoch, layer="", learning_rate=np.nan, mi=1.0)
     _, axes = plots.layers(run, kinds={"a": "dense"})
     assert [axis.get_title() for axis in axes[2:]] == ["dense"]
-    assert legend(axes[2]) == ["a"]
+    assert [line.get_label() for line in axes[2].lines] == ["a"]
     assert len(axes[1].lines) == 1 + 2  # the reference, and what both hold
 
 
