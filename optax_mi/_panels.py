@@ -92,12 +92,15 @@ def _different(values: Real[np.ndarray, "n"]) -> Real[np.ndarray, "different"]:
 def legend_below(figure: Figure, panel: Axes) -> None:
     """The names below all panels, in as few lines as the figure is wide enough for.
 
-    Above them matplotlib would draw a title of the figure over the names.
+    Above them matplotlib would draw a title of the figure over the names. The figure
+    grows by the names' height, so that those of fifty layers leave the panels theirs.
     """
     named = panel.get_legend_handles_labels()
     for columns in range(4, 0, -1):
         legend = figure.legend(*named, loc="outside lower center", ncols=columns)
-        if columns == 1 or legend.get_window_extent().width < figure.bbox.width:
+        box = legend.get_window_extent()
+        if columns == 1 or box.width < figure.bbox.width:
+            figure.set_figheight(figure.get_figheight() + box.height / figure.dpi)
             return
         legend.remove()
 

@@ -182,9 +182,9 @@ def layers(
         panel.set_title(kind)
     if ax is None:
         _panels.legend_below(figure, axes[1])
-        return figure, axes
-    for panel in axes[1:]:
-        panel.legend(fontsize="small")
+    else:
+        for panel in axes[1:]:
+            panel.legend(fontsize="small")
     return figure, axes
 
 
@@ -193,7 +193,7 @@ def _layer_panels(kinds: int) -> tuple[Figure, Shaped[np.ndarray, "panels"]]:
     columns = [(0, 1), *((i, i) for i in range(2, 2 + kinds))]
     figure, panels = plt.subplot_mosaic(
         [list(row) for row in zip(*columns, strict=True)],
-        figsize=(4.3 * len(columns), 5.6),
+        figsize=(4.3 * len(columns), 5),
         layout="constrained",
     )
     return figure, np.array([panels[i] for i in range(2 + kinds)])

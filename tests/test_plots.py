@@ -169,6 +169,15 @@ def test_a_title_of_the_figure_and_the_names_do_not_cover_each_other():
         assert not title.get_window_extent().overlaps(names.get_window_extent())
 
 
+def test_the_names_of_fifty_layers_leave_the_panels_their_height():
+    def heights(layers):
+        figure, axes = plots.layers(history(layers=[f"block_{i}" for i in layers]))
+        drawn(figure)
+        return [panel.get_window_extent().height for panel in axes]
+
+    assert heights(range(50)) == pytest.approx(heights(range(2)), rel=0.1)
+
+
 def test_a_run_without_reference_has_no_line_for_it():
     _, axes = plots.training(history(reference=np.inf))
     assert len(axes[2].lines) == 1

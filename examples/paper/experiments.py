@@ -138,7 +138,7 @@ def _figure6() -> list[Row]:
 
 
 def _allcnn() -> list[Row]:
-    """The solver of Springenberg et al. (2015), and policies in the place of its rate.
+    """The optimizer of Springenberg et al. (2015), at fixed rates and under policies.
 
     Their rate is the best of four, and falls after epochs 200, 250 and 300 of 350. It
     is policy B's upper bound too: with this momentum the network does not learn at 0.1.
@@ -149,7 +149,7 @@ def _allcnn() -> list[Row]:
     warm_up = {"start": LR_MIN, "epochs": 3, **fixed}
     decayed = {"ends": (4 / 7, 5 / 7, 6 / 7), **fixed}
     policy = {**_FINE, **sgd, "lr_max": 0.05}
-    own = {**_FAR_APART, **sgd}
+    default = {**_FAR_APART, **sgd}
     title, held_out = f"{FINE.title}, held-out probe", Measuring(held_out=True)
     rows = [
         _row("fixed", "fixed 0.05", "constant", fixed),
@@ -157,7 +157,7 @@ def _allcnn() -> list[Row]:
         _row("decayed", "0.05, a tenth after 4/7, 5/7 and 6/7", "decayed", decayed),
         _row("fine", FINE.title, "reference", policy),
         _row("held_out", title, "reference", policy, measuring=held_out),
-        _row(HELD_OUT.name, HELD_OUT.title, "stable", own, measuring=held_out),
+        _row(HELD_OUT.name, HELD_OUT.title, "stable", default, measuring=held_out),
     ]
     return [replace(row, augment=True) for row in rows]
 
