@@ -156,9 +156,14 @@ def test_a_layer_that_is_not_there_is_refused_before_training():
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param("fixed", marks=pytest.mark.e2e), "decayed"]
+    ("name", "rate"),
+    [
+        pytest.param("fixed", 0.05, marks=pytest.mark.e2e),
+        ("decayed", 0.05),
+        pytest.param("decayed_low", 0.01, marks=pytest.mark.e2e),
+    ],
 )
-def test_the_all_cnn_s_rows_train_augmented(name):
+def test_the_all_cnn_s_rows_train_augmented(name, rate):
     (row,) = (row for row in EXPERIMENTS["cifar_allcnn"] if row.name == name)
     assert row.augment
     shifted = []
@@ -176,9 +181,10 @@ def test_the_all_cnn_s_rows_train_augmented(name):
     assert history.column("loss")[0] != loss().column("loss")[0]
     rates = history.column("learning_rate")
     if name == "fixed":
-        assert rates == pytest.approx([0.05] * 7)
+        assert rates == pytest.approx([rate] * 7)
     else:  # the last step of an epoch still has its rate
-        assert rates == pytest.approx([0.05] * 4 + [5e-3, 5e-4, 5e-5])
+        tenths = [rate / 10, rate / 100, rate / 1000]
+        assert rates == pytest.approx([rate] * 4 + tenths)
 
 
 def test_the_all_cnn_s_default_policy_has_their_momentum_and_decay():
