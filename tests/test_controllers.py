@@ -121,7 +121,7 @@ def test_the_report_of_made_up_results(tmp_path, capsys):
     (heads,) = [line for line in lines if line.startswith("| task | optimizer | best")]
     (lost,) = [line for line in lines if "seeds lost**" in line]
     cells = dict(zip(heads.split("|"), lost.split("|"), strict=True))
-    assert cells[" warm-up-stable-decay by MI "] == " 1 of 3 "
+    assert cells[" default policy "] == " 1 of 3 "
     assert path.with_suffix(".png").stat().st_size > 10_000
 
 

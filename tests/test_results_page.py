@@ -10,6 +10,8 @@ import optax_mi
 from examples.common.results import Result
 from examples.paper import claims
 from examples.paper.groups import METRIC, Group
+from tests.benchmarks.controllers.report import compared
+from tests.benchmarks.controllers.run import results
 
 RESULTS = pages.DOCS / "results"
 FIGURE3 = Group("figure3", "classic", "mnist", 60_000, 2, 100)
@@ -42,6 +44,14 @@ def test_a_row_has_its_accuracy_the_paper_s_and_its_lines():
     assert stable == "| default policy | 99.00 |  |  | 1 | `stable-classic-1` |"
 
 
+def test_runs_on_a_part_of_the_images_have_no_number_of_the_paper():
+    part = FIGURE3._replace(train_size=12_000)
+    assert FIGURE3.in_paper("fixed").startswith("98.94")
+    assert part.in_paper("fixed") == ""
+    fixed = claims.table(part, RUNS).splitlines()[2]
+    assert fixed.startswith("| fixed 0.01 | 97.50 ± 0.71 | 1, 1 |")
+
+
 def test_information_is_put_beside_the_accuracy():
     *_, stable = claims.information(FIGURE3, RUNS).splitlines()
     cells = "1.500 | 2.200 (1) | 98.50 | 99.00 (2) | 0.50"
@@ -69,21 +79,16 @@ with_results = pytest.mark.skipif(
 
 
 @with_results
-def test_the_lead_over_untuned_methods_is_that_of_the_controllers_table():
-    lines = (RESULTS / "controllers.md").read_text(encoding="utf-8").splitlines()
-    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
-    names = next(row for row in cells if row[0] == "task")
-    columns = [names.index(n) for n in ("warm-up-stable-decay by MI", "DoG", "Prodigy")]
+def test_the_lead_over_untuned_methods_is_that_of_the_controllers_runs():
+    methods = ("wsd", "dog", "prodigy")
     pairs = {
-        (row[0], row[1]): [float(row[i].split()[0]) for i in columns]
-        for row in reversed(cells)  # the first table's rows are the last ones
-        if row[1:2] in (["sgd"], ["momentum"], ["adam"]) and len(row) == len(names)
+        pair: [row.regrets[method].mean() for method in methods]
+        for pair, row in compared(results(RESULTS / "controllers.jsonl")).items()
+        if pair[0] != "transformer"
     }
-    pairs = {pair: x for pair, x in pairs.items() if pair[0] != "transformer"}
     assert len(pairs) == 24
-    wrong = [x for (task, _), x in pairs.items() if task.startswith("mnist_wrong")]
-    others = [x for (task, _), x in pairs.items() if not task.startswith("mnist_wrong")]
-    assert (len(wrong), len(others)) == (6, 18)
+    wrong = [pairs[pair] for pair in pairs if pair[0].startswith("mnist_wrong")]
+    others = [x for x in pairs.values() if x not in wrong]
     page = (RESULTS / "README.md").read_text(encoding="utf-8")
     for title, rows in (
         ("six pairs with wrong labels", wrong),
@@ -91,8 +96,9 @@ def test_the_lead_over_untuned_methods_is_that_of_the_controllers_table():
     ):
         means = " | ".join(f"{mean:.2f}" for mean in np.mean(rows, axis=0))
         assert f"| {title} | {means} |" in page
-    ours, *untuned = np.array(list(pairs.values())).T
-    assert [(ours < theirs).sum() for theirs in untuned] == [16, 16]
+    for rows, leads in ((pairs.values(), [16, 16]), (others, [10, 10])):
+        ours, *untuned = np.array(list(rows)).T
+        assert [(ours < theirs).sum() for theirs in untuned] == leads
 
 
 def sections_of(page):

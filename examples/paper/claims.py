@@ -12,7 +12,6 @@ from pathlib import Path
 from scipy import stats
 
 from examples.common.report import markdown, mean
-from examples.paper.experiments import PAPER, Row
 from examples.paper.groups import (
     METRIC,
     Group,
@@ -24,7 +23,6 @@ from examples.paper.groups import (
     rows_of,
 )
 
-FULL = {"mnist": 60_000, "cifar10": 50_000}  # images, as in the paper
 _PLACE = re.compile(
     r"(<!-- table ([^. ]+)(\.information)? -->\n).*?(<!-- end -->)", re.DOTALL
 )
@@ -65,8 +63,7 @@ def table(group: Group, runs: Runs) -> str:
     """Our accuracies beside the paper's, and the lines that hold them."""
     rows = rows_of(group, runs)
     goals = ends_of(group, rows, runs)
-    named = any((group.figure, row.name) in PAPER for row in rows)
-    in_paper = named and group.train_size == FULL.get(group.dataset)
+    in_paper = any(group.in_paper(row.name) for row in rows)
     header = ["", "final accuracy (%)"]
     header += ["the paper's", "difference"] if in_paper else []
     header += [f"reaches the end of “{rows[0].title}” at epoch"] if goals else []
@@ -76,7 +73,7 @@ def table(group: Group, runs: Runs) -> str:
         seeds = runs[row.key]
         line = [row.title, mean(final(seeds))]
         if in_paper:
-            line += _beside_the_paper(group, row, final(seeds).mean())
+            line += _beside_the_paper(group.in_paper(row.name), final(seeds).mean())
         if goals:
             line.append(reached(seeds, goals))
         names = [run.about["name"] for run in seeds]
@@ -85,8 +82,8 @@ def table(group: Group, runs: Runs) -> str:
     return markdown(header, lines)
 
 
-def _beside_the_paper(group: Group, row: Row, ours: float) -> list[str]:
-    if (group.figure, row.name) not in PAPER:
+def _beside_the_paper(reported: str, ours: float) -> list[str]:
+    if not reported:
         return ["", ""]
-    theirs = PAPER[group.figure, row.name].split()[0]
+    theirs = reported.split()[0]
     return [theirs, f"{round(ours - float(theirs), 2) + 0.0:+.2f}"]  # no minus zero

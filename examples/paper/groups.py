@@ -9,9 +9,10 @@ from typing import NamedTuple
 import numpy as np
 
 from examples.common.results import Result, recorded
-from examples.paper.experiments import CURVES, EXPERIMENTS, TUNING, Row
+from examples.paper.experiments import CURVES, EXPERIMENTS, PAPER, TUNING, Row
 
 METRIC = "test accuracy (%)"
+FULL = {"mnist": 60_000, "cifar10": 50_000}  # images, as in the paper
 
 
 class Group(NamedTuple):
@@ -34,6 +35,11 @@ class Group(NamedTuple):
         """The title of a table."""
         run = f", {self.epochs} epochs, batches of {self.batch_size}"
         return f"{self.figure}: {self.data}{run if self.epochs else ''}"
+
+    def in_paper(self, row: str) -> str:
+        """What the paper reports of a row. It has runs on all of the images only."""
+        whole = self.train_size == FULL.get(self.dataset)
+        return PAPER.get((self.figure, row), "") if whole else ""
 
     def picture(self, out: Path, suffix: str = "") -> Path:
         """The path of a picture."""

@@ -20,7 +20,7 @@ from examples.common.networks import KINDS
 from examples.common.report import dots, markdown, mean, save
 from examples.common.results import Result
 from examples.paper import claims, compression
-from examples.paper.experiments import CURVES, EXPERIMENTS, PAPER, TUNING, Row, score
+from examples.paper.experiments import CURVES, EXPERIMENTS, TUNING, Row, score
 from examples.paper.groups import (
     METRIC,
     Group,
@@ -71,8 +71,7 @@ def training_table(group: Group, rows: Sequence[Row], runs: Runs) -> str:
         # A half is rounded up, as by hand, on whichever side of it the float is.
         whole = round(group.epochs * (train + measure * takes_mi), 3)
         line += [f"{low:.4f} to {high:.4f}", f"{math.floor(whole + 0.5)}"]
-        paper = PAPER.get((group.figure, row.name), "")
-        lines.append([*line, f"{measure / train:.1%}", paper])
+        lines.append([*line, f"{measure / train:.1%}", group.in_paper(row.name)])
     return markdown(header, lines)
 
 

@@ -35,9 +35,9 @@ NAMES = {
     "greedy": "GreedyLR, from below",
     "greedy_middle": "GreedyLR, from the middle",
     "policy_b": "policy B",
-    "wsd": "warm-up-stable-decay by MI",
-    "wsd_cooldown": "the same, cooled over the last fifth",
-    "wsd_training": "the same, training probe",
+    "wsd": "default policy",
+    "wsd_cooldown": "default policy, cooled over the last fifth",
+    "wsd_training": "default policy, training probe",
 }
 # Pairs to draw, the first three that have both runs.
 DRAWN = (
@@ -238,15 +238,17 @@ The rates that this chose:
 Untuned: Prodigy (`optax.contrib`, at its usual rate of 1); DoG (`optax.contrib`),
 evaluated at the average of its parameters, as its authors do; GreedyLR, a two-way rule
 of the training loss, with the defaults of Hugging Face's Transformers and a running
-mean over 50 batches, from the lower bound as the controllers here and from the bounds'
-geometric middle; policy B, the paper's, measured on 1000 training examples once an
-epoch; and the new policy, measured on up to 1000 held-out examples before the first
-step, every tenth of the first two epochs, then once an epoch, or likewise on 1000
-training examples. On plateau halves the
-rate after three epochs without a lower held-out loss. Schedule-free wraps the base
-without its momentum, which it stands for, so that with `sgd` and `momentum` it is one
-method with two grids. The reference is the entropy of the probe's classes, and for
-`regression` the information between inputs and outcomes, which is known there.{absent}
+mean over 50 batches, from the lower bound as the policies here and from the bounds'
+geometric middle; policy B, measured on 1000 training examples once an epoch; and the
+default policy, measured on up to 1000 held-out examples before the first step, every
+tenth of the first two epochs, then once an epoch, or likewise on 1000 training
+examples. Policy B is `reference_policy`, the paper's rule outside the paper's setting:
+with the bounds above, an epsilon of 0.3 % and gammas equal to the upper bound, where
+the paper has 0.001 and 0.1, 1 %, and 0.1. On plateau halves the rate after three epochs
+without a lower held-out loss. Schedule-free wraps the base without its momentum, which
+it stands for, so that with `sgd` and `momentum` it is one method with two grids. The
+reference is the entropy of the probe's classes, and for `regression` the information
+between inputs and outcomes, which is known there.{absent}
 
 ## What measuring costs
 
@@ -340,7 +342,10 @@ def curve(history: optax_mi.MIHistory) -> tuple[np.ndarray, np.ndarray]:
 def _rates(axis: Any, done: Done, rows: Mapping[tuple[str, str], Row]) -> None:
     pairs = [pair for pair in DRAWN if pair in rows and "wsd" in rows[pair].found]
     pairs = pairs or [pair for pair in DRAWN if pair in rows]
-    styles = {"wsd": ("-", "by MI"), "cosine": ("--", "tuned warm-up + cosine")}
+    styles = {
+        "wsd": ("-", "default policy"),
+        "cosine": ("--", "tuned warm-up + cosine"),
+    }
     for number, (task, base) in enumerate(pairs[:3]):
         row, color = rows[task, base], f"C{number}"
         axis.plot([], [], color=color, label=f"{task}, {base}")
