@@ -88,7 +88,8 @@ def test_the_lead_over_untuned_methods_is_that_of_the_controllers_runs():
     }
     assert len(pairs) == 24
     wrong = [pairs[pair] for pair in pairs if pair[0].startswith("mnist_wrong")]
-    others = [x for x in pairs.values() if x not in wrong]
+    others = [pairs[pair] for pair in pairs if not pair[0].startswith("mnist_wrong")]
+    assert (len(wrong), len(others)) == (6, 18)
     page = (RESULTS / "README.md").read_text(encoding="utf-8")
     for title, rows in (
         ("six pairs with wrong labels", wrong),
