@@ -7,9 +7,10 @@ import pages
 import pytest
 
 import optax_mi
-from examples.common.results import Result
+from examples.common.results import Result, recorded
 from examples.paper import claims
-from examples.paper.groups import METRIC, Group
+from examples.paper.experiments import score
+from examples.paper.groups import METRIC, Group, column
 from tests.benchmarks.controllers.report import compared
 from tests.benchmarks.controllers.run import results
 
@@ -46,8 +47,8 @@ def test_a_row_has_its_accuracy_the_paper_s_and_its_lines():
 
 def test_runs_on_a_part_of_the_images_have_no_number_of_the_paper():
     part = FIGURE3._replace(train_size=12_000)
-    assert FIGURE3.in_paper("fixed").startswith("98.94")
-    assert part.in_paper("fixed") == ""
+    assert FIGURE3.reported("fixed").startswith("98.94")
+    assert part.reported("fixed") == ""
     fixed = claims.table(part, RUNS).splitlines()[2]
     assert fixed.startswith("| fixed 0.01 | 97.50 ± 0.71 | 1, 1 |")
 
@@ -100,6 +101,91 @@ def test_the_lead_over_untuned_methods_is_that_of_the_controllers_runs():
     for rows, leads in ((pairs.values(), [16, 16]), (others, [10, 10])):
         ours, *untuned = np.array(list(rows)).T
         assert [(ours < theirs).sum() for theirs in untuned] == leads
+
+
+def runs_of(figure, pattern):
+    path = RESULTS / f"{figure}.jsonl"
+    found = [r for r in recorded(path) if re.fullmatch(pattern, r.about["name"])]
+    assert found
+    return found
+
+
+def page():
+    """The page, each run of white space as one space."""
+    return " ".join((RESULTS / "README.md").read_text(encoding="utf-8").split())
+
+
+def five_epochs(figure, name):
+    (run,) = runs_of(figure, re.escape(name))
+    return f"{100 * score(column([run], 'accuracy')[0]):.2f}"
+
+
+@with_results
+def test_means_of_the_last_five_epochs_are_those_of_the_runs():
+    data, half = "classic-cifar10-50000-50x100-0", "allcnn-half-cifar10-45000-25x100-0"
+    training, held_out = (
+        five_epochs("figure4", f"{row}-{data}") for row in ("stable", "stable_held_out")
+    )
+    assert (
+        f"it has {training} % on average, and the held-out probe {held_out}" in page()
+    )
+    default, fixed, schedule = (
+        five_epochs("cifar_allcnn", f"{row}-{half}")
+        for row in ("stable_held_out", "fixed_low", "decayed_low")
+    )
+    means = (
+        f"{default} % on average, the fixed rate {fixed} and the schedule {schedule}"
+    )
+    assert means in page()
+
+
+@with_results
+@pytest.mark.parametrize(
+    ("figure", "pattern", "usual", "whole"),
+    [
+        ("figure3", ".*-classic-mnist.*", "0.8 to 2.1 %", ""),
+        ("figure3", "stable.*-classic-mnist.*", "", "1.3 to 3.4 %"),
+        ("figure5", "(?!base).*-classic-mnist.*", "0.4 to 0.9 %", ""),
+        ("figure5", "stable-classic-mnist.*", "", "0.6 to 1.1 %"),
+        ("figure6", "layerwise_stable-classic.*", "7.3 to 8.7 %", "10.0 to 10.6 %"),
+        ("figure6", "layerwise_stable-small.*", "32.7 to 42.3 %", "41.3 to 45.7 %"),
+        ("figure4", ".*-classic-cifar10.*-50x100-0", "1.5 to 1.7 %", ""),
+        ("figure4", "stable.*-classic-cifar10.*", "", "2.3 %"),
+        ("baselines", "stable.*-cifar10-.*", "3.4 to 3.8 %", "4.5 to 5.3 %"),
+        ("figure4", ".*-small-cifar10-10000.*", "3.4 to 5.5 %", ""),
+        ("figure4", "stable.*-small-cifar10-10000.*", "", "4.3 to 6.9 %"),
+        ("baselines", "stable.*-mnist-12000.*", "4.3 to 5.1 %", "5.6 to 6.7 %"),
+        ("figure6", "single-small-mnist-12000.*", "3.7 to 4.0 %", "5.0 to 5.6 %"),
+    ],
+)
+def test_costs_are_those_of_the_runs(figure, pattern, usual, whole):
+    runs = runs_of(figure, pattern)
+    train, measure = (column(runs, f"{part}_seconds") for part in ("train", "measure"))
+    for told, reduce in ((usual, np.median), (whole, np.sum)):
+        shares = 100 * reduce(measure, axis=1) / reduce(train, axis=1)
+        if told:
+            ends = dict.fromkeys(f"{x:.1f}" for x in (shares.min(), shares.max()))
+            assert " to ".join(ends) + " %" == told
+            assert f"| {told} |" in page()
+
+
+@with_results
+def test_the_more_compressed_layer_of_digits_is_rarely_the_more_accurate():
+    counts = []
+    for run in runs_of("compression", "compression-small-digits.*"):
+        fixed, default = (run.about["methods"][name] for name in ("fixed", "stable"))
+        apart = {
+            name: np.subtract.outer(np.array(one), np.array(other))
+            for name, one, other in (
+                ("mi", fixed["mi"]["Dense_0"], default["mi"]["Dense_0"]),
+                ("x", fixed["mi_inputs"]["Dense_0"], default["mi_inputs"]["Dense_0"]),
+                ("accuracy", fixed["accuracy"], default["accuracy"]),
+            )
+        }
+        level = abs(apart["mi"]) < 0.005
+        better = apart["x"] * apart["accuracy"] < 0
+        counts.append(f"{(level & better).sum()} of {level.sum()}")
+    assert "{}, {} and {} such pairs".format(*counts) in page()
 
 
 def sections_of(page):

@@ -63,7 +63,7 @@ def table(group: Group, runs: Runs) -> str:
     """Our accuracies beside the paper's, and the lines that hold them."""
     rows = rows_of(group, runs)
     goals = ends_of(group, rows, runs)
-    in_paper = any(group.in_paper(row.name) for row in rows)
+    in_paper = any(group.reported(row.name) for row in rows)
     header = ["", "final accuracy (%)"]
     header += ["the paper's", "difference"] if in_paper else []
     header += [f"reaches the end of “{rows[0].title}” at epoch"] if goals else []
@@ -73,7 +73,7 @@ def table(group: Group, runs: Runs) -> str:
         seeds = runs[row.key]
         line = [row.title, mean(final(seeds))]
         if in_paper:
-            line += _beside_the_paper(group.in_paper(row.name), final(seeds).mean())
+            line += _beside_the_paper(group.reported(row.name), final(seeds).mean())
         if goals:
             line.append(reached(seeds, goals))
         names = [run.about["name"] for run in seeds]

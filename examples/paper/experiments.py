@@ -149,7 +149,7 @@ def _allcnn() -> list[Row]:
     fixed = {"rate": 0.05, **sgd}
     warm_up = {"start": LR_MIN, "epochs": 3, **fixed}
     decayed = {"ends": (4 / 7, 5 / 7, 6 / 7), **fixed}
-    low, ends = {"rate": 0.01}, "a tenth after 4/7, 5/7 and 6/7"
+    low, ends = 0.01, "a tenth after 4/7, 5/7 and 6/7"
     policy = {**_FINE, **sgd, "lr_max": 0.05}
     default = {**_FAR_APART, **sgd}
     title, held_out = f"{FINE.title}, held-out probe", Measuring(held_out=True)
@@ -157,8 +157,8 @@ def _allcnn() -> list[Row]:
         _row("fixed", "fixed 0.05", "constant", fixed),
         _row("warm_up", "warm-up to 0.05 in 3 epochs", "warm_up", warm_up),
         _row("decayed", f"0.05, {ends}", "decayed", decayed),
-        _row("fixed_low", FIXED.title, "constant", fixed | low),
-        _row("decayed_low", f"0.01, {ends}", "decayed", decayed | low),
+        _row("fixed_low", f"fixed {low}", "constant", fixed | {"rate": low}),
+        _row("decayed_low", f"{low}, {ends}", "decayed", decayed | {"rate": low}),
         _row("fine", FINE.title, "reference", policy),
         _row("held_out", title, "reference", policy, measuring=held_out),
         _row(HELD_OUT.name, HELD_OUT.title, "stable", default, measuring=held_out),

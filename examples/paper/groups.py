@@ -36,8 +36,8 @@ class Group(NamedTuple):
         run = f", {self.epochs} epochs, batches of {self.batch_size}"
         return f"{self.figure}: {self.data}{run if self.epochs else ''}"
 
-    def in_paper(self, row: str) -> str:
-        """What the paper reports of a row. It has runs on all of the images only."""
+    def reported(self, row: str) -> str:
+        """What the paper reports of a row, empty for a part of the images."""
         whole = self.train_size == FULL.get(self.dataset)
         return PAPER.get((self.figure, row), "") if whole else ""
 

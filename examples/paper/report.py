@@ -71,7 +71,7 @@ def training_table(group: Group, rows: Sequence[Row], runs: Runs) -> str:
         # A half is rounded up, as by hand, on whichever side of it the float is.
         whole = round(group.epochs * (train + measure * takes_mi), 3)
         line += [f"{low:.4f} to {high:.4f}", f"{math.floor(whole + 0.5)}"]
-        lines.append([*line, f"{measure / train:.1%}", group.in_paper(row.name)])
+        lines.append([*line, f"{measure / train:.1%}", group.reported(row.name)])
     return markdown(header, lines)
 
 
